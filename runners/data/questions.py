@@ -28,7 +28,8 @@ from runners.data.tabular import read_rows
 
 QUESTION_KEYS = (
     "rename the keys: question (or prompt, query, instruction, messages); reference for the expected answer (a sentence, a "
-    "label), or answers for short ones (any of them is right) and all_of for parts that must all be there; doc_id for its document; answerable: false where the documents have no answer"
+    "label), or answers for short ones, any of which is right, and all_of for parts that must all be there; doc_id for its "
+    "document; answerable: false where the documents have no answer"
 )
 """The keys of a question row, for messages."""
 _GOLD_KEYS = ("answers", "answer", "all_of", "references", "doc_id", "spans", "start", "fact", "answerable")

@@ -79,9 +79,7 @@ _ABOUT = (
     r"|holiday|request|display)|of (?!charge\b)|in (?=(?:the|our|my|these|any|all)\b)|here|to (?:answer|say"
     r"|tell|go on|that|your|this)|at (?:hand|all)|for (?:that|this|it|your|the question)|there))"
 )
-_WHAT = (
-    r"(?:what|whether|when|where|who|whom|whose|why|which|if|how \w+)"
-)
+_WHAT = r"(?:what|whether|when|where|who|whom|whose|why|which|if|how \w+)"
 _IT = r"(?:that|this|it|those|these|one|so)"
 _END = r"\s*(?:[.,;:!]|$)"
 _SAY = (

@@ -12,10 +12,14 @@ from rag.quantities.units import PERIODS, dimension_of
 from runners.scoring.statements import content_tokens, shared_tokens
 
 _TIMES_FOR = PERIODS | {"season", "term", "semester", "weekend", "lesson", "session", "evening", "visit"}
-_PEOPLE_FOR = frozenset(("person", "adult", "child", "guest", "group", "family", "famili", "couple", "coupl", "student"))
+_PEOPLE_FOR = frozenset(
+    ("person", "adult", "child", "guest", "group", "family", "famili", "couple", "coupl", "student")
+)
 _CLAUSE = re.compile(r"[;:]\s|,\s|\.\s|\b(?:and|but|while|plus|whereas)\b")
 _THERE_IS_NONE = re.compile(
-    r"\b(?:there (?:is|are)|there['’]s|(?:we|you) (?:have|charge|set|need)) no (?P<thing>\w+(?: \w+){0,2})(?=[;,.:!]|\s*$| and\b| but\b)", re.I
+    r"\b(?:there (?:is|are)|there['’]s|(?:we|you) (?:have|charge|set|need)) no (?P<thing>\w+(?: \w+){0,2})"
+    r"(?=[;,.:!]|\s*$| and\b| but\b)",
+    re.I,
 )
 _PARTS_ASKED = re.compile(r"\band\b|[,;?]", re.I)
 
@@ -28,7 +32,12 @@ def amounts_of(text: str) -> tuple[Quantity, ...]:
 
 def is_equal(wanted: Quantity, given: Quantity) -> bool:
     """Return whether a given amount is a wanted one, also in another unit; for each hour is not for each day."""
-    if given.bound in (STARTS, ENDS) and not given.unit and wanted.unit and wanted.bound not in (STARTS, ENDS):
+    if (
+        given.bound in (STARTS, ENDS)
+        and not given.unit
+        and wanted.unit
+        and wanted.bound not in (STARTS, ENDS)
+    ):
         return False  # "open from 10 to 4" is not 10 days
     for kind in (_TIMES_FOR, _PEOPLE_FOR):
         ours, theirs = wanted.per & kind, given.per & kind
@@ -58,7 +67,11 @@ def denies_the_thing(asked: Sequence[str], sentences: Sequence[str], language: s
 
 
 def is_of_another(
-    wanted: Sequence[Quantity], known: Sequence[Quantity], asked: Sequence[str], sentences: Sequence[str], language: str
+    wanted: Sequence[Quantity],
+    known: Sequence[Quantity],
+    asked: Sequence[str],
+    sentences: Sequence[str],
+    language: str,
 ) -> bool:
     """Return whether the clause that is nearest to the question has another amount of the fact's kind.
 
@@ -66,19 +79,19 @@ def is_of_another(
     """
     measured = [q for q in wanted if q.unit]
     near: dict[bool, int] = {}
-    for sentence in (clause for sentence in sentences for clause in _CLAUSE.split(sentence)):
-        here = [q for q in amounts_of(sentence) if not q.counted]
+    for clause in (clause for sentence in sentences for clause in _CLAUSE.split(sentence)):
+        here = [q for q in amounts_of(clause) if not q.counted]
         alike = [q for q in here if any(_one_kind(q, other) or not q.unit for other in measured)]
         if alike and (_any_equal(measured, alike) or not _any_equal(known, alike)):
             stated = any(is_equal(q, other) for q in measured for other in alike)
-            share = len(shared_tokens(asked, content_tokens(sentence, language)))
+            share = len(shared_tokens(asked, content_tokens(clause, language)))
             near[stated] = max(near.get(stated, 0), share)
     return True in near and near.get(False, 0) > near[True]
 
 
 def are_swapped(parts: Sequence[str], question: str, sentences: Sequence[str], language: str) -> bool:
     """Return whether an answer gives the amount of one part for another: 40 an hour and 12 as deposit for the reverse."""
-    amounts = [[q for q in read_quantities(part)] for part in parts]
+    amounts = [read_quantities(part) for part in parts]
     words = _words_of_parts(parts, question, language)
     for clause in (clause for sentence in sentences for clause in _CLAUSE.split(sentence)):
         tokens = content_tokens(clause, language)
@@ -109,7 +122,9 @@ def _words_of_parts(parts: Sequence[str], question: str, language: str) -> list[
     ]
     if len(asked) == len(parts):
         own = [mine | half for mine, half in zip(own, asked, strict=True)]
-    return [mine - set().union(*(other for m, other in enumerate(own) if m != n)) for n, mine in enumerate(own)]
+    return [
+        mine - set().union(*(other for m, other in enumerate(own) if m != n)) for n, mine in enumerate(own)
+    ]
 
 
 def _per_words(part: str) -> Iterator[str]:

@@ -62,8 +62,10 @@ def is_right(
     if (by_line := _by_lines(question, answer, references)) is not None:
         return by_line
     known = tuple(dict.fromkeys((*facts, *question.answers, *question.all_of, *references)))
-    if question.all_of and not question.fact and not states_all_parts(
-        answer, question.all_of, question.question, known
+    if (
+        question.all_of
+        and not question.fact
+        and not states_all_parts(answer, question.all_of, question.question, known)
     ):
         return False
     if question.all_of and not (question.fact or question.answers):

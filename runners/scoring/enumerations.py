@@ -11,7 +11,8 @@ from runners.scoring.statements import LEADING_ARTICLES, content_tokens, shared_
 MAX_ITEM_WORDS = 4
 _SPLIT = re.compile(r"\s*(?:[,;:/\n]|\b(?:and|or|plus|as well as|und|oder|sowie|y|o|et|ou)\b|&)\s*", re.I)
 _NEGATED = re.compile(
-    r"\b(?:no|not|never|except|without|neither|nor|excluding|apart from|other than|closed|ohne|kein\w*|nicht)\b|n't\b", re.I
+    r"\b(?:no|not|never|except|without|neither|nor|excluding|apart from|other than|closed|ohne|kein\w*|nicht)\b|n't\b",
+    re.I,
 )
 _ONE_PLACE = re.compile(r"^\W*(?:where|wo|dónde|où|who is|when)\b", re.I)
 _CLAUSE_WORD = re.compile(
@@ -29,23 +30,38 @@ _WEEKDAY = {
     name.removesuffix("s"): day for day, names in enumerate(_WEEKDAYS.split("|")) for name in names.split()
 }
 _DAY_NAME = r"(?:" + "|".join(sorted(_WEEKDAY, key=len, reverse=True)) + r")s?"
-_SHORT_DAY = re.compile(r"\b(Mon|Tues?|Weds?|Thu(?:rs?)?|Fri|Sat|Sun)\b\.?(?=\s*(?:[-–,/&.;)]|to\b|and\b|until\b|$))")
-_LONG_DAY = dict(
-    zip(("mon", "tue", "wed", "thu", "fri", "sat", "sun"), (n.split()[0] for n in _WEEKDAYS.split("|")), strict=True)
+_SHORT_DAY = re.compile(
+    r"\b(Mon|Tues?|Weds?|Thu(?:rs?)?|Fri|Sat|Sun)\b\.?(?=\s*(?:[-–,/&.;)]|to\b|and\b|until\b|$))"
 )
-_DAY_RANGE = re.compile(rf"\b({_DAY_NAME})\s*(?:-|–|to|till|until|through|bis|a|hasta)\s*({_DAY_NAME})\b", re.I)
+_LONG_DAY = dict(
+    zip(
+        ("mon", "tue", "wed", "thu", "fri", "sat", "sun"),
+        (n.split()[0] for n in _WEEKDAYS.split("|")),
+        strict=True,
+    )
+)
+_DAY_RANGE = re.compile(
+    rf"\b({_DAY_NAME})\s*(?:-|–|to|till|until|through|bis|a|hasta)\s*({_DAY_NAME})\b", re.I
+)
 _GROUPS = (
-    (re.compile(r"\b(?:every day(?! except)|daily|all week|seven days a week|7 days a week|täglich)\b", re.I), range(7)),
+    (
+        re.compile(
+            r"\b(?:every day(?! except)|daily|all week|seven days a week|7 days a week|täglich)\b", re.I
+        ),
+        range(7),
+    ),
     (re.compile(r"\b(?:every day|any day)(?= except)", re.I), range(7)),
     (re.compile(r"(?<!\d )\b(?:weekdays?|on working days|during the week|werktags)\b", re.I), range(5)),
     (re.compile(r"\bweekends?\b", re.I), range(5, 7)),
 )
 _EXCEPT_DAYS = re.compile(
-    rf"\b(?:closed|except|not|never|no|apart from|other than)\b(?: \w+){{0,3}}?\s+(?:{_DAY_NAME}(?:\s*[,&–-]\s*|\s+(?:and|or|to)\s+)?)+", re.I
+    rf"\b(?:closed|except|not|never|no|apart from|other than)\b(?: \w+){{0,3}}?\s+"
+    rf"(?:{_DAY_NAME}(?:\s*[,&–-]\s*|\s+(?:and|or|to)\s+)?)+",
+    re.I,
 )
 
 
-_DAY_TOKENS = frozenset("daily every day weekday week weekend except".split())
+_DAY_TOKENS = frozenset(["daily", "every", "day", "weekday", "week", "weekend", "except"])
 
 
 @lru_cache(maxsize=16384)
@@ -96,7 +112,13 @@ def items_of(fact: str, question: str) -> tuple[str, ...]:
     return items if len(items) > 1 and short and not _CLAUSE_WORD.search(text) else ()
 
 
-def lists_exactly(items: Sequence[str], sentences: Sequence[str], known: Collection[str], asked: Collection[str], language: str) -> bool:
+def lists_exactly(
+    items: Sequence[str],
+    sentences: Sequence[str],
+    known: Collection[str],
+    asked: Collection[str],
+    language: str,
+) -> bool:
     """Return whether sentences name every item and no other beside them.
 
     Args:
@@ -113,7 +135,11 @@ def lists_exactly(items: Sequence[str], sentences: Sequence[str], known: Collect
         pieces = [piece for piece in _SPLIT.split(sentence) if piece.strip()]
         tokens = [content_tokens(piece, language) for piece in pieces]
         holds = [
-            {n for n, words in enumerate(wanted) if words and _names(words, have, known) and not _NEGATED.search(piece)}
+            {
+                n
+                for n, words in enumerate(wanted)
+                if words and _names(words, have, known) and not _NEGATED.search(piece)
+            }
             for piece, have in zip(pieces, tokens, strict=True)
         ]
         named |= set().union(*holds)
@@ -136,7 +162,12 @@ def _names(words: set[str], have: Collection[str], known: Collection[str]) -> bo
 def _is_foreign_item(piece: str, tokens: Sequence[str], known: Collection[str]) -> bool:
     words = [word for word in re.findall(r"[^\W\d_]+", piece.lower()) if word not in LEADING_ARTICLES]
     foreign = len(tokens) - len(shared_tokens(tokens, known))
-    return 0 < foreign and len(words) <= MAX_ITEM_WORDS and not _CLAUSE_WORD.search(piece) and not _NEGATED.search(piece)
+    return (
+        foreign > 0
+        and len(words) <= MAX_ITEM_WORDS
+        and not _CLAUSE_WORD.search(piece)
+        and not _NEGATED.search(piece)
+    )
 
 
 def _ends_known(tokens: Sequence[str], known: Collection[str]) -> bool:

@@ -15,8 +15,16 @@ from functools import cached_property, lru_cache
 from rag.quantities.comparing import Quantity
 from rag.text.dates import Date, dates_within
 from rag.text.words import sentences
-from runners.scoring.amounts import amounts_of, are_swapped, counts_something_else, denies_the_thing, has_equal, is_of_another
+from runners.scoring.amounts import (
+    amounts_of,
+    are_swapped,
+    counts_something_else,
+    denies_the_thing,
+    has_equal,
+    is_of_another,
+)
 from runners.scoring.enumerations import besides_days, items_of, lists_exactly, weekdays_of
+from runners.scoring.names import TITLES, has_last_name, is_name, names_another, replaces_name
 from runners.scoring.plain_forms import in_figures, readings
 from runners.scoring.stance import (
     asks_yes_or_no,
@@ -27,7 +35,6 @@ from runners.scoring.stance import (
     stance_of,
 )
 from runners.scoring.statements import (
-    LEADING_ARTICLES,
     bounds_of,
     content_tokens,
     dates_of,
@@ -60,58 +67,16 @@ OFF_TOPIC_SHARE = 0.6
 LIST_ITEMS = 5
 """From so many items without function words on, an answer is a list; it may hold FREE_LISTED_WORDS foreign words."""
 FREE_LISTED_WORDS = 2
-TITLES = frozenset("Mr Mrs Ms Miss Dr Doctor Prof Professor Sir Madam Judge Herr Frau Señor Señora Monsieur Madame".split())
-_COURTESY = frozenset(
-    [
-        "answer",
-        "ask",
-        "assist",
-        "assistance",
-        "call",
-        "check",
-        "contact",
-        "detail",
-        "enjoy",
-        "find",
-        "forward",
-        "glad",
-        "happy",
-        "hear",
-        "hello",
-        "help",
-        "hope",
-        "inform",
-        "information",
-        "know",
-        "let",
-        "like",
-        "look",
-        "love",
-        "pleas",
-        "pleasur",
-        "question",
-        "reach",
-        "tell",
-        "thank",
-        "today",
-        "visit",
-        "welcom",
-        "wish",
-        "according",
-        "base",
-        "document",
-        "note",
-        "passage",
-        "provid",
-        "state",
-        "mention",
-        "follow",
-    ]
+_COURTESIES = (
+    "answer ask assist assistance call check contact detail enjoy find forward glad happy hear hello help hope "
+    "inform information know let like look love pleas pleasur question reach tell thank today visit welcom "
+    "wish according base document note passage provid state mention follow"
 )
+_COURTESY = frozenset(_COURTESIES.split())
 """Stems that carry no claim of their own."""
 _FREE = re.compile(
-    r"\b(?:free(?: of charge)?|costs? nothing|at no (?:extra )?(?:charge|cost)|without (?:any )?charge|gratis|no charge|(?:do not|don't"
-    r"|needn't) (?:have to )?pay(?: anything)?)\b",
+    r"\b(?:free(?: of charge)?|costs? nothing|at no (?:extra )?(?:charge|cost)|without (?:any )?charge|gratis|no charge"
+    r"|(?:do not|don't|needn't) (?:have to )?pay(?: anything)?)\b",
     re.I,
 )
 _ADDRESS = re.compile(r"[\w.+-]+@[\w-]+(?:\.[\w-]+)+|(?:https?://|www\.)[\w/.-]*\w")
@@ -274,8 +239,7 @@ class _Wanted:
     @cached_property
     def is_name(self) -> bool:
         """Whether the fact is a name of one to four words: "Maria Lindqvist", "Mill Lane"."""
-        words = re.findall(r"[^\W_]+(?:['’-][^\W_]+)*", self.text)
-        return 0 < len(words) <= 4 and all(word[0].isupper() for word in words) and not self.weekdays
+        return is_name(self.text) and not self.weekdays
 
     @cached_property
     def rewrites(self) -> bool:
@@ -359,15 +323,27 @@ class _Answer:
         given = amounts_of(joined)
         if any(counts_something_else(number, wanted.known_amounts, given) for number in wanted.numbers):
             return True
-        affirmative = wanted.language == "English" and not wanted.stance and not denies(wanted.text, "English")
-        if wanted.amounts and affirmative and denies_the_thing(wanted.question_tokens, self.sentences, "English"):
+        affirmative = (
+            wanted.language == "English" and not wanted.stance and not denies(wanted.text, "English")
+        )
+        if (
+            wanted.amounts
+            and affirmative
+            and denies_the_thing(wanted.question_tokens, self.sentences, "English")
+        ):
             return True
-        if is_of_another(wanted.amounts, wanted.known_amounts, wanted.question_tokens, self.sentences, wanted.language):
+        if is_of_another(
+            wanted.amounts, wanted.known_amounts, wanted.question_tokens, self.sentences, wanted.language
+        ):
             return True
-        if wanted.is_name and self._names_another:
+        if wanted.is_name and names_another(
+            wanted.tokens, wanted.known_tokens, wanted.question_tokens, self.sentences, wanted.language
+        ):
             return True
-        if affirmative and len(wanted.all_tokens) <= LONG_FACT and negates_word(
-            wanted.tokens, self.sentences, "English"
+        if (
+            affirmative
+            and len(wanted.all_tokens) <= LONG_FACT
+            and negates_word(wanted.tokens, self.sentences, "English")
         ):
             return True
         bounds = bounds_of(" ".join((wanted.question, wanted.text, *wanted.known)))
@@ -378,20 +354,6 @@ class _Answer:
         return bool(wanted.numbers) and (
             opposite or self._restates_with_other_numbers or self._negates_number
         )
-
-    @cached_property
-    def _names_another(self) -> bool:
-        """Whether the sentence that is nearest to the question has another name: "For claims, ask Mr Brandt. Mr Okafor ..."."""
-        wanted = self.wanted
-        near: dict[bool, int] = {}
-        for sentence in self.sentences:
-            tokens = content_tokens(sentence, wanted.language)
-            stated = bool(shared_tokens(wanted.tokens, tokens))
-            names = re.findall(r"(?<=\w[ ,])\s*([A-Z][^\W\d_]+)", sentence)
-            foreign = [name for name in names if not shared_tokens(content_tokens(name, wanted.language), wanted.known_tokens)]
-            if stated or any(name not in TITLES for name in foreign):
-                near[stated] = max(near.get(stated, 0), len(shared_tokens(wanted.question_tokens, tokens)))
-        return True in near and near.get(False, 0) > near[True] + 1
 
     @cached_property
     def _restates_with_other_numbers(self) -> bool:
@@ -452,7 +414,8 @@ class _Answer:
         numbers = numbers_of(window, language)
         given = amounts_of(window)
         stated = sum(
-            states_number(number, numbers) or has_equal(number, wanted.amounts, given) for number in wanted.numbers
+            states_number(number, numbers) or has_equal(number, wanted.amounts, given)
+            for number in wanted.numbers
         )
         needed = len(wanted.numbers) if len(wanted.all_tokens) <= LONG_FACT else len(wanted.numbers) / 2
         if stated < needed or not dates_within(wanted.dates, dates_of(window), numbers):
@@ -483,41 +446,17 @@ class _Answer:
         if not tokens:
             return True
         hits = shared_tokens(tokens, have)
-        if wanted.is_name and _has_last_name(window, wanted, hits):
+        replaced = replaces_name(window, hits, wanted.known_tokens, language)
+        if wanted.is_name and hits and not replaced and has_last_name(window, wanted.text):
             return True
         share = len(hits) / len(tokens)
         if share < FACT_SHARE or share == 1 or wanted.numbers or len(wanted.tokens) > SHORT_FACT:
             return share >= FACT_SHARE
-        return not self.foreign if share == FACT_SHARE else not _replaces_name(window, wanted, hits)
+        return not self.foreign if share == FACT_SHARE else not replaced
 
 
 def _plain(text: str) -> str:
     return " ".join(re.findall(r"\w+", text.casefold()))
-
-
-def _replaces_name(window: str, wanted: _Wanted, hits: Sequence[str]) -> bool:
-    """Return whether a foreign name stands beside a word of the fact: "San Francisco Airport" for "San Diego Airport"."""
-    words = [
-        word
-        for word in re.findall(r"[^\W\d_]+(?:['’-][^\W\d_]+)*", window)
-        if word.lower() not in LEADING_ARTICLES and word not in TITLES
-    ]
-    token_of = [next(iter(content_tokens(word, wanted.language)), "") for word in words]
-    for at in range(len(words) - 1):
-        pair = (token_of[at], token_of[at + 1])
-        if not all(pair) or not (words[at][0].isupper() and words[at + 1][0].isupper()):
-            continue
-        hit, other = pair if pair[0] in hits else pair[::-1]
-        if hit in hits and other not in hits and not shared_tokens([other], wanted.known_tokens):
-            return True
-    return False
-
-
-def _has_last_name(window: str, wanted: _Wanted, hits: Sequence[str]) -> bool:
-    """Return whether an answer has the last word of a name, capitalised and with no other name before it."""
-    last = wanted.text.split()[-1].strip(".")
-    given = last[0].isupper() and re.search(rf"\b{re.escape(last)}\b", window)
-    return bool(given and hits) and not _replaces_name(window, wanted, hits)
 
 
 def _is_rewritten(answer: str, fact: str, question: str) -> bool:

@@ -35,28 +35,38 @@ _NAMED_DAY = re.compile(rf"\b(?:{'|'.join(_NAMED_DAYS)})\b", re.I)
 _DOTTED_DATE = re.compile(r"(?<![\d.])(?P<day>[12]\d|3[01]|0?[1-9])\.(?P<month>1[0-2]|0?[1-9])\.(?!\d)")
 _SLASHED_DATE = re.compile(r"(?<![\d/])(?P<a>\d{1,2})/(?P<b>\d{1,2})/(?P<year>(?:20|19)?\d\d)(?![\d/])")
 _SHORT_SLASHED_DATE = re.compile(
-    r"(?:(?<=\bon )|(?<=\bby )|(?<=\bis )|(?<=from )|(?<=until )|(?<=the )|^)(?P<a>\d{1,2})/(?P<b>\d{1,2})(?P<year>)(?=[\s.,;!)]*$|[.,;!])"
+    r"(?:(?<=\bon )|(?<=\bby )|(?<=\bis )|(?<=from )|(?<=until )|(?<=the )|^)(?P<a>\d{1,2})/(?P<b>\d{1,2})(?P<year>)"
+    r"(?=[\s.,;!)]*$|[.,;!])"
 )
 _MONTH_OF_YEAR = re.compile(rf"\b({_MONTH}) of ((?:19|20)\d\d)\b")
 _LAST_DAY = re.compile(rf"\b(?:the )?last day of (?P<month>{_MONTH})\b")
 _MONTHS = tuple(month_name)[1:]
 _PART = re.compile(r"\s+(?:half|halves|thirds?|quarters?|fifths?|tenths?)\b", re.I)
 _DECIMAL = re.compile(r"\b(?P<whole>\d+) point (?P<digits>\d(?: \d)*)\b")
-_LONG_UNITS = "|".join(sorted((form for form in UNITS if (len(form) > 3 or form == "day") and form.isalpha()), key=len, reverse=True))
+_LONG_UNITS = "|".join(
+    sorted(
+        (form for form in UNITS if (len(form) > 3 or form == "day") and form.isalpha()), key=len, reverse=True
+    )
+)
 _ONE_UNIT = re.compile(
-    rf"(?P<before>\S+\s+)?\b(?:an?|1)\s+(?:full |whole |good )?(?P<unit>{_LONG_UNITS})\b(?P<half> and a half\b)?", re.I
+    rf"(?P<before>\S+\s+)?\b(?:an?|1)\s+(?:full |whole |good )?(?P<unit>{_LONG_UNITS})\b(?P<half> and a half\b)?",
+    re.I,
 )
 _TIMES = re.compile(r"\b(once|twice)(?= (?:a|an|per|each|every|weekly|daily|monthly|yearly)\b)", re.I)
-_FLOOR = re.compile(rf"\b(?:(?P<word>{_ORDINAL})|(?P<digits>\d+)(?:st|nd|rd|th)) (?P<noun>floor|row|level|storey)\b", re.I)
+_FLOOR = re.compile(
+    rf"\b(?:(?P<word>{_ORDINAL})|(?P<digits>\d+)(?:st|nd|rd|th)) (?P<noun>floor|row|level|storey)\b", re.I
+)
 _PARTS_OF_ONE = {"half": "0.5", "a": "0.25", "quarter": "0.25", "three": "0.75", "3": "0.75"}
 _PART_OF_UNIT = re.compile(
-    rf"\b(?P<part>half(?: an?|-)?|a quarter(?: of an?)?|quarter of an?|(?:three|3)[ -]quarters of an?)[ -]?(?P<unit>{_LONG_UNITS})\b", re.I
+    rf"\b(?P<part>half(?: an?|-)?|a quarter(?: of an?)?|quarter of an?|(?:three|3)[ -]quarters of an?)"
+    rf"[ -]?(?P<unit>{_LONG_UNITS})\b",
+    re.I,
 )
 _RATE = re.compile(rf"(?:\d[\d.,]*|[$£€¥%]|\b(?:{_LONG_UNITS}|times|once|twice|only|of))\s*$", re.I)
 """What stands before "an hour" where that is what an amount is for: "12 euros an hour", "twice a week"."""
 _HALF_DAY = re.compile(
-    r"\b(?P<hour>[1-9]|1[0-2])(?P<minute>[:.][0-5]\d)?(?: o['’]clock)?\s+(?:in the (?:(?P<am>morning)|afternoon|evening)|at night"
-    r"|tonight)\b",
+    r"\b(?P<hour>[1-9]|1[0-2])(?P<minute>[:.][0-5]\d)?(?: o['’]clock)?\s+"
+    r"(?:in the (?:(?P<am>morning)|afternoon|evening)|at night|tonight)\b",
     re.I,
 )
 _BARE_TIME = re.compile(
@@ -65,8 +75,12 @@ _BARE_TIME = re.compile(
     re.I,
 )
 _EITHER_HALF = re.compile(r"(?P<first>\d\d:\d\d) / (?P<second>\d\d:\d\d)")
-_TWO_NUMBERS = re.compile(r"\b(?P<before>at|by|until|till|from|to|before|after|is|and)\s+(?P<hour>\d|1[0-2]) (?P<minute>[0-5][05])\b(?!\s*\w*%)")
-_PRICE = re.compile(r"\b(?P<whole>\d+) (?P<unit>pounds?|euros?|dollars?|francs?) (?:and )?(?P<cents>\d\d)(?: (?:cents?|pence|p))?\b(?! \d)")
+_TWO_NUMBERS = re.compile(
+    r"\b(?P<before>at|by|until|till|from|to|before|after|is|and)\s+(?P<hour>\d|1[0-2]) (?P<minute>[0-5][05])\b(?!\s*\w*%)"
+)
+_PRICE = re.compile(
+    r"\b(?P<whole>\d+) (?P<unit>pounds?|euros?|dollars?|francs?) (?:and )?(?P<cents>\d\d)(?: (?:cents?|pence|p))?\b(?! \d)"
+)
 
 
 @lru_cache(maxsize=16384)
@@ -91,7 +105,7 @@ def in_figures(text: str, either_half: bool = True) -> str:
             text = text[:start] + value + text[end:]
     text = _DECIMAL.sub(lambda m: f"{m['whole']}.{m['digits'].replace(' ', '')}", text)
     text = _TWO_NUMBERS.sub(lambda m: f"{m['before']} {m['hour']}:{m['minute']}", text)
-    text = _HALF_DAY.sub(lambda m: f"{m['hour']}{m['minute'] or ''} {'am' if m['am'] or (m['hour'] == '12' and 'night' in m.group().lower()) else 'pm'}", text)
+    text = _HALF_DAY.sub(_half_day, text)
     text = _PRICE.sub(lambda m: f"{m['whole']}.{m['cents']} {m['unit']}", text)
     text = _TIMES.sub(lambda m: f"{'1' if m[1].lower() == 'once' else '2'} times", text)
     text = _FLOOR.sub(lambda m: f"{m['noun']} {m['digits'] or _DAY_OF_ORDINAL[m['word'].lower()]}", text)
@@ -111,6 +125,12 @@ def _both_halves(match: re.Match[str]) -> str:
     """Return "5:15" as "05:15 / 17:15"."""
     hour = int(match["hour"]) % 12
     return f"{hour:02d}{match['minute']} / {hour + 12:02d}{match['minute']}"
+
+
+def _half_day(match: re.Match[str]) -> str:
+    """Return "7 in the evening" as "7 pm"; 12 at night is midnight."""
+    midnight = match["hour"] == "12" and "night" in match.group().lower()
+    return f"{match['hour']}{match['minute'] or ''} {'am' if match['am'] or midnight else 'pm'}"
 
 
 def _ordinal_day(match: re.Match[str]) -> str:

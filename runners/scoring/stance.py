@@ -6,6 +6,7 @@ import re
 from collections.abc import Collection, Sequence
 
 from rag.text.words import STOP_WORDS
+from runners.scoring.enumerations import weekdays_of
 from runners.scoring.statements import content_tokens, denies, leading_answers, shared_tokens
 
 TOPICAL_SHARE = 0.34
@@ -32,7 +33,8 @@ _ENGLISH_AUXILIARY = re.compile(
     re.I,
 )
 _APOLOGY = re.compile(
-    r"^\W*(?:(?:(?:I['’]?m|I am|we['’]?re|we are)\s+(?:\w+\s+)?(?:sorry|afraid)|sorry|unfortunately|sadly)\W+(?:but\s+|that\s+)?)+",
+    r"^\W*(?:(?:(?:I['’]?m|I am|we['’]?re|we are)\s+(?:\w+\s+)?(?:sorry|afraid)|sorry|unfortunately|sadly)"
+    r"\W+(?:but\s+|that\s+)?)+",
     re.I,
 )
 _FIRST_PERSON = re.compile(r"\W*(?:I|ich|yo)\b", re.I)
@@ -41,8 +43,8 @@ _AUXILIARY = r"(?:is|are|was|were|does|do|did|can|could|may|must|should|will|wou
 _SHORT_REPLY = re.compile(
     rf"\W*(?:that|this|it|they|these|those|we|you|he|she|there)(?:['’](?:s|re)|\s+{_AUXILIARY})(?:n['’]t)?\b"
     r"(?:\s+(?:not|indeed|certainly|always|never|absolutely|all|so|even|fully|quite))*\s*"
-    r"(?:[.,;!:]|$|possible|impossible|allowed|permitted|forbidden|fine|ok(?:ay)?|correct|right|true|the case|necessary|required"
-    r"|available|welcome|no problem|have to|need to|need one)",
+    r"(?:[.,;!:]|$|possible|impossible|allowed|permitted|forbidden|fine|ok(?:ay)?|correct|right|true|the case|necessary"
+    r"|required|available|welcome|no problem|have to|need to|need one)",
     re.I,
 )
 """A reply whose subject stands for that of the question: "They are indeed.", "That's not possible."."""
@@ -52,17 +54,28 @@ _FREE_TO = re.compile(r"\b(?:just|simply|optional|voluntary|free to|up to you|an
 _ONLY = re.compile(r"\b(?:only|exclusively|nur|solo|seulement)\b", re.I)
 _INCLUDED = re.compile(r"\b(?:included?|part of|covered|free)\b", re.I)
 _EXTRA = re.compile(r"\b(?:extra|separately|additional|on top|surcharge)\b", re.I)
-_WITHOUT = re.compile(r"\b(?:without|free of)\s+(?:any |an? |the |further |extra |additional )?(?P<what>(?:[\w'-]+\s*){1,3})", re.I)
+_WITHOUT = re.compile(
+    r"\b(?:without|free of)\s+(?:any |an? |the |further |extra |additional )?(?P<what>(?:[\w'-]+\s*){1,3})",
+    re.I,
+)
 _CLAUSE_END = re.compile(r"[;:.!]\s|,\s|\b(?:but|and|as|because|so|while|whereas|although)\b", re.I)
 _NEGATION = re.compile(
-    r"\b(?:not|no|none|never|neither|nor|cannot|without|nothing|unable|unavailable|excluded|prohibited|forbidden|refused?)\b|n['’]t\b", re.I
+    r"\b(?:not|no|none|never|neither|nor|cannot|without|nothing|unable|unavailable|excluded|prohibited|forbidden|refused?"
+    r"|(?:stay|remain|wait)s? outside)\b|n['’]t\b",
+    re.I,
 )
-_NO_DUTY = re.compile(r"(?:\bnot|n['’]t)\s+(?:have|need|be required)\s+to\b|\bneed(?:n['’]t| not)\b|\bno need to\b", re.I)
-_ALLOWS = re.compile(r"(?:(?:you|we|they|it|guests|customers|members)\s+)?(?:can|may|are allowed|do|does|is|are)\b(?!\s+not|n['’]t)", re.I)
-_OPEN_WORDS = frozenset(
-    "something anything case part possibl option offer provid provision availabl allow permit able exist way includ serv deal handl accept"
-    " have do get take need possibility there cover sort kind longer currently yet plan".split()
+_NO_DUTY = re.compile(
+    r"(?:\bnot|n['’]t)\s+(?:have|need|be required)\s+to\b|\bneed(?:n['’]t| not)\b|\bno need to\b", re.I
 )
+_ALLOWS = re.compile(
+    r"(?:(?:you|we|they|it|guests|customers|members)\s+)?(?:can|may|are allowed|do|does|is|are)\b(?!\s+not|n['’]t)",
+    re.I,
+)
+_OPEN = (
+    "something anything case part possibl option offer provid provision availabl allow permit able exist way includ serv"
+    " deal handl accept have do get take need possibility there cover sort kind longer currently yet plan"
+)
+_OPEN_WORDS = frozenset(_OPEN.split())
 """Stems after a negation that carry no matter of their own: "isn't something we do", "isn't part of"."""
 
 
@@ -89,7 +102,9 @@ def is_denial(fact: str, language: str) -> bool:
     return 2 < words <= MAX_DENIAL_WORDS and language == "English" and denies(fact, language)
 
 
-def stance_of(sentences: Sequence[str], question: str, topic: Collection[str], wanted: str, language: str) -> str | None:
+def stance_of(
+    sentences: Sequence[str], question: str, topic: Collection[str], wanted: str, language: str
+) -> str | None:
     """Return the yes or no of an answer to a question that asks for one; None where it takes none, "both" for both.
 
     Args:
@@ -99,7 +114,9 @@ def stance_of(sentences: Sequence[str], question: str, topic: Collection[str], w
         wanted: the yes or no of the fact.
         language: of the words.
     """
-    leads = leading_answers(sentences) or {match[1].lower() for s in sentences if (match := _CLOSING_ANSWER.search(s))}
+    leads = leading_answers(sentences) or {
+        match[1].lower() for s in sentences if (match := _CLOSING_ANSWER.search(s))
+    }
     if leads:
         return leads.pop() if len(leads) == 1 else "both"
     stances = set()
@@ -107,9 +124,7 @@ def stance_of(sentences: Sequence[str], question: str, topic: Collection[str], w
         plain = _APOLOGY.sub("", sentence)
         about = shared_tokens(topic, content_tokens(sentence, language))
         topical = len(about) >= max(1, int(TOPICAL_SHARE * len(set(topic))))
-        first = at == 0 and (
-            _ONLY.search(plain) or (_NEED.search(question) and _FREE_TO.search(plain))
-        )
+        first = at == 0 and (_ONLY.search(plain) or (_NEED.search(question) and _FREE_TO.search(plain)))
         if at == 0 and (reply := _SHORT_REPLY.match(plain)):
             stances.add("no" if denies(reply.group(), language) else "yes")
         elif first or (topical and not _FIRST_PERSON.match(plain)):
@@ -125,6 +140,9 @@ def _stance(sentence: str, question: str, topic: Collection[str], language: str)
         return "no"
     share = len(shared_tokens(topic, content_tokens(sentence, language))) / max(1, len(set(topic)))
     if _ONLY.match(sentence) or (_ONLY.search(sentence) and share < 0.5):
+        return "no"
+    asked, said = weekdays_of(question), weekdays_of(sentence, groups=True)
+    if _ONLY.search(sentence) and asked and said and asked.isdisjoint(said):
         return "no"
     if _INCLUDED.search(question) and _EXTRA.search(sentence):
         return "no"
@@ -154,15 +172,26 @@ def denies_the_same(fact: str, sentences: Sequence[str], question: str, language
     saying = [clause for clause, have in zip(clauses, tokens, strict=True) if shared_tokens(own, have)]
     said = {token for have in tokens for token in have}
     foreign = len(said) > len(shared_tokens(said, known))
-    if foreign and 2 * len(shared_tokens(topic, said)) < len(topic) and 3 * len(shared_tokens(known, said)) < len(known):
+    if (
+        foreign
+        and 2 * len(shared_tokens(topic, said)) < len(topic)
+        and 3 * len(shared_tokens(known, said)) < len(known)
+    ):
         return False
     duty = bool(_NEED.search(fact))
+    if _INCLUDED.search(fact) and any(map(_EXTRA.search, clauses)):
+        return True
     for at, clause in enumerate(clauses):
         contrasted = at and _denies_in(clauses[at - 1], own, known, duty=True, language=language)
         new = set(tokens[at]) - set(tokens[at - 1])
-        if contrasted and not _NEGATION.search(clause) and _ALLOWS.match(clause.strip()) and shared_tokens(asked, new):
+        if (
+            contrasted
+            and not _NEGATION.search(clause)
+            and _ALLOWS.match(clause.strip())
+            and shared_tokens(asked, new)
+        ):
             return False  # "not in the rooms, but you can on the balconies"
-    if saying and not (own == list(topic)):
+    if saying and own != list(topic):
         return any(_denies_in(clause, own, known, duty, language) for clause in saying)
     return any(_denies_in(clause, own, known, duty, language) for clause in clauses)
 
@@ -200,6 +229,14 @@ def negates_word(wanted: Collection[str], sentences: Sequence[str], language: st
 def _reach(words: Sequence[str], at: int) -> list[int]:
     """Return the place of the first word after a negation that is no function word."""
     later = range(at + 1, min(at + 4, len(words)))
-    if at + 1 < len(words) and words[at + 1].lower() in ("only", "just", "have", "need", "until", "before", "later"):
+    if at + 1 < len(words) and words[at + 1].lower() in (
+        "only",
+        "just",
+        "have",
+        "need",
+        "until",
+        "before",
+        "later",
+    ):
         return []
     return [next((n for n in later if words[n].lower() not in STOP_WORDS), at)]

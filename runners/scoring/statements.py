@@ -58,25 +58,31 @@ _NUMERAL = {
 """Numerals from zero to twelve but one, which is an article too."""
 _ENGLISH_NUMERALS = frozenset((*NUMBER_WORDS, "hundred", "thousand", "million")) - {"one"}
 _SYNONYMS = (
-    "photo photograph picture", "id identity identification", "old previous former", "door entrance entry", "online internet web",
-    "put drop", "begin start commence", "finish end", "free complimentary gratis", "buy purchase", "cheap inexpensive",
-    "big large", "small little", "fast quick rapid", "help assist support", "keep retain", "stay remain", "receive obtain",
-    "tell inform notify", "phone telephone", "mobile cellphone", "mailbox letterbox postbox", "email mail e-mail", "car automobile",
-    "bike bicycle", "child kid children", "repair fix mend", "cancel cancell", "choose pick select", "error mistake fault",
-    "store shop", "doctor physician", "staff employee", "price cost fee charge", "need require necessary",
-    "permit allow", "forbid prohibit", "broken damaged defective", "throw discard dispose", "leftover unsold", "fridge refrigerator",
-    "rubbish trash garbage waste", "holiday vacation", "film movie", "lift elevator", "refund reimburse",
-    "prevent avoid", "change alter affect distort influence", "food eat meal", "value result", "client customer",
-    "safe secur", "register enrol enroll", "ill sick", "clean wash", "empty vacant", "immediately instantly",
-    "often frequently", "lend borrow loan", "swap exchange replac", "address residence", "certificat certification",
+    "photo photograph picture|id identity identification|old previous former|door entrance entry|"
+    "online internet web|put drop|begin start commence|finish end|free complimentary gratis|"
+    "buy purchase|cheap inexpensive|big large|small little|fast quick rapid|help assist support|"
+    "keep retain|stay remain|receive obtain|tell inform notify|phone telephone|mobile cellphone|"
+    "mailbox letterbox postbox|email mail e-mail|car automobile|bike bicycle|child kid children|"
+    "repair fix mend|cancel cancell|choose pick select|error mistake fault|store shop|doctor physician|"
+    "staff employee|price cost fee charge|need require necessary|permit allow|forbid prohibit|"
+    "broken damaged defective|throw discard dispose|leftover unsold|fridge refrigerator|"
+    "rubbish trash garbage waste|holiday vacation|film movie|lift elevator|refund reimburse|"
+    "prevent avoid|change alter affect distort influence|food eat meal|value result|client customer|"
+    "safe secur|register enrol enroll|ill sick|clean wash|empty vacant|immediately instantly|"
+    "often frequently|lend borrow loan|swap exchange replac|address residence|certificat certification"
 )
 _FORMS = (
-    "lose lost", "buy bought", "pay paid", "bring brought", "send sent", "leave left", "build built", "sell sold", "keep kept",
-    "hold held", "teach taught", "write written wrote", "find found", "break broken broke", "speak spoken spoke", "eat ate eaten",
-    "drive driven drove", "choose chosen chose", "begin began begun", "run ran", "lead led", "meet met", "know known knew",
-    "throw thrown threw", "wear worn wore", "forget forgotten forgot", "steal stolen", "see seen saw", "make made", "pick picked",
+    "lose lost|buy bought|pay paid|bring brought|send sent|leave left|build built|sell sold|"
+    "keep kept|hold held|teach taught|write written wrote|find found|break broken broke|"
+    "speak spoken spoke|eat ate eaten|drive driven drove|choose chosen chose|begin began begun|run ran|"
+    "lead led|meet met|know known knew|throw thrown threw|wear worn wore|forget forgotten forgot|"
+    "steal stolen|see seen saw|make made|pick picked"
 )
-_SAME_MEANING = {stem(word): stem(group.split()[0]) for group in (*_FORMS, *_SYNONYMS) for word in group.split()}
+_SAME_MEANING = {
+    stem(word): stem(group.split()[0])
+    for group in f"{_FORMS}|{_SYNONYMS}".split("|")
+    for word in group.split()
+}
 """The stem that stands for those of words that mean the same."""
 _FULL_WIDTH = str.maketrans("０１２３４５６７８９：．，", "0123456789:.,")
 _FILE_REFERENCE = re.compile(r"[(\[][^()\[\]\n]{0,60}\.\w{1,5}:\d+(?:-\d+)?[)\]]?|\[\d{1,3}\]")
@@ -96,8 +102,8 @@ _LEAD = re.compile(
     rf"\W*(?:(?:thank you|thanks|danke|gracias|merci|sorry|that (?:would be|is)(?=:)|das (?:wäre|ist)(?=:)"
     rf"|(?:i'?m|we'?re) (?:sorry|afraid)|unfortunately|leider"
     rf"|lo siento|well|hello|hi|(?:the |die |la )?(?:final |short )?(?:answer|antwort|respuesta)(?: is| ist| es)?)"
-    rf"[^\w\n]+)*(?:(?P<not>(?:certainly|absolutely|of course|definitely|surely|sure)\s+not|not at all|not really|by no means"
-    rf"|not(?=\W*$))|(?P<yes>{_YES}|certainly|absolutely|of course|definitely|indeed|sure)|(?P<no>{_NO}))(?!\w)",
+    rf"[^\w\n]+)*(?:(?P<not>(?:certainly|absolutely|of course|definitely|surely|sure)\s+not|not at all|not really"
+    rf"|by no means|not(?=\W*$))|(?P<yes>{_YES}|certainly|absolutely|of course|definitely|indeed|sure)|(?P<no>{_NO}))(?!\w)",
     re.I,
 )
 _DENIALS = {
@@ -112,8 +118,8 @@ _DENIALS = {
 }
 _DENIAL = {language: re.compile(pattern, re.I) for language, pattern in _DENIALS.items()}
 _ENGLISH_DENIAL = re.compile(
-    r"\b(?:closed|declined|disallowed|impossible|denied|free of|lacks?|too (?:late|early|young|old|big|large|heavy|\w+ (?:for|to))"
-    r"|illegal|against|(?:stay|remain|wait|left|kept?)s? outside|keep out|not at all)\b",
+    r"\b(?:closed|declined|disallowed|impossible|denied|free of|lacks?|too (?:late|early|young|old|big|large|heavy"
+    r"|\w+ (?:for|to))|illegal|against|(?:stay|remain|wait|left|kept?)s? outside|keep out|not at all)\b",
     re.I,
 )
 """Words that deny in an answer to a yes-or-no question, besides those of :func:`rag.text.numbers.polarity`."""
