@@ -49,7 +49,7 @@ _LONG_UNITS = "|".join(
     )
 )
 _ONE_UNIT = re.compile(
-    rf"(?P<before>\S+\s+)?\b(?:an?|1)\s+(?:full |whole |good )?(?P<unit>{_LONG_UNITS})\b(?P<half> and a half\b)?",
+    rf"(?P<before>\S{{1,40}}\s+)?\b(?:an?|1)\s+(?:full |whole |good )?(?P<unit>{_LONG_UNITS})\b(?P<half> and a half\b)?",
     re.I,
 )
 _TIMES = re.compile(r"\b(once|twice)(?= (?:a|an|per|each|every|weekly|daily|monthly|yearly)\b)", re.I)
