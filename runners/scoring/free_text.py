@@ -98,6 +98,8 @@ def text_states_fact(answer: str, fact: str, question: str = "", known: Sequence
     """
     if _wanted(fact, question, tuple(known)).rewrites:
         return _is_rewritten(answer, fact, question)
+    if _plain(answer) == _plain(fact) != "":
+        return True
     question, known = in_figures(question), tuple(map(in_figures, known))
     answer = in_figures(answer)
     if _FREE.search(fact) or _FREE.search(question):

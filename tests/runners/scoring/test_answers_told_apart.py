@@ -94,3 +94,8 @@ def test_a_spoken_gold_is_either_half_of_the_day_and_figures_are_one() -> None:
     assert readings("9:00 to 13:00") == ("9:00 to 13:00",)
     assert spoken_times("half past seven in the evening") == {"19:30"}
     assert spoken_times("at ten to nine") == {"08:50", "20:50"}
+
+
+@pytest.mark.parametrize("gold", ["card_arrival", "The floor is being renewed", "None at all"])
+def test_the_gold_itself_is_right(gold: str) -> None:
+    assert is_right(Question("q", "What about the floor of the card?", (gold,)), gold + ".", False)
