@@ -1,4 +1,4 @@
-"""Whether an answer names who or what a fact names: also by the last name, and nobody else in its place."""
+"""Whether an answer names who or what a fact names: also by the last name, and no one else in its place."""
 
 from __future__ import annotations
 

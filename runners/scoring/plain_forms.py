@@ -53,7 +53,7 @@ _ONE_UNIT = re.compile(
     re.I,
 )
 _TIMES = re.compile(r"\b(once|twice)(?= (?:a|an|per|each|every|weekly|daily|monthly|yearly)\b)", re.I)
-_FLOOR = re.compile(
+_STOREY = re.compile(
     rf"\b(?:(?P<word>{_ORDINAL})|(?P<digits>\d+)(?:st|nd|rd|th)) (?P<noun>floor|row|level|storey)\b", re.I
 )
 _PARTS_OF_ONE = {"half": "0.5", "a": "0.25", "quarter": "0.25", "three": "0.75", "3": "0.75"}
@@ -108,7 +108,7 @@ def in_figures(text: str, either_half: bool = True) -> str:
     text = _HALF_DAY.sub(_half_day, text)
     text = _PRICE.sub(lambda m: f"{m['whole']}.{m['cents']} {m['unit']}", text)
     text = _TIMES.sub(lambda m: f"{'1' if m[1].lower() == 'once' else '2'} times", text)
-    text = _FLOOR.sub(lambda m: f"{m['noun']} {m['digits'] or _DAY_OF_ORDINAL[m['word'].lower()]}", text)
+    text = _STOREY.sub(lambda m: f"{m['noun']} {m['digits'] or _DAY_OF_ORDINAL[m['word'].lower()]}", text)
     text = _PART_OF_UNIT.sub(lambda m: f"{_PARTS_OF_ONE[m['part'].lower().split()[0]]} {m['unit']}", text)
     return _ONE_UNIT.sub(_one_unit, text)
 

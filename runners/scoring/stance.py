@@ -141,8 +141,8 @@ def _stance(sentence: str, question: str, topic: Collection[str], language: str)
     share = len(shared_tokens(topic, content_tokens(sentence, language))) / max(1, len(set(topic)))
     if _ONLY.match(sentence) or (_ONLY.search(sentence) and share < 0.5):
         return "no"
-    asked, said = weekdays_of(question), weekdays_of(sentence, groups=True)
-    if _ONLY.search(sentence) and asked and said and asked.isdisjoint(said):
+    days_asked, days_named = weekdays_of(question), weekdays_of(sentence, groups=True)
+    if _ONLY.search(sentence) and days_asked and days_named and days_asked.isdisjoint(days_named):
         return "no"
     if _INCLUDED.search(question) and _EXTRA.search(sentence):
         return "no"
@@ -170,12 +170,12 @@ def denies_the_same(fact: str, sentences: Sequence[str], question: str, language
     clauses = [clause for sentence in sentences for clause in _CLAUSE_END.split(sentence) if clause.strip()]
     tokens = [content_tokens(clause, language) for clause in clauses]
     saying = [clause for clause, have in zip(clauses, tokens, strict=True) if shared_tokens(own, have)]
-    said = {token for have in tokens for token in have}
-    foreign = len(said) > len(shared_tokens(said, known))
+    stated = {token for have in tokens for token in have}
+    foreign = len(stated) > len(shared_tokens(stated, known))
     if (
         foreign
-        and 2 * len(shared_tokens(topic, said)) < len(topic)
-        and 3 * len(shared_tokens(known, said)) < len(known)
+        and 2 * len(shared_tokens(topic, stated)) < len(topic)
+        and 3 * len(shared_tokens(known, stated)) < len(known)
     ):
         return False
     duty = bool(_NEED.search(fact))

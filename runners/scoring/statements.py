@@ -102,7 +102,7 @@ _LEAD = re.compile(
     rf"\W*(?:(?:thank you|thanks|danke|gracias|merci|sorry|that (?:would be|is)(?=:)|das (?:wäre|ist)(?=:)"
     rf"|(?:i'?m|we'?re) (?:sorry|afraid)|unfortunately|leider"
     rf"|lo siento|well|hello|hi|(?:the |die |la )?(?:final |short )?(?:answer|antwort|respuesta)(?: is| ist| es)?)"
-    rf"[^\w\n]+)*(?:(?P<not>(?:certainly|absolutely|of course|definitely|surely|sure)\s+not|not at all|not really"
+    rf"[^\w\n]+)*(?:(?P<not>(?:certainly|absolutely|of course|definitely|sure)\s+not|not at all|not really"
     rf"|by no means|not(?=\W*$))|(?P<yes>{_YES}|certainly|absolutely|of course|definitely|indeed|sure)|(?P<no>{_NO}))(?!\w)",
     re.I,
 )
