@@ -10,10 +10,9 @@ from __future__ import annotations
 import difflib
 import re
 from collections.abc import Sequence
-from functools import cached_property, lru_cache
+from functools import cached_property
 
-from rag.quantities.comparing import Quantity
-from rag.text.dates import Date, dates_within
+from rag.text.dates import dates_within
 from rag.text.words import sentences
 from runners.scoring.amounts import (
     amounts_of,
@@ -23,14 +22,11 @@ from runners.scoring.amounts import (
     has_equal,
     is_of_another,
 )
-from runners.scoring.enumerations import besides_days, items_of, lists_exactly, weekdays_of
-from runners.scoring.names import TITLES, has_last_name, is_name, names_another, replaces_name
+from runners.scoring.enumerations import besides_days, lists_exactly, weekdays_of
+from runners.scoring.names import has_last_name, names_another, replaces_name
 from runners.scoring.plain_forms import in_figures, readings
 from runners.scoring.stance import (
-    asks_yes_or_no,
     denies_the_same,
-    is_denial,
-    leading_stance,
     negates_word,
     stance_of,
 )
@@ -45,15 +41,13 @@ from runners.scoring.statements import (
     shared_tokens,
     statements,
     states_number,
-    text_besides_dates,
 )
+from runners.scoring.wanted_fact import LONG_FACT, WantedFact, wanted_fact
 
 FACT_SHARE = 0.5
 """Least share of the fact's content words that are not in the question."""
 SHORT_FACT = 4
 """A fact of so few words needs more than half of them, unless the answer says nothing besides."""
-LONG_FACT = 25
-"""Of a fact with more content words, half of the numbers suffice: no two people would list all of them."""
 FREE_FOREIGN_WORDS = 11
 """Content words that an answer may have besides those of fact, reference and question: courtesy, a side remark."""
 MIN_KNOWN_SHARE = 0.3
@@ -67,6 +61,7 @@ OFF_TOPIC_SHARE = 0.6
 LIST_ITEMS = 5
 """From so many items without function words on, an answer is a list; it may hold FREE_LISTED_WORDS foreign words."""
 FREE_LISTED_WORDS = 2
+MAX_LACKS_SHOWN = 3
 _COURTESIES = (
     "answer ask assist assistance call check contact detail enjoy find forward glad happy hear hello help hope "
     "inform information know let like look love pleas pleasur question reach tell thank today visit welcom "
@@ -81,14 +76,18 @@ _FREE = re.compile(
 )
 _ADDRESS = re.compile(r"[\w.+-]+@[\w-]+(?:\.[\w-]+)+|(?:https?://|www\.)[\w/.-]*\w")
 """Addresses of mail and of pages, which must be the same letter by letter."""
-_CLOSED = re.compile(r"\b(?:clos|shut|not open|ruhetag|geschlossen|cerrad|ferm)", re.I)
 _ALTERNATIVES = re.compile(
     r"(\d[\d.,:]*\d|\d)(?:\s*[\w€$%]+)?[\s,;]*\b(?:or|oder|ou|o)\s+(?:\w+\s+)?(\d[\d.,:]*\d|\d)"
 )
 
 
 def text_states_fact(answer: str, fact: str, question: str = "", known: Sequence[str] = ()) -> bool:
-    """Return whether a free-text answer states a fact, and little else.
+    """Return whether a free-text answer states a fact, and little else; arguments as of :func:`fault_of`."""
+    return not fault_of(answer, fact, question, known)
+
+
+def fault_of(answer: str, fact: str, question: str = "", known: Sequence[str] = ()) -> str:
+    """Return why a free-text answer does not state a fact, "" where it does, and little else.
 
     Args:
         answer: the answer.
@@ -96,175 +95,57 @@ def text_states_fact(answer: str, fact: str, question: str = "", known: Sequence
         question: the question; its words prove nothing.
         known: texts of the gold (short answers, references) whose words an honest answer may have besides the fact's.
     """
-    if _wanted(fact, question, tuple(known)).rewrites:
-        return _is_rewritten(answer, fact, question)
+    if wanted_fact(fact, question, tuple(known)).rewrites:
+        return "" if _is_rewritten(answer, fact, question) else "it is not rewritten as the gold is"
     if _plain(answer) == _plain(fact) != "":
-        return True
+        return ""
     question, known = in_figures(question), tuple(map(in_figures, known))
     answer = in_figures(answer)
     if _FREE.search(fact) or _FREE.search(question):
         answer, fact = _FREE.sub("free", answer), _FREE.sub("free", fact)
-    if not all(code.lower() in answer.lower() for code in _ADDRESS.findall(fact)):
-        return False
-    return any(_states(answer, _wanted(reading, question, known)) for reading in readings(fact))
+    for address in _ADDRESS.findall(fact):
+        if address.lower() not in answer.lower():
+            return f"it lacks {address}"
+    faults = [_fault(answer, wanted_fact(reading, question, known)) for reading in readings(fact)]
+    return "" if "" in faults else faults[0]
 
 
-def states_all_parts(answer: str, parts: Sequence[str], question: str, known: Sequence[str]) -> bool:
-    """Return whether a free-text answer states each part of a fact, each amount in its own place."""
-    if not all(text_states_fact(answer, part, question, known) for part in parts):
-        return False
+def fault_of_parts(answer: str, parts: Sequence[str], question: str, known: Sequence[str]) -> str:
+    """Return which part of a fact a free-text answer does not state, and why; "" where it states all."""
+    for part in parts:
+        if fault := fault_of(answer, part, question, known):
+            return f"of the part {part!r}: {fault}"
     plain = [in_figures(part, False) for part in parts]
     language = language_of(" ".join((question, *parts)))
-    return not are_swapped(plain, in_figures(question), statements(in_figures(answer)), language)
+    swapped = are_swapped(plain, in_figures(question), statements(in_figures(answer)), language)
+    return "it has the amount of one part for another" if swapped else ""
 
 
-def _states(answer: str, wanted: _Wanted) -> bool:
+def _fault(answer: str, wanted: WantedFact) -> str:
     given = _Answer(answer, wanted)
-    if not given.sentences or not given.is_about_the_fact or given.contradicts:
-        return False
+    if not given.sentences:
+        return "it states nothing"
+    if not given.is_about_the_fact:
+        return "most of it is about something else"
+    if given.contradicts:
+        return "it says something else in the place of the gold"
     if wanted.is_denial:
-        return denies_the_same(wanted.text, given.sentences, wanted.question, wanted.language)
+        denied = denies_the_same(wanted.text, given.sentences, wanted.question, wanted.language)
+        return "" if denied else "it does not deny what the gold denies"
     if wanted.stance and (stance := given.stance) is not None:
         if stance != wanted.stance:
-            return False
+            return f"it says {stance}, and the gold {wanted.stance}"
         if not wanted.numbers and (wanted.yes_no_question or not wanted.tokens):
-            return True
+            return ""
     elif wanted.stance and not wanted.tokens and not wanted.numbers:
-        return False
-    return given.has_fact
-
-
-class _Wanted:
-    """A fact, taken apart once for all answers to its question."""
-
-    def __init__(self, fact: str, question: str, known: tuple[str, ...]) -> None:
-        self.fact = fact
-        self.question = question
-        self.known = known
-
-    @cached_property
-    def language(self) -> str:
-        return language_of(" ".join((self.question, self.fact, *self.known)))
-
-    @cached_property
-    def text(self) -> str:
-        """The fact without a closing question, unless it is nothing but a question."""
-        return " ".join(statements(self.fact)) or self.fact
-
-    @cached_property
-    def question_tokens(self) -> tuple[str, ...]:
-        return content_tokens(self.question, self.language)
-
-    @cached_property
-    def all_tokens(self) -> tuple[str, ...]:
-        return content_tokens(text_besides_dates(self.text), self.language)
-
-    @cached_property
-    def dates(self) -> frozenset[Date]:
-        return dates_of(self.text)
-
-    @cached_property
-    def tokens(self) -> tuple[str, ...]:
-        """The content words of the fact that the question lacks."""
-        in_question = set(self.question_tokens)
-        tokens = tuple(token for token in self.all_tokens if token not in in_question)
-        named = tuple(token for token in tokens if token.capitalize() not in TITLES) if self.is_name else ()
-        return named or tokens
-
-    @cached_property
-    def known_tokens(self) -> frozenset[str]:
-        """The content words of fact, references and question."""
-        texts = (self.text, *self.known)
-        return frozenset(
-            token for text in texts for token in content_tokens(text, self.language)
-        ) | frozenset(self.question_tokens)
-
-    @cached_property
-    def numbers(self) -> frozenset[str]:
-        return numbers_of(text_besides_dates(self.text), self.language)
-
-    @cached_property
-    def known_numbers(self) -> frozenset[str]:
-        texts = (self.question, self.text, *self.known)
-        return frozenset(number for text in texts for number in numbers_of(text, self.language))
-
-    @cached_property
-    def yes_no_question(self) -> bool:
-        """Whether the question asks for a yes or no."""
-        return asks_yes_or_no(self.question, self.language)
-
-    @cached_property
-    def stance(self) -> str | None:
-        """The yes or no of the fact: its first word, or for a question that asks for one, whether it denies."""
-        if lead := leading_stance(self.fact):
-            return lead
-        whole = len(self.fact.split()) > 3 or not (self.tokens or self.numbers or self.dates)
-        if self.yes_no_question and (whole or self.language in ("Japanese", "Chinese")):
-            return "no" if denies(self.text, self.language) else "yes"
-        return None
-
-    @cached_property
-    def is_denial(self) -> bool:
-        """Whether the fact denies something that was not asked by a yes or no."""
-        return (
-            self.stance is None
-            and not (self.yes_no_question or self.numbers or self.dates)
-            and len(statements(self.fact)) == 1
-            and is_denial(self.text, self.language)
-            and not denies(self.question, self.language)
-        )
-
-    @cached_property
-    def amounts(self) -> tuple[Quantity, ...]:
-        return amounts_of(self.text)
-
-    @cached_property
-    def known_amounts(self) -> tuple[Quantity, ...]:
-        """The amounts of fact, references and question."""
-        return tuple(q for text in (self.text, *self.known, self.question) for q in amounts_of(text))
-
-    @cached_property
-    def items(self) -> tuple[str, ...]:
-        """The items of a fact that is a list."""
-        return () if self.stance or self.yes_no_question else items_of(self.fact, self.question)
-
-    @cached_property
-    def weekdays(self) -> frozenset[int]:
-        """The days that an answer must name; none for a long fact."""
-        short = len(self.all_tokens) <= LONG_FACT
-        return self.days_in(self.text) if short else frozenset()
-
-    def days_in(self, text: str) -> frozenset[int]:
-        """Return the days that a text names, those of "closed on Sundays" too where the question is about being closed."""
-        return weekdays_of(text, groups=True, asked_closed=bool(_CLOSED.search(self.question)))
-
-    @cached_property
-    def is_name(self) -> bool:
-        """Whether the fact is a name of one to four words: "Maria Lindqvist", "Mill Lane"."""
-        return is_name(self.text) and not self.weekdays
-
-    @cached_property
-    def rewrites(self) -> bool:
-        """Whether the fact is the question written anew, so that only the whole text can be compared."""
-        long = len(self.fact.split()) >= 3 and self.stance is None
-        return (
-            long
-            and not self.tokens
-            and self.numbers <= numbers_of(self.question, self.language)
-            and (len(self.all_tokens) >= 0.6 * len(self.question_tokens))
-            and not self.is_denial
-        )
-
-
-@lru_cache(maxsize=8192)
-def _wanted(fact: str, question: str, known: tuple[str, ...]) -> _Wanted:
-    return _Wanted(fact, question, known)
+        return f"it says neither yes nor no, and the gold {wanted.stance}"
+    return "" if given.has_fact else given.lack
 
 
 class _Answer:
     """An answer seen against a fact."""
 
-    def __init__(self, text: str, wanted: _Wanted) -> None:
+    def __init__(self, text: str, wanted: WantedFact) -> None:
         self.wanted = wanted
         self.text = text
         asked = {_plain(sentence) for sentence in sentences(wanted.question)} | {_plain(wanted.question)}
@@ -410,6 +291,21 @@ class _Answer:
             for size in range(1, min(most, len(self.sentences)) + 1)
             for start in range(len(self.sentences) - size + 1)
         )
+
+    @property
+    def lack(self) -> str:
+        """What of the fact the whole answer lacks, in words."""
+        wanted, given = self.wanted, amounts_of(self.joined)
+        numbers = [
+            number
+            for number in sorted(wanted.numbers)
+            if not (states_number(number, self.numbers) or has_equal(number, wanted.amounts, given))
+        ]
+        words = [token for token in wanted.tokens if not shared_tokens([token], self.tokens)]
+        lacks = numbers or words
+        if lacks:
+            return f"it lacks {', '.join(map(repr, lacks[:MAX_LACKS_SHOWN]))}"
+        return "it lacks the date or day" if wanted.dates or wanted.weekdays else "it does not state the gold"
 
     def _window_has_fact(self, window: str) -> bool:
         wanted, language = self.wanted, self.wanted.language
