@@ -58,7 +58,7 @@ def fault_of_answer(
     absence_is_legal: bool = False,
     forms: Mapping[str, float | None] | None = None,
 ) -> str | None:
-    """Return why an answer is not right, "" where it is; None where the question has no gold; arguments of :func:`is_right`."""
+    """Return why an answer is not right, "" where it is, None where :func:`is_right` returns None; its arguments."""
     if not question.answerable:
         return "" if refused else "it is no refusal, and the question has no answer (answerable: false)"
     references = references_of(question)
@@ -83,8 +83,12 @@ def fault_of_answer(
         fault = fault_of_parts(answer, question.all_of, question.question, known)
         if fault or not question.answers:
             return fault
-    faults = [fault_of(answer, fact, question.question, known) for fact in facts]
-    return "" if "" in faults else faults[0]
+    first = ""
+    for fact in facts:
+        if not (fault := fault_of(answer, fact, question.question, known)):
+            return ""
+        first = first or fault
+    return first
 
 
 def lacks_answer(question: Question, absence_is_legal: bool = False) -> bool:
