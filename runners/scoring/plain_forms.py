@@ -109,7 +109,7 @@ def in_figures(text: str, either_half: bool = True) -> str:
     text = _PRICE.sub(lambda m: f"{m['whole']}.{m['cents']} {m['unit']}", text)
     text = _TIMES.sub(lambda m: f"{'1' if m[1].lower() == 'once' else '2'} times", text)
     text = _STOREY.sub(lambda m: f"{m['noun']} {m['digits'] or _DAY_OF_ORDINAL[m['word'].lower()]}", text)
-    text = _PART_OF_UNIT.sub(lambda m: f"{_PARTS_OF_ONE[m['part'].lower().split()[0]]} {m['unit']}", text)
+    text = _PART_OF_UNIT.sub(_part_of_unit, text)
     return _ONE_UNIT.sub(_one_unit, text)
 
 
@@ -153,6 +153,12 @@ def _slashed_date(match: re.Match[str]) -> str:
         if 1 <= day <= 31 and 1 <= month <= 12
     )
     return " / ".join(days) or match.group()
+
+
+def _part_of_unit(match: re.Match[str]) -> str:
+    """Return "0.5 day" for "half-day" and "half a day"."""
+    part = re.split(r"[ -]", match["part"].lower())[0]
+    return f"{_PARTS_OF_ONE[part]} {match['unit']}"
 
 
 def _one_unit(match: re.Match[str]) -> str:
