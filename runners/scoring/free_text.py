@@ -20,6 +20,7 @@ from runners.scoring.amounts import (
     counts_something_else,
     denies_the_thing,
     has_equal,
+    is_equal,
     is_of_another,
 )
 from runners.scoring.enumerations import besides_days, lists_exactly, weekdays_of
@@ -169,8 +170,7 @@ class _Answer:
         free = FREE_FOREIGN_WORDS + len(wanted.known_tokens - set(wanted.question_tokens)) // 3
         if foreign > free:
             return False
-        known_share = 1 - foreign / max(1, len(self.tokens))
-        if foreign > FREE_FOREIGN_WORDS / 2 and known_share < MIN_KNOWN_SHARE:
+        if not self._states_whole_fact and not self._is_mostly_known:
             return False
         if foreign > FREE_LISTED_WORDS and self._is_list:
             return False
@@ -179,6 +179,36 @@ class _Answer:
             return False
         strange = [n for n in self.numbers if not states_number(n, wanted.known_numbers)]
         return len(strange) <= (1 + len(wanted.numbers) if wanted.numbers else 3)
+
+    @cached_property
+    def _states_whole_fact(self) -> bool:
+        """Whether one sentence has each word, date and amount of a fact, which is no bare number."""
+        wanted = self.wanted
+        if not (wanted.tokens or wanted.dates or wanted.amounts):
+            return False
+        return any(self._has_all(sentence) for sentence in self.sentences)
+
+    def _has_all(self, sentence: str) -> bool:
+        wanted, language = self.wanted, self.wanted.language
+        given, numbers = amounts_of(sentence), numbers_of(sentence, language)
+        if not all(any(is_equal(q, other) for other in given) for q in wanted.amounts):
+            return False
+        if not all(
+            states_number(n, numbers) or has_equal(n, wanted.amounts, given) for n in wanted.numbers
+        ) or not dates_within(wanted.dates, dates_of(sentence), numbers):
+            return False
+        units = {token for q in wanted.amounts for token in content_tokens(q.unit, language)}
+        words = [token for token in wanted.tokens if token not in units] if wanted.amounts else wanted.tokens
+        return len(shared_tokens(words, content_tokens(sentence, language))) == len(words)
+
+    @cached_property
+    def _is_mostly_known(self) -> bool:
+        """Whether enough of the answer's words are known, once it has many foreign ones; a remark beside it is free."""
+        remarks = [sentence for sentence in self.sentences if self._is_off_topic(sentence)]
+        kept = [s for s in self.sentences if s not in remarks] if len(remarks) <= FREE_SENTENCES else []
+        tokens = content_tokens(" ".join(kept or self.sentences), self.wanted.language)
+        foreign = sum(token in self.foreign for token in tokens)
+        return foreign <= FREE_FOREIGN_WORDS / 2 or 1 - foreign / len(tokens) >= MIN_KNOWN_SHARE
 
     def _is_off_topic(self, sentence: str) -> bool:
         tokens = content_tokens(sentence, self.wanted.language)
