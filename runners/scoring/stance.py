@@ -5,9 +5,12 @@ from __future__ import annotations
 import re
 from collections.abc import Collection, Sequence
 
-from rag.text.words import STOP_WORDS
+from rag.sentences.clauses import JOINS, Clause, Token, negation_at
+from rag.sentences.qualifiers import FORBIDDEN, MUST, NOT_NEEDED, modality
+from rag.sentences.statements import read_statement
+from rag.text.words import stem
 from runners.scoring.enumerations import weekdays_of
-from runners.scoring.statements import content_tokens, denies, leading_answers, shared_tokens
+from runners.scoring.statements import content_tokens, denies, denies_by_word, leading_answers, same_meaning, shared_tokens
 
 TOPICAL_SHARE = 0.34
 """Least share of the content words of question and fact that a sentence needs to count as its affirmation."""
@@ -48,35 +51,36 @@ _SHORT_REPLY = re.compile(
     re.I,
 )
 """A reply whose subject stands for that of the question: "They are indeed.", "That's not possible."."""
-_CLOSING_ANSWER = re.compile(r"\bso (yes|no)\W*$", re.I)
+_CLOSING_ANSWER = re.compile(r"(?:\bso|,) (yes|no)\W*$", re.I)
 _NEED = re.compile(r"\b(?:need|have to|must|required?|necessary|obligatory|compulsory|mandatory)\b", re.I)
 _FREE_TO = re.compile(r"\b(?:just|simply|optional|voluntary|free to|up to you|any time|anyone)\b", re.I)
 _ONLY = re.compile(r"\b(?:only|exclusively|nur|solo|seulement)\b", re.I)
+_WITHOUT_ASKED = re.compile(r"\bwithout\b", re.I)
+_CONDITION = re.compile(r"\b(?:without|unless|non-\w+|until|before)\b", re.I)
+_STILL = re.compile(r"\b(?:still|currently|these days|any ?more)\b", re.I)
+_ENDED = re.compile(
+    r"\b(?:stopped|ceased|quit|discontinued|ended|gave up|given up|phased out|did away with|used to|no longer"
+    r"|not any ?more)\b",
+    re.I,
+)
 _INCLUDED = re.compile(r"\b(?:included?|part of|covered|free)\b", re.I)
 _EXTRA = re.compile(r"\b(?:extra|separately|additional|on top|surcharge)\b", re.I)
 _WITHOUT = re.compile(
     r"\b(?:without|free of)\s+(?:any |an? |the |further |extra |additional )?(?P<what>(?:[\w'-]+\s*){1,3})",
     re.I,
 )
-_CLAUSE_END = re.compile(r"[;:.!]\s|,\s|\b(?:but|and|as|because|so|while|whereas|although)\b", re.I)
-_NEGATION = re.compile(
-    r"\b(?:not|no|none|never|neither|nor|cannot|without|nothing|unable|unavailable|excluded|prohibited|forbidden|refused?"
-    r"|(?:stay|remain|wait)s? outside)\b|n['’]t\b",
-    re.I,
-)
-_NO_DUTY = re.compile(
-    r"(?:\bnot|n['’]t)\s+(?:have|need|be required)\s+to\b|\bneed(?:n['’]t| not)\b|\bno need to\b", re.I
-)
-_ALLOWS = re.compile(
-    r"(?:(?:you|we|they|it|guests|customers|members)\s+)?(?:can|may|are allowed|do|does|is|are)\b(?!\s+not|n['’]t)",
-    re.I,
-)
+_ALLOWING = frozenset(map(stem, ("can", "may", "allowed", "do", "does", "is", "are")))
 _OPEN = (
     "something anything case part possibl option offer provid provision availabl allow permit able exist way includ serv"
     " deal handl accept have do get take need possibility there cover sort kind longer currently yet plan"
 )
 _OPEN_WORDS = frozenset(_OPEN.split())
 """Stems after a negation that carry no matter of their own: "isn't something we do", "isn't part of"."""
+
+
+_NOT_STEMS = frozenset(map(stem, ("not", "never", "cannot")))
+_NO_DENIAL = frozenset(map(stem, ("only", "just", "have", "need", "until", "before", "later")))
+NEGATES = re.compile(r"\b(?:not|never|cannot|no)\b|n['’]t\b", re.I)
 
 
 def asks_yes_or_no(question: str, language: str) -> bool:
@@ -124,10 +128,12 @@ def stance_of(
         plain = _APOLOGY.sub("", sentence)
         about = shared_tokens(topic, content_tokens(sentence, language))
         topical = len(about) >= max(1, int(TOPICAL_SHARE * len(set(topic))))
-        first = at == 0 and (_ONLY.search(plain) or (_NEED.search(question) and _FREE_TO.search(plain)))
+        marked = _stance_by_question(plain, question, language) if at == 0 or topical else None
         if at == 0 and (reply := _SHORT_REPLY.match(plain)):
             stances.add("no" if denies(reply.group(), language) else "yes")
-        elif first or (topical and not _FIRST_PERSON.match(plain)):
+        elif marked:
+            stances.add(marked)
+        elif (at == 0 and _ONLY.search(plain)) or (topical and not _FIRST_PERSON.match(plain)):
             stances.add(_stance(sentence, question, topic, language))
     # A denial beside other remarks on the matter is a denial ("No dogs here. Cats are fine.").
     if stances == {"yes", "no"}:
@@ -135,8 +141,32 @@ def stance_of(
     return stances.pop() if stances else None
 
 
+def _stance_by_question(sentence: str, question: str, language: str) -> str | None:
+    """Return the yes or no that a sentence is by what is asked: whether one must, may without, still, or as part of it.
+
+    "Just drop in" is a no to "Do I need a booking?" and a yes to "Can I come without a booking?".
+    """
+    if _INCLUDED.search(question) and _EXTRA.search(sentence):
+        return "no"
+    if language != "English":
+        return None
+    if _STILL.search(question) and _ENDED.search(sentence):
+        return "no"
+    needs, without = _NEED.search(question), _WITHOUT_ASKED.search(question)
+    if not (needs or without):
+        return None
+    kinds = {modality(clause) for clause in read_statement(sentence).clauses}
+    free = NOT_NEEDED in kinds or bool(_FREE_TO.search(sentence) and MUST not in kinds)
+    if needs:
+        excluded = FORBIDDEN in kinds and bool(_CONDITION.search(sentence))
+        return "yes" if excluded else "no" if free else None
+    if free:
+        return "yes"
+    return "no" if MUST in kinds or _ONLY.search(sentence) else None
+
+
 def _stance(sentence: str, question: str, topic: Collection[str], language: str) -> str:
-    if denies(_without_foreign(sentence, topic, language), language):
+    if _denies_topic(_without_foreign(without_asked(sentence, question), topic, language), topic, language):
         return "no"
     share = len(shared_tokens(topic, content_tokens(sentence, language))) / max(1, len(set(topic)))
     if _ONLY.match(sentence) or (_ONLY.search(sentence) and share < 0.5):
@@ -144,11 +174,24 @@ def _stance(sentence: str, question: str, topic: Collection[str], language: str)
     days_asked, days_named = weekdays_of(question), weekdays_of(sentence, groups=True)
     if _ONLY.search(sentence) and days_asked and days_named and days_asked.isdisjoint(days_named):
         return "no"
-    if _INCLUDED.search(question) and _EXTRA.search(sentence):
-        return "no"
-    if _NEED.search(question) and not _NEED.search(sentence) and _FREE_TO.search(sentence):
-        return "no"
     return "yes"
+
+
+def _denies_topic(sentence: str, topic: Collection[str], language: str) -> bool:
+    """Return whether a sentence denies, in the clause that has most words of the topic where one has more than others."""
+    if not denies(sentence, language):
+        return False
+    if language != "English" or denies_by_word(sentence):
+        return True
+    clauses = read_statement(sentence).clauses
+    shares = [len(shared_tokens(topic, _content_of(clause.tokens))) for clause in clauses]
+    nearest = [clause for clause, share in zip(clauses, shares, strict=True) if share == max(shares)]
+    return len(nearest) != 1 or nearest[0].negated or leading_answers([sentence]) == {"no"}
+
+
+def without_asked(text: str, question: str) -> str:
+    """Return a text without "without ..." where the question has it: to come without booking is no denial then."""
+    return _WITHOUT.sub(" ", text) if _WITHOUT_ASKED.search(question) else text
 
 
 def _without_foreign(sentence: str, topic: Collection[str], language: str) -> str:
@@ -167,8 +210,8 @@ def denies_the_same(fact: str, sentences: Sequence[str], question: str, language
     asked = content_tokens(question, language)
     own = [token for token in topic if token not in shared_tokens(topic, asked)] or list(topic)
     known = {*topic, *asked}
-    clauses = [clause for sentence in sentences for clause in _CLAUSE_END.split(sentence) if clause.strip()]
-    tokens = [content_tokens(clause, language) for clause in clauses]
+    clauses = [clause for sentence in sentences for clause in read_statement(sentence).clauses]
+    tokens = [_content_of(clause.tokens) for clause in clauses]
     saying = [clause for clause, have in zip(clauses, tokens, strict=True) if shared_tokens(own, have)]
     stated = {token for have in tokens for token in have}
     foreign = len(stated) > len(shared_tokens(stated, known))
@@ -179,30 +222,27 @@ def denies_the_same(fact: str, sentences: Sequence[str], question: str, language
     ):
         return False
     duty = bool(_NEED.search(fact))
-    if _INCLUDED.search(fact) and any(map(_EXTRA.search, clauses)):
+    if _INCLUDED.search(fact) and any(map(_EXTRA.search, sentences)):
         return True
     for at, clause in enumerate(clauses):
-        contrasted = at and _denies_in(clauses[at - 1], own, known, duty=True, language=language)
+        contrasted = at and _denies_in(clauses[at - 1], own, known, duty=True)
         new = set(tokens[at]) - set(tokens[at - 1])
-        if (
-            contrasted
-            and not _NEGATION.search(clause)
-            and _ALLOWS.match(clause.strip())
-            and shared_tokens(asked, new)
-        ):
+        if contrasted and negation_at(clause) is None and _allows(clause) and shared_tokens(asked, new):
             return False  # "not in the rooms, but you can on the balconies"
     if saying and own != list(topic):
-        return any(_denies_in(clause, own, known, duty, language) for clause in saying)
-    return any(_denies_in(clause, own, known, duty, language) for clause in clauses)
+        clauses = saying
+    return any(_denies_in(clause, own, known, duty) for clause in clauses) or any(
+        denies_by_word(sentence) and shared_tokens(topic, content_tokens(sentence, language))
+        for sentence in sentences
+    )
 
 
-def _denies_in(clause: str, own: Sequence[str], known: Collection[str], duty: bool, language: str) -> bool:
+def _denies_in(clause: Clause, own: Sequence[str], known: Collection[str], duty: bool) -> bool:
     """Return whether a clause denies something that is known, and not only another thing in it."""
-    plain = clause if duty else _NO_DUTY.sub(" ", clause)
-    negation = _NEGATION.search(plain)
-    if not negation:
+    at = negation_at(clause)
+    if at is None or (not duty and modality(clause) == NOT_NEEDED):
         return False
-    behind = content_tokens(plain[negation.end() :], language)
+    behind = _content_of(clause.tokens[at + 1 :])
     return (
         not behind
         or bool(shared_tokens(behind[:1], known))
@@ -211,32 +251,35 @@ def _denies_in(clause: str, own: Sequence[str], known: Collection[str], duty: bo
     )
 
 
+def _allows(clause: Clause) -> bool:
+    """Return whether a clause begins with what may be done, but for its subject: "but you can on the balconies"."""
+    keys = [token.key for token in clause.tokens if token.key not in JOINS]
+    return any(key in _ALLOWING for key in keys[:2])
+
+
+def _content_of(tokens: Sequence[Token]) -> list[str]:
+    return [same_meaning(token.key) for token in tokens if token.content]
+
+
 def negates_word(wanted: Collection[str], sentences: Sequence[str], language: str) -> bool:
     """Return whether "not" stands right before a word of an affirmative fact, which the answer does not state besides."""
     negated: set[str] = set()
     stated: set[str] = set()
     for sentence in sentences:
-        for clause in _CLAUSE_END.split(sentence):
-            words = re.findall(r"[^\W_]+(?:['’][^\W_]+)*", clause)
-            at = [n for n, word in enumerate(words) if re.fullmatch(r"(?i)not|never|cannot|\w+n['’]t", word)]
-            reach = {m for n in at for m in _reach(words, n)}
-            for n, word in enumerate(words):
-                hit = shared_tokens(wanted, content_tokens(word, language))
-                (negated if n in reach else stated).update(hit)
+        if not NEGATES.search(sentence):
+            stated.update(shared_tokens(wanted, content_tokens(sentence, language)))
+            continue
+        for clause in read_statement(sentence).clauses:
+            reach = _reach(clause.tokens)
+            for n, token in enumerate(clause.tokens):
+                hit = shared_tokens(wanted, [same_meaning(token.key)]) if token.content else ()
+                (negated if n == reach else stated).update(hit)
     return bool(negated - stated)
 
 
-def _reach(words: Sequence[str], at: int) -> list[int]:
-    """Return the place of the first word after a negation that is no function word."""
-    later = range(at + 1, min(at + 4, len(words)))
-    if at + 1 < len(words) and words[at + 1].lower() in (
-        "only",
-        "just",
-        "have",
-        "need",
-        "until",
-        "before",
-        "later",
-    ):
-        return []
-    return [next((n for n in later if words[n].lower() not in STOP_WORDS), at)]
+def _reach(tokens: Sequence[Token]) -> int | None:
+    """Return the place of the first content word after "not"; None without one, and for "not only", "not until"."""
+    at = next((n for n, token in enumerate(tokens) if token.key in _NOT_STEMS), None)
+    if at is None or (at + 1 < len(tokens) and tokens[at + 1].key in _NO_DENIAL):
+        return None
+    return next((n for n in range(at + 1, min(at + 4, len(tokens))) if tokens[n].content), None)

@@ -103,7 +103,7 @@ _LEAD = re.compile(
     rf"|(?:i'?m|we'?re) (?:sorry|afraid)|unfortunately|leider"
     rf"|lo siento|well|hello|hi|(?:the |die |la )?(?:final |short )?(?:answer|antwort|respuesta)(?: is| ist| es)?)"
     rf"[^\w\n]+)*(?:(?P<not>(?:certainly|absolutely|of course|definitely|sure)\s+not|not at all|not really"
-    rf"|by no means|not(?=\W*$))|(?P<yes>{_YES}|certainly|absolutely|of course|definitely|indeed|sure)|(?P<no>{_NO}))(?!\w)",
+    rf"|by no means|not (?:any ?more|any longer|yet|currently|at present|at the moment)|not(?=\W*$))|(?P<yes>{_YES}|certainly|absolutely|of course|definitely|indeed|sure)|(?P<no>{_NO}))(?!\w)",
     re.I,
 )
 _DENIALS = {
@@ -119,7 +119,8 @@ _DENIALS = {
 _DENIAL = {language: re.compile(pattern, re.I) for language, pattern in _DENIALS.items()}
 _ENGLISH_DENIAL = re.compile(
     r"\b(?:closed|declined|disallowed|impossible|denied|free of|lacks?|too (?:late|early|young|old|big|large|heavy"
-    r"|\w+ (?:for|to))|illegal|against|(?:stay|remain|wait|left|kept?)s? outside|keep out|not at all)\b",
+    r"|\w+ (?:for|to))|illegal|against|(?:stay|remain|wait|left|kept?)s? outside|keep out|not at all"
+    r"|(?:day|days) off|rest days?)\b",
     re.I,
 )
 """Words that deny in an answer to a yes-or-no question, besides those of :func:`rag.text.numbers.polarity`."""
@@ -165,8 +166,13 @@ def content_tokens(text: str, language: str) -> tuple[str, ...]:
         if word in ignored or word in numerals or word.endswith("n't") or word[0].isdigit():
             continue
         token = stem(word)
-        tokens[_SAME_MEANING.get(token, token) if language == "English" else token] = None
+        tokens[same_meaning(token) if language == "English" else token] = None
     return tuple(tokens)
+
+
+def same_meaning(token: str) -> str:
+    """Return the stem that stands for an English one and those that mean the same."""
+    return _SAME_MEANING.get(token, token)
 
 
 def shared_tokens(wanted: Iterable[str], have: Collection[str]) -> list[str]:
@@ -241,7 +247,12 @@ def denies(text: str, language: str) -> bool:
     """Return whether a statement denies: by its first word, or by a word such as "not", "without", "forbidden"."""
     if pattern := _DENIAL.get(language):
         return bool(pattern.search(text))
-    return polarity(text) == "no" or bool(_ENGLISH_DENIAL.search(text))
+    return polarity(text) == "no" or denies_by_word(text)
+
+
+def denies_by_word(text: str) -> bool:
+    """Return whether an English statement denies by words that negate nothing else: "closed", "too late", "day off"."""
+    return _ENGLISH_DENIAL.search(text) is not None
 
 
 def bounds_of(text: str) -> frozenset[tuple[str, bool]]:

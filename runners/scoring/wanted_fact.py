@@ -10,7 +10,7 @@ from rag.text.dates import Date
 from runners.scoring.amounts import amounts_of
 from runners.scoring.enumerations import items_of, weekdays_of
 from runners.scoring.names import TITLES, is_name
-from runners.scoring.stance import asks_yes_or_no, is_denial, leading_stance
+from runners.scoring.stance import asks_yes_or_no, is_denial, leading_stance, without_asked
 from runners.scoring.statements import (
     content_tokens,
     dates_of,
@@ -92,7 +92,7 @@ class WantedFact:
             return lead
         whole = len(self.fact.split()) > 3 or not (self.tokens or self.numbers or self.dates)
         if self.yes_no_question and (whole or self.language in ("Japanese", "Chinese")):
-            return "no" if denies(self.text, self.language) else "yes"
+            return "no" if denies(without_asked(self.text, self.question), self.language) else "yes"
         return None
 
     @cached_property
