@@ -29,6 +29,7 @@ from runners.scoring.plain_forms import in_figures, readings
 from runners.scoring.stance import (
     denies_the_same,
     negates_word,
+    stance_by_question,
     stance_of,
 )
 from runners.scoring.statements import (
@@ -71,10 +72,12 @@ _COURTESIES = (
 _COURTESY = frozenset(_COURTESIES.split())
 """Stems that carry no claim of their own."""
 _FREE = re.compile(
-    r"\b(?:free(?: of charge)?|costs? nothing|at no (?:extra )?(?:charge|cost)|without (?:any )?charge|gratis|no charge"
+    r"\b(?:free(?: of charge)?|costs? nothing|nothing to pay|pay nothing|at no (?:extra )?(?:charge|cost)|without (?:any )?charge|gratis|no charge"
     r"|(?:do not|don't|needn't) (?:have to )?pay(?: anything)?)\b",
     re.I,
 )
+_NOTHING = re.compile(r"(?:nothing|nil|zero|none)\.?", re.I)
+_COST_ASKED = re.compile(r"\b(?:costs?|pay|price|charged?|fees?|how much|deposit)\b", re.I)
 _ADDRESS = re.compile(r"[\w.+-]+@[\w-]+(?:\.[\w-]+)+|(?:https?://|www\.)[\w/.-]*\w")
 """Addresses of mail and of pages, which must be the same letter by letter."""
 _ALTERNATIVES = re.compile(
@@ -102,6 +105,8 @@ def fault_of(answer: str, fact: str, question: str = "", known: Sequence[str] = 
         return ""
     question, known = in_figures(question), tuple(map(in_figures, known))
     answer = in_figures(answer)
+    if _NOTHING.fullmatch(fact.strip()) and _COST_ASKED.search(question):
+        fact = "free"
     if _FREE.search(fact) or _FREE.search(question):
         answer, fact = _FREE.sub("free", answer), _FREE.sub("free", fact)
     for address in _ADDRESS.findall(fact):
@@ -170,7 +175,7 @@ class _Answer:
         free = FREE_FOREIGN_WORDS + len(wanted.known_tokens - set(wanted.question_tokens)) // 3
         if foreign > free:
             return False
-        if not self._states_whole_fact and not self._is_mostly_known:
+        if not (self._states_whole_fact or self._replies_by_kind or self._is_mostly_known):
             return False
         if foreign > FREE_LISTED_WORDS and self._is_list:
             return False
@@ -180,16 +185,22 @@ class _Answer:
         strange = [n for n in self.numbers if not states_number(n, wanted.known_numbers)]
         return len(strange) <= (1 + len(wanted.numbers) if wanted.numbers else 3)
 
+    @property
+    def _replies_by_kind(self) -> bool:
+        """Whether the first sentence is a yes or no by the kind of the question, in words that are all its own."""
+        wanted = self.wanted
+        asked = wanted.stance is not None and wanted.yes_no_question
+        return asked and stance_by_question(self.sentences[0], wanted.question, wanted.language) is not None
+
     @cached_property
     def _states_whole_fact(self) -> bool:
         """Whether one sentence has each word, date and amount of a fact, which is no bare number."""
-        wanted = self.wanted
-        if not (wanted.tokens or wanted.dates or wanted.amounts):
-            return False
-        return any(self._has_all(sentence) for sentence in self.sentences)
+        return any(map(self._has_all, self.sentences))
 
     def _has_all(self, sentence: str) -> bool:
         wanted, language = self.wanted, self.wanted.language
+        if not (wanted.tokens or wanted.dates or wanted.amounts):
+            return False
         given, numbers = amounts_of(sentence), numbers_of(sentence, language)
         if not all(any(is_equal(q, other) for other in given) for q in wanted.amounts):
             return False
@@ -211,6 +222,8 @@ class _Answer:
         return foreign <= FREE_FOREIGN_WORDS / 2 or 1 - foreign / len(tokens) >= MIN_KNOWN_SHARE
 
     def _is_off_topic(self, sentence: str) -> bool:
+        if self._has_all(sentence):
+            return False
         tokens = content_tokens(sentence, self.wanted.language)
         foreign = sum(token in self.foreign for token in tokens)
         return foreign >= MIN_OFF_TOPIC_WORDS and foreign > OFF_TOPIC_SHARE * len(tokens)

@@ -123,16 +123,15 @@ def stance_of(
     }
     if leads:
         return leads.pop() if len(leads) == 1 else "both"
+    if sentences and (marked := stance_by_question(sentences[0], question, language)):
+        return marked
     stances = set()
     for at, sentence in enumerate(sentences):
         plain = _APOLOGY.sub("", sentence)
         about = shared_tokens(topic, content_tokens(sentence, language))
         topical = len(about) >= max(1, int(TOPICAL_SHARE * len(set(topic))))
-        marked = _stance_by_question(plain, question, language) if at == 0 or topical else None
         if at == 0 and (reply := _SHORT_REPLY.match(plain)):
             stances.add("no" if denies(reply.group(), language) else "yes")
-        elif marked:
-            stances.add(marked)
         elif (at == 0 and _ONLY.search(plain)) or (topical and not _FIRST_PERSON.match(plain)):
             stances.add(_stance(sentence, question, topic, language))
     # A denial beside other remarks on the matter is a denial ("No dogs here. Cats are fine.").
@@ -141,13 +140,14 @@ def stance_of(
     return stances.pop() if stances else None
 
 
-def _stance_by_question(sentence: str, question: str, language: str) -> str | None:
+def stance_by_question(sentence: str, question: str, language: str) -> str | None:
     """Return the yes or no that a sentence is by what is asked: whether one must, may without, still, or as part of it.
 
     "Just drop in" is a no to "Do I need a booking?" and a yes to "Can I come without a booking?".
     """
     if _INCLUDED.search(question) and _EXTRA.search(sentence):
         return "no"
+    sentence = _APOLOGY.sub("", sentence)
     if language != "English":
         return None
     if _STILL.search(question) and _ENDED.search(sentence):
