@@ -16,6 +16,8 @@ _PEOPLE_FOR = frozenset(
     ("person", "adult", "child", "guest", "group", "family", "famili", "couple", "coupl", "student")
 )
 _CLAUSE = re.compile(r"[;:]\s|,\s|\.\s|\b(?:and|but|while|plus|whereas)\b")
+_SENTENCE = re.compile(r"(?<=[.;!])\s")
+_WHOLE = re.compile(r"\b(?:in total|in all|altogether|overall|however many|no matter how many|for the whole)\b", re.I)
 _THERE_IS_NONE = re.compile(
     r"\b(?:there (?:is|are)|there['’]s|(?:we|you) (?:have|charge|set|need)) no (?P<thing>\w+(?: \w+){0,2})"
     r"(?=[;,.:!]|\s*$| and\b| but\b)",
@@ -60,6 +62,18 @@ def counts_something_else(number: str, known: Sequence[Quantity], given: Sequenc
     return bool(ours and theirs) and not any(is_equal(q, other) for q in ours for other in given)
 
 
+def is_of_the_whole(wanted: Sequence[Quantity], given: str) -> bool:
+    """Return whether an answer has an amount for all together that the fact has for each: "40 in total" for "40 a boat"."""
+    each = [q for q in wanted if q.per and not q.per & _TIMES_FOR]
+    clauses = [clause for clause in _SENTENCE.split(given) if _WHOLE.search(clause)]
+    return any(
+        q.value == other.value and not other.per
+        for clause in clauses
+        for q in each
+        for other in amounts_of(clause)
+    )
+
+
 def denies_the_thing(asked: Sequence[str], sentences: Sequence[str], language: str) -> bool:
     """Return whether a sentence says that there is none of what is asked for: "There is no minimum order; ..."."""
     things = [match["thing"] for sentence in sentences for match in _THERE_IS_NONE.finditer(sentence)]
@@ -79,12 +93,15 @@ def is_of_another(
     """
     measured = [q for q in wanted if q.unit]
     near: dict[bool, int] = {}
-    for clause in (clause for sentence in sentences for clause in _CLAUSE.split(sentence)):
+    clauses = [clause for sentence in sentences for clause in _CLAUSE.split(sentence)]
+    for at, clause in enumerate(clauses):
         here = [q for q in amounts_of(clause) if not q.counted]
         alike = [q for q in here if any(_one_kind(q, other) or not q.unit for other in measured)]
         if alike and (_any_equal(measured, alike) or not _any_equal(known, alike)):
             stated = any(is_equal(q, other) for q in measured for other in alike)
-            share = len(shared_tokens(asked, content_tokens(clause, language)))
+            tokens = content_tokens(clause, language)
+            # An amount alone in front is the reply itself: "4 hours. A full day is 8."
+            share = len(asked) if at == 0 and len(tokens) <= 1 else len(shared_tokens(asked, tokens))
             near[stated] = max(near.get(stated, 0), share)
     return True in near and near.get(False, 0) > near[True]
 

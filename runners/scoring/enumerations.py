@@ -14,6 +14,7 @@ _NEGATED = re.compile(
     r"\b(?:no|not|never|except|without|neither|nor|excluding|apart from|other than|closed|ohne|kein\w*|nicht)\b|n't\b",
     re.I,
 )
+_PREPOSITION = re.compile(r"^(?:by|in|on|with|via|at|for|from)\s+(?=\w)", re.I)
 _ONE_PLACE = re.compile(r"^\W*(?:where|wo|dónde|où|who is|when)\b", re.I)
 _CLAUSE_WORD = re.compile(
     r"\b(?:we|you|they|it|i|he|she|is|are|was|were|be|can|will|may|must|have|has|which|who|that|this|please|just|so|all|both|each"
@@ -107,9 +108,9 @@ def items_of(fact: str, question: str) -> tuple[str, ...]:
     text = fact.strip().rstrip(".")
     if weekdays_of(text) or re.search(r"\d", text) or _ONE_PLACE.search(question):
         return ()
-    items = tuple(item for item in _SPLIT.split(text) if item)
+    items = tuple(_PREPOSITION.sub("", item) for item in _SPLIT.split(text) if item)
     short = all(0 < len(item.split()) <= MAX_ITEM_WORDS for item in items)
-    return items if len(items) > 1 and short and not _CLAUSE_WORD.search(text) else ()
+    return items if len(items) > 1 and short and not any(map(_CLAUSE_WORD.search, items)) else ()
 
 
 def lists_exactly(

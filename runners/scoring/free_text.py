@@ -22,6 +22,7 @@ from runners.scoring.amounts import (
     has_equal,
     is_equal,
     is_of_another,
+    is_of_the_whole,
 )
 from runners.scoring.enumerations import besides_days, lists_exactly, weekdays_of
 from runners.scoring.names import has_last_name, names_another, replaces_name
@@ -76,6 +77,11 @@ _FREE = re.compile(
     r"|(?:do not|don't|needn't) (?:have to )?pay(?: anything)?)\b",
     re.I,
 )
+_EXCEPT = re.compile(
+    r",? (?:except|excluding|apart from|other than|save for|with the exception of|not counting|(?:but|just|though) not"
+    r"|(?<=everything )but|(?<=anything )but|(?<=everyone )but)\b(?: for\b)?",
+    re.I,
+)
 _NOTHING = re.compile(r"(?:nothing|nil|zero|none)\.?", re.I)
 _COST_ASKED = re.compile(r"\b(?:costs?|pay|price|charged?|fees?|how much|deposit)\b", re.I)
 _ADDRESS = re.compile(r"[\w.+-]+@[\w-]+(?:\.[\w-]+)+|(?:https?://|www\.)[\w/.-]*\w")
@@ -105,6 +111,8 @@ def fault_of(answer: str, fact: str, question: str = "", known: Sequence[str] = 
         return ""
     question, known = in_figures(question), tuple(map(in_figures, known))
     answer = in_figures(answer)
+    if _EXCEPT.search(fact):
+        answer, fact = _EXCEPT.sub(r" except", answer), _EXCEPT.sub(" except", fact)
     if _NOTHING.fullmatch(fact.strip()) and _COST_ASKED.search(question):
         fact = "free"
     if _FREE.search(fact) or _FREE.search(question):
@@ -258,6 +266,8 @@ class _Answer:
             and denies_the_thing(wanted.question_tokens, self.sentences, "English")
         ):
             return True
+        if is_of_the_whole(wanted.amounts, joined):
+            return True
         if is_of_another(
             wanted.amounts, wanted.known_amounts, wanted.question_tokens, self.sentences, wanted.language
         ):
@@ -381,6 +391,8 @@ class _Answer:
                     or len(repeated) < max(len(alike) + 2, 0.7 * len(wanted.question_tokens))
                 )
             )
+        if wanted.is_label and not shared_tokens(wanted.tokens, have):
+            return False
         if wanted.numbers and len(wanted.tokens) <= 2:
             return True  # a number with its unit: another unit is a contradiction, none is an abbreviation
         tokens = besides_days(wanted.tokens) if wanted.weekdays else wanted.tokens

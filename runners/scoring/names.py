@@ -18,6 +18,13 @@ def is_name(text: str) -> bool:
     return 0 < len(words) <= MAX_NAME_WORDS and all(word[0].isupper() for word in words)
 
 
+def is_label(text: str) -> bool:
+    """Return whether a text is a name with a number: "Kellmann 118", "Line 4"."""
+    words = re.findall(r"[^\W_]+", text)
+    numbers = [word for word in words if word.isdigit()]
+    return bool(numbers) and is_name(" ".join(word for word in words if not word.isdigit()))
+
+
 def has_last_name(text: str, name: str) -> bool:
     """Return whether a text has the last word of a name, capitalised as there."""
     last = name.split()[-1].strip(".")
@@ -73,4 +80,5 @@ def names_another(
         foreign = [name for name in names if not shared_tokens(content_tokens(name, language), known)]
         if stated or any(name not in TITLES for name in foreign):
             near[stated] = max(near.get(stated, 0), len(shared_tokens(asked, tokens)))
-    return True in near and near.get(False, 0) > near[True] + 1
+    # With none of the asked words beside the name, one beside another name is enough.
+    return True in near and near.get(False, 0) > near[True] + bool(near[True])

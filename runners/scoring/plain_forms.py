@@ -74,6 +74,15 @@ _BARE_TIME = re.compile(
     r"\s*(?:[ap]\.?\s?m\b|Uhr|h\b|hrs|in the|at night|tonight|/ ))",
     re.I,
 )
+_ONE_OCLOCK = re.compile(r"\bone(?=(?: o['’]clock)? (?:in the (?:morning|afternoon)|at night)\b| o['’]clock\b)", re.I)
+_NO_WEEKENDS = re.compile(
+    r"\b(?P<days>(?:\d+|an?|\w+) days?),?\s+(?:\()?(?:not counting|not including|excluding|without|leaving out)"
+    r" (?:saturdays|sundays|weekends?|holidays)\b",
+    re.I,
+)
+_THAT_MONTH = re.compile(
+    rf"(?P<before>\b(?P<month>{_MONTH})\b[^.;]{{1,80}}?\b(?:the )?\d{{1,2}})(?:st|nd|rd|th)? of (?:that|the same) month\b"
+)
 _EITHER_HALF = re.compile(r"(?P<first>\d\d:\d\d) / (?P<second>\d\d:\d\d)")
 _TWO_NUMBERS = re.compile(
     r"\b(?P<before>at|by|until|till|from|to|before|after|is|and)\s+(?P<hour>\d|1[0-2]) (?P<minute>[0-5][05])\b(?!\s*\w*%)"
@@ -91,10 +100,12 @@ def in_figures(text: str, either_half: bool = True) -> str:
         text: the text.
         either_half: whether "5:15" may be in the afternoon, as "quarter past five" always may.
     """
+    text = _ONE_OCLOCK.sub("1", text)
     text = _BARE_TIME.sub(_both_halves, text) if either_half else text
     text = with_clock_times(text)
     text = _ORDINAL_DAY.sub(_ordinal_day, text.replace("’", "'"))
     text = _MONTH_OF_YEAR.sub(r"\1 \2", _LAST_DAY.sub(_last_day, text))
+    text = _THAT_MONTH.sub(r"\g<before> \g<month>", text)
     text = _SHORT_SLASHED_DATE.sub(lambda m: _slashed_date(m) or m.group(), text)
     text = _NAMED_DAY.sub(lambda m: _NAMED_DAYS[m.group().lower()], text)
     text = _SLASHED_DATE.sub(_slashed_date, text)
@@ -103,6 +114,7 @@ def in_figures(text: str, either_half: bool = True) -> str:
         words = text[start:end]
         if words.isascii() and not re.search(r"\d", words) and not _PART.match(text, end):
             text = text[:start] + value + text[end:]
+    text = _NO_WEEKENDS.sub(lambda m: re.sub(r"(?= days?$)", " working", m["days"]), text)
     text = _DECIMAL.sub(lambda m: f"{m['whole']}.{m['digits'].replace(' ', '')}", text)
     text = _TWO_NUMBERS.sub(lambda m: f"{m['before']} {m['hour']}:{m['minute']}", text)
     text = _HALF_DAY.sub(_half_day, text)

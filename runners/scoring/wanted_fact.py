@@ -9,7 +9,7 @@ from rag.quantities.comparing import Quantity
 from rag.text.dates import Date
 from runners.scoring.amounts import amounts_of
 from runners.scoring.enumerations import items_of, weekdays_of
-from runners.scoring.names import TITLES, is_name
+from runners.scoring.names import TITLES, is_label, is_name
 from runners.scoring.stance import asks_yes_or_no, is_denial, leading_stance, without_asked
 from runners.scoring.statements import (
     content_tokens,
@@ -134,6 +134,11 @@ class WantedFact:
     def is_name(self) -> bool:
         """Whether the fact is a name of one to four words: "Maria Lindqvist", "Mill Lane"."""
         return is_name(self.text) and not self.weekdays
+
+    @cached_property
+    def is_label(self) -> bool:
+        """Whether the fact is a name with a number and no amount: "Kellmann 118"."""
+        return is_label(self.text) and not self.dates and not any(q.unit for q in self.amounts)
 
     @cached_property
     def rewrites(self) -> bool:
