@@ -293,7 +293,8 @@ _ENGLISH = (
     r"^(?:unanswerable|not answerable|no answer (?:found|available|given|is available)|no information(?: "
     r"(?:found|available|given|provided|is available|on (?:that|this|it)|about \w+.{0,40}))?|no (?:idea"
     r"|clue)|(?:i )?(?:don't|do not) know|dunno|nothing found|not in (?:the|our) (?:documents?|context"
-    r"|passages?|text|notes|files|records))[.!]*$",
+    r"|passages?|text|notes|files|records))"
+    r"(?:,? (?:(?:i'm|so|very) )?(?:sorry|afraid))?[.!]*$",
     r"\bno\s+(?:[\w-]+\s+)?(?:information|details?|answer|mention|documentation|data)\b(?:\s+(?:about|on"
     r"|regarding|of|for)\s+[\w' -]{1,50}?)?\s+(?:is|are|was|were|has been|could be|can be)\s+(?:available"
     rf"|given|provided|found|made|stated|recorded)(?:\s+{_IN_SOURCE}|\s+(?:here|about|on|regarding)\b|{_END})",

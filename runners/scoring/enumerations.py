@@ -21,6 +21,7 @@ _CLAUSE_WORD = re.compile(
     r"|in|on|at|for|with|to|from|by|if|when|as|then|there|here|too|only|every|more)\b",
     re.I,
 )
+_NAMELY = re.compile(r"\W*(?:namely|that is|i\.?e\.?)\b", re.I)
 _SUBJECT = re.compile(r"\b(?:we|you|they|there|is|are|include|offer|sell|have)\b", re.I)
 _WEEKDAYS = (
     "monday montag lunes lundi|tuesday dienstag martes mardi|wednesday mittwoch miércoles mercredi"
@@ -150,14 +151,20 @@ def lists_exactly(
             between = range(first + 1, min(last + 2, len(pieces)))
             if any(not holds[at] and _is_foreign_item(pieces[at], tokens[at], known) for at in between):
                 return False
-            if first == 1 and _SUBJECT.search(pieces[0]) and not _ends_known(tokens[0], known):
-                return False
+            if first == 1 and not _is_led_in(sentence, pieces):
+                if _SUBJECT.search(pieces[0]) and not _ends_known(tokens[0], known):
+                    return False
     return all(n in named for n, words in enumerate(wanted) if words)
 
 
 def _names(words: set[str], have: Collection[str], known: Collection[str]) -> bool:
     hits = len(shared_tokens(words, have))
     return hits == len(words) or (2 * hits >= len(words) and len(shared_tokens(have, known)) == len(have))
+
+
+def _is_led_in(sentence: str, pieces: Sequence[str]) -> bool:
+    """Return whether the first piece only leads a list in: "Three ways are open to you: cash, card and transfer"."""
+    return sentence[len(pieces[0]) :].lstrip().startswith(":") or _NAMELY.match(pieces[1]) is not None
 
 
 def _is_foreign_item(piece: str, tokens: Sequence[str], known: Collection[str]) -> bool:

@@ -21,8 +21,8 @@ def is_name(text: str) -> bool:
 def is_label(text: str) -> bool:
     """Return whether a text is a name with a number: "Kellmann 118", "Line 4"."""
     words = re.findall(r"[^\W_]+", text)
-    numbers = [word for word in words if word.isdigit()]
-    return bool(numbers) and is_name(" ".join(word for word in words if not word.isdigit()))
+    named = [word for word in words if not word.isdigit() and word.lower() not in LEADING_ARTICLES]
+    return any(word.isdigit() for word in words) and is_name(" ".join(named))
 
 
 def has_last_name(text: str, name: str) -> bool:

@@ -88,6 +88,7 @@ _FULL_WIDTH = str.maketrans("０１２３４５６７８９：．，", "01234567
 _FILE_REFERENCE = re.compile(r"[(\[][^()\[\]\n]{0,60}\.\w{1,5}:\d+(?:-\d+)?[)\]]?|\[\d{1,3}\]")
 """A source as a prompt shows it, "(ticket.md:12-13)", or a mark such as [2]."""
 _LIST_MARK = re.compile(r"^\s*(?:\d{1,2}[.)]|[-*•])\s+", re.M)
+_EMOTICON = re.compile(r"(?<=[\s.!?])[:;]-?[)(DP](?=\s|$)")
 _OFFER = re.compile(
     r"\s+(?=(?:Shall|Should|Would|Will|May|Can|Could|Do|Did|Is|Are|Have|Soll|Sollen|Darf|Dürfen|Kann|Möchten|Brauchen)"
     r"\s+(?:I|we|you|it|that|there|this|ich|wir|Sie|es)\b)|\s*(?=¿)"
@@ -139,7 +140,7 @@ def language_of(text: str) -> str:
 def statements(text: str) -> list[str]:
     """Return the sentences of a text that state something: without questions, source marks and repeats."""
     plain = _FILE_REFERENCE.sub(" ", text)
-    plain = _OFFER.sub("\n", _LIST_MARK.sub("", plain))
+    plain = _OFFER.sub("\n", _EMOTICON.sub("\n", _LIST_MARK.sub("", plain)))
     lines = [line.strip() for line in re.split(r"\n+|(?<=[。！？])", plain) if line.strip()]
     parts = [sentence for line in lines for sentence in sentences(line)]
     return list(dict.fromkeys(part for part in parts if not _QUESTION_END.search(part)))
