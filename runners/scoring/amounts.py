@@ -62,6 +62,18 @@ def counts_something_else(number: str, known: Sequence[Quantity], given: Sequenc
     return bool(ours and theirs) and not any(is_equal(q, other) for q in ours for other in given)
 
 
+def is_no_time(number: str, given: Sequence[Quantity]) -> bool:
+    """Return whether an answer has the hour of a time only as the number of something: "7 degrees" for 19:00."""
+    hours = {str(int(number[:2])), str(int(number[:2]) % 12)} if number.endswith(":00") else set()
+    return any(is_measured(hour, given) for hour in hours)
+
+
+def is_measured(number: str, given: Sequence[Quantity]) -> bool:
+    """Return whether a text has a number only with a unit: 12 hours."""
+    same = [q for q in given if q.value == number]
+    return bool(same) and all(q.unit for q in same)
+
+
 def is_of_the_whole(wanted: Sequence[Quantity], given: str) -> bool:
     """Return whether an answer has an amount for all together that the fact has for each: "40 in total" for "40 a boat"."""
     each = [q for q in wanted if q.per and not q.per & _TIMES_FOR]

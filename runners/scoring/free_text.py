@@ -21,6 +21,8 @@ from runners.scoring.amounts import (
     denies_the_thing,
     has_equal,
     is_equal,
+    is_measured,
+    is_no_time,
     is_of_another,
     is_of_the_whole,
 )
@@ -44,6 +46,7 @@ from runners.scoring.statements import (
     shared_tokens,
     statements,
     states_number,
+    text_besides_dates,
 )
 from runners.scoring.wanted_fact import LONG_FACT, WantedFact, wanted_fact
 
@@ -257,6 +260,8 @@ class _Answer:
         given = amounts_of(joined)
         if any(counts_something_else(number, wanted.known_amounts, given) for number in wanted.numbers):
             return True
+        if any(is_no_time(n, given) and n not in self.numbers for n in wanted.numbers):
+            return True
         affirmative = (
             wanted.language == "English" and not wanted.stance and not denies(wanted.text, "English")
         )
@@ -363,9 +368,12 @@ class _Answer:
     def _window_has_fact(self, window: str) -> bool:
         wanted, language = self.wanted, self.wanted.language
         numbers = numbers_of(window, language)
+        plain = numbers if wanted.dates else numbers_of(text_besides_dates(window), language)
         given = amounts_of(window)
+        measured = {q.value for q in wanted.amounts if q.unit}
         stated = sum(
-            states_number(number, numbers) or has_equal(number, wanted.amounts, given)
+            (number in plain if number in measured else states_number(number, plain))
+            or has_equal(number, wanted.amounts, given)
             for number in wanted.numbers
         )
         needed = len(wanted.numbers) if len(wanted.all_tokens) <= LONG_FACT else len(wanted.numbers) / 2
@@ -391,8 +399,10 @@ class _Answer:
                     or len(repeated) < max(len(alike) + 2, 0.7 * len(wanted.question_tokens))
                 )
             )
-        if wanted.is_label and not shared_tokens(wanted.tokens, have):
-            return False
+        if wanted.numbers and wanted.tokens and not shared_tokens(wanted.tokens, have):
+            bare = wanted.numbers - measured
+            if wanted.is_label or (bare and all(is_measured(number, given) for number in bare)):
+                return False  # "12 hours" for "line 12"
         if wanted.numbers and len(wanted.tokens) <= 2:
             return True  # a number with its unit: another unit is a contradiction, none is an abbreviation
         tokens = besides_days(wanted.tokens) if wanted.weekdays else wanted.tokens

@@ -16,6 +16,8 @@ TOPICAL_SHARE = 0.34
 """Least share of the content words of question and fact that a sentence needs to count as its affirmation."""
 MAX_DENIAL_WORDS = 14
 """A fact of more words is a text, in which a denial may be of a detail."""
+MAX_LIMITING_WORDS = 3
+"""Content words of a reply that names what alone is so without a word of the question."""
 _YES_OR_NO = re.compile(
     r"\W*(?:(?P<yes>yes|ja|sí|si|oui|sì|sim|true|はい|是)|no|nein|non|não|nee|false|いいえ|否)\W*", re.I
 )
@@ -53,7 +55,10 @@ _SHORT_REPLY = re.compile(
 """A reply whose subject stands for that of the question: "They are indeed.", "That's not possible."."""
 _CLOSING_ANSWER = re.compile(r"(?:\bso|,) (yes|no)\W*$", re.I)
 _NEED = re.compile(r"\b(?:need|have to|must|required?|necessary|obligatory|compulsory|mandatory)\b", re.I)
-_FREE_TO = re.compile(r"\b(?:just|simply|optional|voluntary|free to|up to you|any time|anyone)\b", re.I)
+_FREE_TO = re.compile(
+    r"\W*(?:\w+\W+){0,3}?(?:just|simply|optional|voluntary|free to|up to you|any time|anyone)\b", re.I
+)
+"""Words near the start of a reply that says that nothing has to be done first."""
 _ONLY = re.compile(r"\b(?:only|exclusively|nur|solo|seulement)\b", re.I)
 _WITHOUT_ASKED = re.compile(r"\bwithout\b", re.I)
 _CONDITION = re.compile(r"\b(?:without|unless|non-\w+|until|before)\b", re.I)
@@ -132,12 +137,18 @@ def stance_of(
         topical = len(about) >= max(1, int(TOPICAL_SHARE * len(set(topic))))
         if at == 0 and (reply := _SHORT_REPLY.match(plain)):
             stances.add("no" if denies(reply.group(), language) else "yes")
-        elif (at == 0 and _ONLY.search(plain)) or (topical and not _FIRST_PERSON.match(plain)):
+        elif (at == 0 and _limits(plain, about, language)) or (topical and not _FIRST_PERSON.match(plain)):
             stances.add(_stance(sentence, question, topic, language))
     # A denial beside other remarks on the matter is a denial ("No dogs here. Cats are fine.").
     if stances == {"yes", "no"}:
         return "no" if wanted == "no" else None
     return stances.pop() if stances else None
+
+
+def _limits(sentence: str, about: Sequence[str], language: str) -> bool:
+    """Return whether a first sentence replies with what alone is so: "Only acoustic ones."."""
+    short = len(content_tokens(sentence, language)) <= MAX_LIMITING_WORDS
+    return _ONLY.search(sentence) is not None and bool(about or short)
 
 
 def stance_by_question(sentence: str, question: str, language: str) -> str | None:
@@ -156,7 +167,7 @@ def stance_by_question(sentence: str, question: str, language: str) -> str | Non
     if not (needs or without):
         return None
     kinds = {modality(clause) for clause in read_statement(sentence).clauses}
-    free = NOT_NEEDED in kinds or bool(_FREE_TO.search(sentence) and MUST not in kinds)
+    free = NOT_NEEDED in kinds or bool(_FREE_TO.match(sentence) and MUST not in kinds)
     if needs:
         excluded = FORBIDDEN in kinds and bool(_CONDITION.search(sentence))
         return "yes" if excluded else "no" if free else None
@@ -221,26 +232,27 @@ def denies_the_same(fact: str, sentences: Sequence[str], question: str, language
         and 3 * len(shared_tokens(known, stated)) < len(known)
     ):
         return False
-    duty = bool(_NEED.search(fact))
+    # One need not and one may not are two things.
+    other = FORBIDDEN if _NEED.search(fact) else NOT_NEEDED
     if _INCLUDED.search(fact) and any(map(_EXTRA.search, sentences)):
         return True
     for at, clause in enumerate(clauses):
-        contrasted = at and _denies_in(clauses[at - 1], own, known, duty=True)
+        contrasted = at and _denies_in(clauses[at - 1], own, known)
         new = set(tokens[at]) - set(tokens[at - 1])
         if contrasted and negation_at(clause) is None and _allows(clause) and shared_tokens(asked, new):
             return False  # "not in the rooms, but you can on the balconies"
     if saying and own != list(topic):
         clauses = saying
-    return any(_denies_in(clause, own, known, duty) for clause in clauses) or any(
+    return any(_denies_in(clause, own, known, other) for clause in clauses) or any(
         denies_by_word(sentence) and shared_tokens(topic, content_tokens(sentence, language))
         for sentence in sentences
     )
 
 
-def _denies_in(clause: Clause, own: Sequence[str], known: Collection[str], duty: bool) -> bool:
-    """Return whether a clause denies something that is known, and not only another thing in it."""
+def _denies_in(clause: Clause, own: Sequence[str], known: Collection[str], other: int = 0) -> bool:
+    """Return whether a clause denies something that is known, not only another thing in it, and not by another modality."""
     at = negation_at(clause)
-    if at is None or (not duty and modality(clause) == NOT_NEEDED):
+    if at is None or (other and modality(clause) == other and "without" not in clause.words):
         return False
     behind = _content_of(clause.tokens[at + 1 :])
     return (
