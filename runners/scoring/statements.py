@@ -14,6 +14,7 @@ from functools import lru_cache
 from rag.embedding.language import LANGUAGES, detect_language
 from rag.quantities.phrases import spoken_times
 from rag.quantities.reading import bounds
+from rag.sentences.lexicon import SYNONYMS
 from rag.text.dates import Date, extract_dates, without_dates
 from rag.text.numbers import NUMBER_WORDS, extract_numbers, polarity
 from rag.text.words import STOP_WORDS, sentences, stem
@@ -58,32 +59,23 @@ _NUMERAL = {
 """Numerals from zero to twelve but one, which is an article too."""
 _ENGLISH_NUMERALS = frozenset((*NUMBER_WORDS, "hundred", "thousand", "million")) - {"one"}
 _SYNONYMS = (
-    "photo photograph picture|id identity identification|old previous former|door entrance entry|"
-    "online internet web|put drop|begin start commence|finish end|free complimentary gratis|"
-    "buy purchase|cheap inexpensive|big large|small little|fast quick rapid|help assist support|"
-    "keep retain|stay remain|receive obtain|tell inform notify|phone telephone|mobile cellphone|"
-    "mailbox letterbox postbox|email mail e-mail|car automobile|bike bicycle|child kid children|"
-    "repair fix mend|cancel cancell|choose pick select|error mistake fault|store shop|doctor physician|"
-    "staff employee|price cost fee charge|need require necessary|permit allow|forbid prohibit|"
+    "id identity identification|old previous former|door entrance entry|online internet web|put drop|"
+    "help assist support|tell inform notify|mobile cellphone|mailbox letterbox postbox|"
     "broken damaged defective|throw discard dispose|leftover unsold|fridge refrigerator|"
-    "rubbish trash garbage waste|holiday vacation|film movie|lift elevator|refund reimburse|"
-    "prevent avoid|change alter affect distort influence|food eat meal|value result|client customer|"
-    "safe secur|register enrol enroll|ill sick|clean wash|empty vacant|immediately instantly|"
-    "often frequently|lend borrow loan|swap exchange replac|address residence|certificat certification"
+    "change alter affect distort influence|food eat meal|register enrol enroll|swap exchange replac|"
+    "address residence|certificat certification"
 )
 _FORMS = (
-    "lose lost|buy bought|pay paid|bring brought|send sent|leave left|build built|sell sold|"
-    "keep kept|hold held|teach taught|write written wrote|find found|break broken broke|"
-    "speak spoken spoke|eat ate eaten|drive driven drove|choose chosen chose|begin began begun|run ran|"
-    "lead led|meet met|know known knew|throw thrown threw|wear worn wore|forget forgotten forgot|"
-    "steal stolen|see seen saw|make made|pick picked"
+    "hold held|eat ate eaten|drive driven drove|run ran|know known knew|throw thrown threw|wear worn wore|"
+    "forget forgotten forgot"
 )
 _SAME_MEANING = {
     stem(word): stem(group.split()[0])
     for group in f"{_FORMS}|{_SYNONYMS}".split("|")
     for word in group.split()
 }
-"""The stem that stands for those of words that mean the same."""
+"""The stem that stands for those of words that mean the same, besides those of :mod:`rag.sentences.lexicon`."""
+_NO_TOKENS: frozenset[str] = frozenset()
 _FULL_WIDTH = str.maketrans("０１２３４５６７８９：．，", "0123456789:.,")
 _FILE_REFERENCE = re.compile(r"[(\[][^()\[\]\n]{0,60}\.\w{1,5}:\d+(?:-\d+)?[)\]]?|\[\d{1,3}\]")
 """A source as a prompt shows it, "(ticket.md:12-13)", or a mark such as [2]."""
@@ -186,7 +178,10 @@ def shared_tokens(wanted: Iterable[str], have: Collection[str]) -> list[str]:
     for token in have:
         by_start.setdefault(token[:4], []).append(token)
     return [
-        token for token in wanted if any(_same_word(token, other) for other in by_start.get(token[:4], ()))
+        token
+        for token in wanted
+        if any(_same_word(token, other) for other in by_start.get(token[:4], ()))
+        or not SYNONYMS.get(token, _NO_TOKENS).isdisjoint(have)
     ]
 
 
