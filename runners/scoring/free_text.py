@@ -33,6 +33,7 @@ from runners.scoring.stance import (
     denies_the_same,
     negates_word,
     stance_by_question,
+    states_opposite,
     stance_of,
 )
 from runners.scoring.statements import (
@@ -286,6 +287,8 @@ class _Answer:
             and len(wanted.all_tokens) <= LONG_FACT
             and negates_word(wanted.tokens, self.sentences, "English")
         ):
+            return True
+        if affirmative and states_opposite(wanted.tokens, wanted.known_tokens, self.sentences):
             return True
         bounds = bounds_of(" ".join((wanted.question, wanted.text, *wanted.known)))
         opposite = any(

@@ -6,6 +6,7 @@ import re
 from collections.abc import Collection, Sequence
 
 from rag.sentences.clauses import JOINS, Clause, Token, negation_at
+from rag.sentences.lexicon import OPPOSITES
 from rag.sentences.qualifiers import FORBIDDEN, MUST, NOT_NEEDED, modality
 from rag.sentences.statements import read_statement
 from rag.text.words import stem
@@ -295,3 +296,24 @@ def _reach(tokens: Sequence[Token]) -> int | None:
     if at is None or (at + 1 < len(tokens) and tokens[at + 1].key in _NO_DENIAL):
         return None
     return next((n for n in range(at + 1, min(at + 4, len(tokens))) if tokens[n].content), None)
+
+
+def states_opposite(wanted: Collection[str], known: Collection[str], sentences: Sequence[str]) -> bool:
+    """Return whether an answer has the opposite of a fact's word in that word's place: "outside" for "inside".
+
+    Args:
+        wanted: the content words of an affirmative fact that the question lacks.
+        known: those of fact, references and question.
+        sentences: those of the answer.
+    """
+    opposites = {other: word for word in wanted for other in OPPOSITES.get(word, ()) if other not in known}
+    if not opposites:
+        return False
+    stated = {token for sentence in sentences for token in content_tokens(sentence, "English")}
+    reversed_by = [other for other in stated & opposites.keys() if opposites[other] not in stated]
+    return any(
+        other in _content_of(clause.tokens) and not clause.negated
+        for other in reversed_by
+        for sentence in sentences
+        for clause in read_statement(sentence).clauses
+    )
