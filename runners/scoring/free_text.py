@@ -187,15 +187,15 @@ class _Answer:
         free = FREE_FOREIGN_WORDS + len(wanted.known_tokens - set(wanted.question_tokens)) // 3
         if foreign > free:
             return False
-        if not (self._states_whole_fact or self._replies_by_kind or self._is_mostly_known):
+        strange = [n for n in self.numbers if not states_number(n, wanted.known_numbers)]
+        if len(strange) > (1 + len(wanted.numbers) if wanted.numbers else 3):
+            return False
+        if not (self._is_mostly_known or self._states_whole_fact or self._replies_by_kind):
             return False
         if foreign > FREE_LISTED_WORDS and self._is_list:
             return False
         off_topic = sum(map(self._is_off_topic, self.sentences))
-        if off_topic > FREE_SENTENCES + len(statements(wanted.fact)) // 3:
-            return False
-        strange = [n for n in self.numbers if not states_number(n, wanted.known_numbers)]
-        return len(strange) <= (1 + len(wanted.numbers) if wanted.numbers else 3)
+        return off_topic <= FREE_SENTENCES + len(statements(wanted.fact)) // 3
 
     @property
     def _replies_by_kind(self) -> bool:
@@ -213,16 +213,15 @@ class _Answer:
         wanted, language = self.wanted, self.wanted.language
         if not (wanted.tokens or wanted.dates or wanted.amounts):
             return False
+        units = {token for q in wanted.amounts for token in content_tokens(q.unit, language)}
+        words = [token for token in wanted.tokens if token not in units]
+        if len(shared_tokens(words, content_tokens(sentence, language))) < len(words):
+            return False
         given, numbers = amounts_of(sentence), numbers_of(sentence, language)
         if not all(any(is_equal(q, other) for other in given) for q in wanted.amounts):
             return False
-        if not all(
-            states_number(n, numbers) or has_equal(n, wanted.amounts, given) for n in wanted.numbers
-        ) or not dates_within(wanted.dates, dates_of(sentence), numbers):
-            return False
-        units = {token for q in wanted.amounts for token in content_tokens(q.unit, language)}
-        words = [token for token in wanted.tokens if token not in units] if wanted.amounts else wanted.tokens
-        return len(shared_tokens(words, content_tokens(sentence, language))) == len(words)
+        stated = (states_number(n, numbers) or has_equal(n, wanted.amounts, given) for n in wanted.numbers)
+        return all(stated) and dates_within(wanted.dates, dates_of(sentence), numbers)
 
     @cached_property
     def _is_mostly_known(self) -> bool:
@@ -234,11 +233,10 @@ class _Answer:
         return foreign <= FREE_FOREIGN_WORDS / 2 or 1 - foreign / len(tokens) >= MIN_KNOWN_SHARE
 
     def _is_off_topic(self, sentence: str) -> bool:
-        if self._has_all(sentence):
-            return False
         tokens = content_tokens(sentence, self.wanted.language)
         foreign = sum(token in self.foreign for token in tokens)
-        return foreign >= MIN_OFF_TOPIC_WORDS and foreign > OFF_TOPIC_SHARE * len(tokens)
+        strange = foreign >= MIN_OFF_TOPIC_WORDS and foreign > OFF_TOPIC_SHARE * len(tokens)
+        return strange and not self._has_all(sentence)
 
     @cached_property
     def _is_list(self) -> bool:
@@ -290,14 +288,14 @@ class _Answer:
             return True
         if affirmative and states_opposite(wanted.tokens, wanted.known_tokens, self.sentences):
             return True
+        if not wanted.numbers:
+            return False
         bounds = bounds_of(" ".join((wanted.question, wanted.text, *wanted.known)))
         opposite = any(
             (number, not upper) in bounds and (number, upper) not in bounds
             for number, upper in bounds_of(joined)
         )
-        return bool(wanted.numbers) and (
-            opposite or self._restates_with_other_numbers or self._negates_number
-        )
+        return opposite or self._restates_with_other_numbers or self._negates_number
 
     @cached_property
     def _restates_with_other_numbers(self) -> bool:

@@ -185,6 +185,7 @@ def shared_tokens(wanted: Iterable[str], have: Collection[str]) -> list[str]:
     ]
 
 
+@lru_cache(maxsize=2048)
 def numbers_of(text: str, language: str) -> frozenset[str]:
     """Return the numbers and times of a text in one form each, as :func:`rag.text.numbers.extract_numbers` does."""
     text = text.translate(_FULL_WIDTH)
@@ -201,6 +202,7 @@ def numbers_of(text: str, language: str) -> frozenset[str]:
     return extract_numbers(text) | spelt | spoken_times(text)
 
 
+@lru_cache(maxsize=2048)
 def dates_of(text: str) -> frozenset[Date]:
     """Return the dates of a text, as :func:`rag.text.dates.extract_dates` does, with months of other languages."""
     return extract_dates(_english_months(text))
@@ -251,6 +253,7 @@ def denies_by_word(text: str) -> bool:
     return _ENGLISH_DENIAL.search(text) is not None
 
 
+@lru_cache(maxsize=2048)
 def bounds_of(text: str) -> frozenset[tuple[str, bool]]:
     """Return (number, is an upper bound), as :func:`rag.quantities.bounds` does."""
     return bounds(text.translate(_FULL_WIDTH))
