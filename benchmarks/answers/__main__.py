@@ -1,4 +1,4 @@
-"""How often the rule of right answers agrees with answers that others wrote and labelled, by kind, with 95 % Wilson intervals.
+"""How often the rule of right answers agrees with answers that others labelled, by kind, with 95 % Wilson intervals.
 
 A file has a JSON object a line: ``id``, ``kind``, ``question``, ``golds`` (any of them) or ``all_of`` (all of them),
 ``reference``, ``answer``, ``label`` (right or wrong) and, where the question has no answer, ``answerable``: false. A wrong
@@ -89,10 +89,8 @@ def print_row(kind: str, judged: Sequence[Judged]) -> None:
     right = [each for each in judged if each.is_right]
     wrong = [each for each in judged if not each.is_right]
     cells = [
-        WilsonShare.of(sum(each.agrees for each in group), len(group)).short()
-        if agreeing
-        else WilsonShare.of(sum(not each.agrees for each in group), len(group)).short()
-        for agreeing, group in ((True, judged), (False, wrong), (False, right))
+        WilsonShare.of(sum(each.agrees is counted for each in group), len(group)).short()
+        for counted, group in ((True, judged), (False, wrong), (False, right))
     ]
     print(f"| {kind} | {len(judged)} | {' | '.join(cells)} |", flush=True)
 

@@ -17,7 +17,9 @@ _PEOPLE_FOR = frozenset(
 )
 _CLAUSE = re.compile(r"[;:]\s|,\s|\.\s|\b(?:and|but|while|plus|whereas)\b")
 _SENTENCE = re.compile(r"(?<=[.;!])\s")
-_WHOLE = re.compile(r"\b(?:in total|in all|altogether|overall|however many|no matter how many|for the whole)\b", re.I)
+_WHOLE = re.compile(
+    r"\b(?:in total|in all|altogether|overall|however many|no matter how many|for the whole)\b", re.I
+)
 _THERE_IS_NONE = re.compile(
     r"\b(?:there (?:is|are)|there['’]s|(?:we|you) (?:have|charge|set|need)) no (?P<thing>\w+(?: \w+){0,2})"
     r"(?=[;,.:!]|\s*$| and\b| but\b)",

@@ -151,9 +151,9 @@ def lists_exactly(
             between = range(first + 1, min(last + 2, len(pieces)))
             if any(not holds[at] and _is_foreign_item(pieces[at], tokens[at], known) for at in between):
                 return False
-            if first == 1 and not _is_led_in(sentence, pieces):
-                if _SUBJECT.search(pieces[0]) and not _ends_known(tokens[0], known):
-                    return False
+            named_first = first == 1 and not _is_led_in(sentence, pieces)
+            if named_first and _SUBJECT.search(pieces[0]) and not _ends_known(tokens[0], known):
+                return False
     return all(n in named for n, words in enumerate(wanted) if words)
 
 

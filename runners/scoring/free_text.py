@@ -33,8 +33,8 @@ from runners.scoring.stance import (
     denies_the_same,
     negates_word,
     stance_by_question,
-    states_opposite,
     stance_of,
+    states_opposite,
 )
 from runners.scoring.statements import (
     bounds_of,
@@ -77,7 +77,8 @@ _COURTESIES = (
 _COURTESY = frozenset(_COURTESIES.split())
 """Stems that carry no claim of their own."""
 _FREE = re.compile(
-    r"\b(?:free(?: of charge)?|costs? nothing|nothing to pay|pay nothing|at no (?:extra )?(?:charge|cost)|without (?:any )?charge|gratis|no charge"
+    r"\b(?:free(?: of charge)?|costs? nothing|nothing to pay|pay nothing|at no (?:extra )?(?:charge|cost)"
+    r"|without (?:any )?charge|gratis|no charge"
     r"|(?:do not|don't|needn't) (?:have to )?pay(?: anything)?)\b",
     re.I,
 )

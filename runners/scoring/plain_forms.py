@@ -74,7 +74,9 @@ _BARE_TIME = re.compile(
     r"\s*(?:[ap]\.?\s?m\b|Uhr|h\b|hrs|in the|at night|tonight|/ ))",
     re.I,
 )
-_ONE_OCLOCK = re.compile(r"\bone(?=(?: o['’]clock)? (?:in the (?:morning|afternoon)|at night)\b| o['’]clock\b)", re.I)
+_ONE_OCLOCK = re.compile(
+    r"\bone(?=(?: o['’]clock)? (?:in the (?:morning|afternoon)|at night)\b| o['’]clock\b)", re.I
+)
 _NO_WEEKENDS = re.compile(
     r"\b(?P<days>(?:\d+|an?|\w+) days?),?\s+(?:\()?(?:not counting|not including|excluding|without|leaving out)"
     r" (?:saturdays|sundays|weekends?|holidays)\b",

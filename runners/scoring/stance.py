@@ -11,7 +11,14 @@ from rag.sentences.qualifiers import FORBIDDEN, MUST, NOT_NEEDED, modality
 from rag.sentences.statements import read_statement
 from rag.text.words import stem
 from runners.scoring.enumerations import weekdays_of
-from runners.scoring.statements import content_tokens, denies, denies_by_word, leading_answers, same_meaning, shared_tokens
+from runners.scoring.statements import (
+    content_tokens,
+    denies,
+    denies_by_word,
+    leading_answers,
+    same_meaning,
+    shared_tokens,
+)
 
 TOPICAL_SHARE = 0.34
 """Least share of the content words of question and fact that a sentence needs to count as its affirmation."""
@@ -140,9 +147,11 @@ def stance_of(
             stances.add("no" if denies(reply.group(), language) else "yes")
         elif (at == 0 and _limits(plain, about, language)) or (topical and not _FIRST_PERSON.match(plain)):
             stances.add(_stance(sentence, question, topic, language))
-    # A denial beside other remarks on the matter is a denial ("No dogs here. Cats are fine.").
-    if stances == {"yes", "no"}:
-        return "no" if wanted == "no" else None
+        # A denial beside other remarks on the matter is a denial ("No dogs here. Cats are fine.").
+        if "no" in stances and wanted == "no":
+            return "no"
+        if len(stances) > 1:
+            return None
     return stances.pop() if stances else None
 
 

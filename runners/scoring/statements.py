@@ -96,7 +96,8 @@ _LEAD = re.compile(
     rf"|(?:i'?m|we'?re) (?:sorry|afraid)|unfortunately|leider"
     rf"|lo siento|well|hello|hi|(?:the |die |la )?(?:final |short )?(?:answer|antwort|respuesta)(?: is| ist| es)?)"
     rf"[^\w\n]+)*(?:(?P<not>(?:certainly|absolutely|of course|definitely|sure)\s+not|not at all|not really"
-    rf"|by no means|not (?:any ?more|any longer|yet|currently|at present|at the moment)|not(?=\W*$))|(?P<yes>{_YES}|certainly|absolutely|of course|definitely|indeed|sure)|(?P<no>{_NO}))(?!\w)",
+    rf"|by no means|not (?:any ?more|any longer|yet|currently|at present|at the moment)|not(?=\W*$))"
+    rf"|(?P<yes>{_YES}|certainly|absolutely|of course|definitely|indeed|sure)|(?P<no>{_NO}))(?!\w)",
     re.I,
 )
 _DENIALS = {
