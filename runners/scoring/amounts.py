@@ -67,7 +67,8 @@ def counts_something_else(number: str, known: Sequence[Quantity], given: Sequenc
 def is_no_time(number: str, given: Sequence[Quantity]) -> bool:
     """Return whether an answer has the hour of a time only as the number of something: "7 degrees" for 19:00."""
     hours = {str(int(number[:2])), str(int(number[:2]) % 12)} if number.endswith(":00") else set()
-    return any(is_measured(hour, given) for hour in hours)
+    same = [q for q in given if q.value in hours]
+    return bool(same) and all(q.unit or q.counted for q in same)
 
 
 def is_measured(number: str, given: Sequence[Quantity]) -> bool:

@@ -34,6 +34,7 @@ from runners.scoring.stance import (
     negates_word,
     stance_by_question,
     stance_of,
+    states_exception,
     states_opposite,
 )
 from runners.scoring.statements import (
@@ -116,8 +117,11 @@ def fault_of(answer: str, fact: str, question: str = "", known: Sequence[str] = 
         return ""
     question, known = in_figures(question), tuple(map(in_figures, known))
     answer = in_figures(answer)
-    if _EXCEPT.search(fact):
-        answer, fact = _EXCEPT.sub(r" except", answer), _EXCEPT.sub(" except", fact)
+    if _EXCEPT.search(fact) and not weekdays_of(fact):
+        answer, fact = _EXCEPT.sub(" except", answer), _EXCEPT.sub(" except", fact)
+        excepted = fact.partition(" except")[2]
+        if not states_exception(excepted, statements(answer)):
+            return f"it does not except {excepted.strip()!r}"
     if _NOTHING.fullmatch(fact.strip()) and _COST_ASKED.search(question):
         fact = "free"
     if _FREE.search(fact) or _FREE.search(question):

@@ -15,6 +15,7 @@ from runners.scoring.statements import (
     content_tokens,
     denies,
     denies_by_word,
+    denying_words,
     leading_answers,
     same_meaning,
     shared_tokens,
@@ -62,7 +63,7 @@ _SHORT_REPLY = re.compile(
 )
 """A reply whose subject stands for that of the question: "They are indeed.", "That's not possible."."""
 _CLOSING_ANSWER = re.compile(r"(?:\bso|,) (yes|no)\W*$", re.I)
-_NEED = re.compile(r"\b(?:need|have to|must|required?|necessary|obligatory|compulsory|mandatory)\b", re.I)
+_NEED = re.compile(r"\b(?:need(?:s|ed)?|have to|must|require[sd]?|requirement|necessary|obligatory|compulsory|mandatory)\b", re.I)
 _FREE_TO = re.compile(
     r"\W*(?:\w+\W+){0,3}?(?:just|simply|optional|voluntary|free to|up to you|any time|anyone)\b", re.I
 )
@@ -202,12 +203,26 @@ def _denies_topic(sentence: str, topic: Collection[str], language: str) -> bool:
     """Return whether a sentence denies, in the clause that has most words of the topic where one has more than others."""
     if not denies(sentence, language):
         return False
-    if language != "English" or denies_by_word(sentence):
+    if language != "English":
         return True
     clauses = read_statement(sentence).clauses
     shares = [len(shared_tokens(topic, _content_of(clause.tokens))) for clause in clauses]
     nearest = [clause for clause, share in zip(clauses, shares, strict=True) if share == max(shares)]
-    return len(nearest) != 1 or nearest[0].negated or leading_answers([sentence]) == {"no"}
+    if len(nearest) != 1 or leading_answers([sentence]) == {"no"}:
+        return True
+    by_word = frozenset(stem(words.split()[0]) for words in denying_words(sentence))
+    return nearest[0].negated or not by_word.isdisjoint(nearest[0].words)
+
+
+def states_exception(excepted: str, sentences: Sequence[str]) -> bool:
+    """Return whether an answer leaves out what a fact excepts: by "except", or in a clause that denies."""
+    wanted = content_tokens(excepted, "English")
+    clauses = [clause for sentence in sentences for clause in read_statement(sentence).clauses]
+    return any(
+        (clause.negated or "except" in clause.words)
+        and len(shared_tokens(wanted, _content_of(clause.tokens))) == len(wanted)
+        for clause in clauses
+    )
 
 
 def without_asked(text: str, question: str) -> str:
@@ -243,7 +258,8 @@ def denies_the_same(fact: str, sentences: Sequence[str], question: str, language
     ):
         return False
     # One need not and one may not are two things.
-    other = FORBIDDEN if _NEED.search(fact) else NOT_NEEDED
+    needless = any(modality(clause) == NOT_NEEDED for clause in read_statement(fact).clauses)
+    other = FORBIDDEN if needless else NOT_NEEDED
     if _INCLUDED.search(fact) and any(map(_EXTRA.search, sentences)):
         return True
     for at, clause in enumerate(clauses):

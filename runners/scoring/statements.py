@@ -254,6 +254,11 @@ def denies_by_word(text: str) -> bool:
     return _ENGLISH_DENIAL.search(text) is not None
 
 
+def denying_words(text: str) -> list[str]:
+    """Return the words by which :func:`denies_by_word` finds a denial, in lower case."""
+    return [match.group().lower() for match in _ENGLISH_DENIAL.finditer(text)]
+
+
 @lru_cache(maxsize=2048)
 def bounds_of(text: str) -> frozenset[tuple[str, bool]]:
     """Return (number, is an upper bound), as :func:`rag.quantities.bounds` does."""
