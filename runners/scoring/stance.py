@@ -63,7 +63,10 @@ _SHORT_REPLY = re.compile(
 )
 """A reply whose subject stands for that of the question: "They are indeed.", "That's not possible."."""
 _CLOSING_ANSWER = re.compile(r"(?:\bso|,) (yes|no)\W*$", re.I)
-_NEED = re.compile(r"\b(?:need(?:s|ed)?|have to|must|require[sd]?|requirement|necessary|obligatory|compulsory|mandatory)\b", re.I)
+_NEED = re.compile(
+    r"\b(?:need(?:s|ed)?|have to|must|require[sd]?|requirement|necessary|obligatory|compulsory|mandatory)\b",
+    re.I,
+)
 _FREE_TO = re.compile(
     r"\W*(?:\w+\W+){0,3}?(?:just|simply|optional|voluntary|free to|up to you|any time|anyone)\b", re.I
 )

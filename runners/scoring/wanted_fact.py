@@ -90,10 +90,12 @@ class WantedFact:
         """The yes or no of the fact: its first word, or for a question that asks for one, whether it denies."""
         if lead := leading_stance(self.fact):
             return lead
+        if not self.yes_no_question:
+            return None
+        if denies(without_asked(self.text, self.question), self.language):
+            return "no"
         whole = len(self.fact.split()) > 3 or not (self.tokens or self.numbers or self.dates)
-        if self.yes_no_question and (whole or self.language in ("Japanese", "Chinese")):
-            return "no" if denies(without_asked(self.text, self.question), self.language) else "yes"
-        return None
+        return "yes" if whole or self.language in ("Japanese", "Chinese") else None
 
     @cached_property
     def is_denial(self) -> bool:
