@@ -140,7 +140,8 @@ class WantedFact:
     @cached_property
     def is_label(self) -> bool:
         """Whether the fact is a name with a number and no amount: "Kellmann 118"."""
-        return is_label(self.text) and not self.dates and not any(q.unit for q in self.amounts)
+        measured = any(q.unit for q in self.amounts) or any(":" in number for number in self.numbers)
+        return is_label(self.text) and not self.dates and not measured
 
     @cached_property
     def rewrites(self) -> bool:
