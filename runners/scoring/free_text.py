@@ -232,8 +232,8 @@ class _Answer:
     def _is_mostly_known(self) -> bool:
         """Whether enough of the answer's words are known, once it has many foreign ones; a remark beside it is free."""
         remarks = [sentence for sentence in self.sentences if self._is_off_topic(sentence)]
-        kept = [s for s in self.sentences if s not in remarks] if len(remarks) <= FREE_SENTENCES else []
-        tokens = content_tokens(" ".join(kept or self.sentences), self.wanted.language)
+        on_topic = [s for s in self.sentences if s not in remarks] if len(remarks) <= FREE_SENTENCES else []
+        tokens = content_tokens(" ".join(on_topic or self.sentences), self.wanted.language)
         foreign = sum(token in self.foreign for token in tokens)
         return foreign <= FREE_FOREIGN_WORDS / 2 or 1 - foreign / len(tokens) >= MIN_KNOWN_SHARE
 

@@ -36,6 +36,7 @@ class WantedFact:
 
     @cached_property
     def language(self) -> str:
+        """The language of question, fact and references together."""
         return language_of(" ".join((self.question, self.fact, *self.known)))
 
     @cached_property
@@ -45,14 +46,17 @@ class WantedFact:
 
     @cached_property
     def question_tokens(self) -> tuple[str, ...]:
+        """The content words of the question."""
         return content_tokens(self.question, self.language)
 
     @cached_property
     def all_tokens(self) -> tuple[str, ...]:
+        """The content words of the fact, without its dates."""
         return content_tokens(text_besides_dates(self.text), self.language)
 
     @cached_property
     def dates(self) -> frozenset[Date]:
+        """The dates of the fact."""
         return dates_of(self.text)
 
     @cached_property
@@ -73,10 +77,12 @@ class WantedFact:
 
     @cached_property
     def numbers(self) -> frozenset[str]:
+        """The numbers and times of the fact, without its dates."""
         return numbers_of(text_besides_dates(self.text), self.language)
 
     @cached_property
     def known_numbers(self) -> frozenset[str]:
+        """The numbers of question, fact and references."""
         texts = (self.question, self.text, *self.known)
         return frozenset(number for text in texts for number in numbers_of(text, self.language))
 
@@ -110,6 +116,7 @@ class WantedFact:
 
     @cached_property
     def amounts(self) -> tuple[Quantity, ...]:
+        """The amounts of the fact, without times and dates."""
         return amounts_of(self.text)
 
     @cached_property
@@ -158,4 +165,5 @@ class WantedFact:
 
 @lru_cache(maxsize=8192)
 def wanted_fact(fact: str, question: str, known: tuple[str, ...]) -> WantedFact:
+    """Return the fact of a question, taken apart; recent ones are cached, as all arms answer the same questions."""
     return WantedFact(fact, question, known)
