@@ -57,6 +57,13 @@ class RunFlags:
             "--accept-lost-rows",
         ),
     ] = False
+    accept_failing_gold: Annotated[
+        bool,
+        flag(
+            "Measure even if over 2 % of the questions have a reference that would not count as right.",
+            "--accept-failing-gold",
+        ),
+    ] = False
     accept_license: options.AcceptLicense = None
     track: options.Track = None
     launch: LaunchFlags = field(default_factory=LaunchFlags)

@@ -180,7 +180,7 @@ def _warn_of_missing_answers(rows: Sequence[Question], path: Path, warnings: lis
 
     The keys of the first are named: a reply under a key that is not read, such as "respuesta", looks the same.
     """
-    bare = [row for row in rows if row.answerable and not (row.answers or row.reference)]
+    bare = [row for row in rows if row.answerable and not (row.short_answers or row.reference)]
     if not bare:
         return
     keys = next((", ".join(map(str, row)) for line, row in read_rows(path) if line == bare[0].line), "")

@@ -228,7 +228,7 @@ def _example_exchange(row: Example) -> _Exchange:
 
 def _question_exchange(row: Question) -> _Exchange:
     before = "\n".join([*(turn["content"] for turn in row.history), row.question])
-    reply = next(iter(row.answers), None) or row.reference or ""
+    reply = next(iter(row.short_answers), None) or row.reference or ""
     return _Exchange(before[-SAMPLED_CHARS:], reply[:SAMPLED_CHARS], row.system or "")
 
 

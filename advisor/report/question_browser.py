@@ -184,7 +184,7 @@ def _row(
     question: Question | None,
 ) -> dict[str, Any]:
     any_answer = next(iter(answers.values()))
-    gold = [*question.answers, *([question.fact] if question.fact else [])] if question else []
+    gold = [*question.short_answers, *([question.fact] if question.fact else [])] if question else []
     reference = [*(question.references or ()), question.reference or ""] if question else []
     known_texts = [strip_invisible(any_answer["question"]), *reference]
     answerable = question.answerable if question else True

@@ -40,6 +40,7 @@ from runners.runs import requirements
 from runners.runs.dataset import read_data, require_gold_documents
 from runners.runs.opened import OpenRun
 from runners.runs.plan_models import ModelSource
+from runners.scoring.gold_check import check_gold, require_gold
 from runners.trial import row_guard
 from runners.trial.dry_run import MAX_DRY_RUN_SECONDS, DryRun
 
@@ -143,6 +144,7 @@ def dry_run(
     out: Path,
     as_json: bool,
     accept_lost_rows: bool = False,
+    accept_failing_gold: bool = False,
     *,
     max_seconds: float | None = None,
     max_contention: float = usage.MAX_CONTENTION,
@@ -154,6 +156,7 @@ def dry_run(
 
     Raises:
         CannotRun: after the table, when a step cannot be carried out here.
+        FailingGold: after it, when many references would not count as right and ``accept_failing_gold`` is not given.
         RowsLost: after it, when too few rows are left for an arm and neither plan nor ``accept_lost_rows`` accepts that.
     """
     with (
@@ -163,6 +166,9 @@ def dry_run(
         require_gold_documents(plan)
         data = read_data(plan, watcher)
         examples, split = data.examples, data.split
+        gold = check_gold(plan, split)
+        for line in gold.lines:
+            watcher.say(line)
         obtained = ModelSource(plan=plan, on_event=watcher).obtained()
         folders = obtained.folders(plan)
         for note in requirements.check_requirements(plan, folders, out, detect_machine(out)):
@@ -186,6 +192,8 @@ def dry_run(
     counts = {"examples": len(examples), **_counts(split)}
     history_note = keep_measurements(plan, estimates, trained, out, max_contention)
     _print(estimates, corrections, counts, history_note, as_json, accounts)
+    if not accept_failing_gold:
+        require_gold(gold)
     _require_possible(obstacles, accounts, accept_lost_rows or plan.data.lost_rows == "accept")
 
 

@@ -6,7 +6,7 @@ import json
 import sys
 import tempfile
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from datetime import date
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -37,6 +37,7 @@ from rag.files import write_bytes, write_text
 from rag.text.words import count_noun
 from runners.data.document_sample import block_texts
 from runners.data.log_questions import require_log
+from runners.data.sampling import QuestionSplit
 from runners.models import resolve
 from runners.models.licenses import accepted_licenses, find_terms
 from runners.plan.forecast import forecast_path
@@ -45,6 +46,7 @@ from runners.plan.steps import TrainStep
 from runners.report.trial_report import Share
 from runners.runs import requirements
 from runners.runs.dataset import read_data, require_gold_documents
+from runners.scoring.gold_check import FailingReference, check_gold
 
 if TYPE_CHECKING:
     from advisor.probe.probe import ProbeOutcome
@@ -63,6 +65,8 @@ class WrittenPlan:
 
     path: Path | None
     obstacles: tuple[str, ...] = ()
+    failing_gold: tuple[FailingReference, ...] = ()
+    """References of the questions that would not count as right answers, the first of each question."""
 
 
 def make_plan(request: PlanRequest) -> Path | None:
@@ -105,7 +109,7 @@ def make_plan(request: PlanRequest) -> Path | None:
     written = _write(rec, situation, request)
     if request.as_json:
         extra = answers_from_probe.probe_json(situation, rec) | _probe_keys(probed, offer)
-        emit_result(rec.to_json() | extra | {"cannot_run": list(written.obstacles)})
+        emit_result(rec.to_json() | extra | _file_keys(written))
     elif offer and not request.probe:
         output.note(f"{offer.text}: add --probe to this command")
     _save_profile_and_record(rec, situation, request.save, record)
@@ -140,6 +144,12 @@ def _probe_keys(probed: ProbeOutcome | None, offer: ProbeOffer | None) -> dict[s
     """Return the keys of ``plan --json`` about a probe that was just done, and about one that is offered."""
     keys: dict[str, Any] = {"probed_now": probed.to_json()} if probed else {}
     return keys | {"probe_offer": offer.to_json() if offer else None}
+
+
+def _file_keys(written: WrittenPlan) -> dict[str, Any]:
+    """Return the keys of ``plan --json`` about what stands in the way of a run, and about references that fail."""
+    failing = [asdict(each) for each in written.failing_gold]
+    return {"cannot_run": list(written.obstacles), "failing_gold": failing}
 
 
 def check_target(path: Path, flag: str) -> None:
@@ -294,6 +304,7 @@ def _write(rec: BaseRecommendation, situation: Situation, request: PlanRequest) 
     output.note(f"wrote {out}, which tests {arms}; the forecast for them is in {forecast_path(out)}")
     if not request.as_json:
         _show_forecast(plan)
+    failing = _note_gold(situation, drafted.plan)
     _note_rows(situation, drafted.plan)
     for key in ("examples", "questions"):
         if offer := making_offer(profile, key):
@@ -301,7 +312,7 @@ def _write(rec: BaseRecommendation, situation: Situation, request: PlanRequest) 
     if problem:
         output.note(f"it cannot be run as it is: {problem.message}")
         output.note(f"  next: {problem.hint}")
-        return WrittenPlan(out, (problem.message,))
+        return WrittenPlan(out, (problem.message,), failing)
     _note_downloads(drafted.plan)
     blocked = []
     for model in requirements.unobtainable_models(drafted.plan):
@@ -315,7 +326,7 @@ def _write(rec: BaseRecommendation, situation: Situation, request: PlanRequest) 
     flags = accept if _downloads_need_terms(drafted.plan) else []
     flags += launcher_words(drafted.plan, profile)
     output.note(f"{'then run' if blocked else 'run'} it with: {output.command_line('run', out, *flags)}")
-    return WrittenPlan(out, tuple(blocked))
+    return WrittenPlan(out, tuple(blocked), failing)
 
 
 def _back_up(plan: Path) -> None:
@@ -428,6 +439,18 @@ def _note_downloads(plan: Plan) -> None:
         resolve.check_cache_space(downloads)
     except CannotRun as problem:
         output.note(f"{problem.message}: {problem.hint}")
+
+
+def _note_gold(situation: Situation, plan: Plan) -> tuple[FailingReference, ...]:
+    """Print which references of the questions would not count as right answers; a run asks where these are many."""
+    check = check_gold(plan, QuestionSplit((), situation.stats.questions or ()))
+    for line in check.lines:
+        output.note(line)
+    if check.too_many:
+        output.note(
+            "correct these rows: a run asks before it measures with them, and stops without a terminal"
+        )
+    return check.failing
 
 
 def _note_rows(situation: Situation, plan: Plan) -> None:

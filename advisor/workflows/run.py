@@ -38,6 +38,7 @@ from runners.runs import requirements
 from runners.runs.dataset import read_data
 from runners.runs.listing import RUNS_FOLDER
 from runners.runs.opened import chosen_backend
+from runners.scoring.gold_check import FailingGold
 from runners.trial.execute import RunRequest, carry_out, quick_plan
 from runners.trial.row_guard import RowsLost
 from runners.trial.staleness import check_update, try_update
@@ -83,13 +84,14 @@ def execute_plan(flags: RunFlags, launch: LaunchRequest | None = None) -> None:
         overwrite=overwrite,
         only=flags.only,
         accept_lost_rows=flags.accept_lost_rows,
+        accept_failing_gold=flags.accept_failing_gold,
     )
     _check_stale_test(plan, flags)
     if launch is not None:
         start_launcher(launch.flags, _launched_work(launch.command, flags.plan, request))
         return
     if flags.dry_run:
-        dry_run(plan, request.out, flags.as_json, flags.accept_lost_rows)
+        dry_run(plan, request.out, flags.as_json, flags.accept_lost_rows, flags.accept_failing_gold)
         return
     # Before anything is read or measured: a folder that is in the way is the commonest mistake.
     check_run_folder(request.out, plan, request.resume, request.overwrite)
@@ -130,13 +132,13 @@ def _launched_work(command: GivenCommand, path: Path, request: RunRequest) -> Wo
 
 def _full_run(flags: RunFlags, out: Path) -> FullRun:
     """Return the full run of a plan file that a quick run shortens, in a folder beside that of the quick run."""
-    words = flag_words(flags, "kernels", "backend")
+    words = flag_words(flags, "kernels", "backend", "accept_failing_gold")
     return FullRun(read_plan(flags.plan), command_line("run", flags.plan, "--out", f"{out}-full", *words))
 
 
 def _resume_line(flags: RunFlags, out: Path) -> str:
     """Return the command that goes on with a run, with the flags that it must repeat."""
-    repeated = flag_words(flags, "quick", "seeds", "kernels", "accept_lost_rows")
+    repeated = flag_words(flags, "quick", "seeds", "kernels", "accept_lost_rows", "accept_failing_gold")
     others = flag_words(flags, "backend", "stale_test")
     return command_line("run", flags.plan, "--out", out, "--resume", *repeated, *track_flags(), *others)
 
@@ -273,7 +275,8 @@ def run_and_report(
 ) -> tuple[RunFolder, TrialReport | None]:
     """Run every step with progress on stderr, then judge the arms and write the report.
 
-    Where too few rows are left for an arm, a person at a terminal is asked whether to go on.
+    Where too few rows are left for an arm, or references would not count as right answers, a person at a terminal is asked
+    whether to go on.
 
     Args:
         request: the plan, and how to carry it out.
@@ -287,13 +290,7 @@ def run_and_report(
     """
     plan = request.plan
     with tracked_run(plan, request.out, request.resume, label) as tracking:
-        try:
-            done = _carry_out(request, quiet, tracking)
-        except RowsLost as problem:
-            if quiet or not problem.acceptable or not accepts_lost_rows(problem.message):
-                raise
-            again = replace(request, resume=True, overwrite=False, accept_lost_rows=True)
-            done = _carry_out(again, quiet, tracking)
+        done = _carry_out_asking(request, quiet, tracking)
         run = done.folder
         if request.only is not None or plan.choice not in {arm.arm for arm in plan.arms}:
             return run, None
@@ -313,20 +310,36 @@ def _remember(run: RunFolder, plan: Plan, report: TrialReport, label: RunLabel) 
         note(busy)
 
 
+def _carry_out_asking(request: RunRequest, quiet: bool, tracking: RunTracking) -> Run:
+    """Run the plan's steps; a person at a terminal may accept failing references, and arms that lost rows."""
+    while True:
+        try:
+            return _carry_out(request, quiet, tracking)
+        except FailingGold as problem:
+            if quiet or not accepts(problem.message, "Measure with these references all the same?"):
+                raise
+            request = replace(request, accept_failing_gold=True)
+        except RowsLost as problem:
+            question = "Train on these rows all the same?"
+            if quiet or not problem.acceptable or not accepts(problem.message, question):
+                raise
+            request = replace(request, resume=True, overwrite=False, accept_lost_rows=True)
+
+
 def _carry_out(request: RunRequest, quiet: bool, tracking: RunTracking) -> Run:
     """Run the plan's steps, with progress on stderr unless ``quiet``."""
     with watch_progress(quiet, lambda: _board(request, request.data)) as watcher:
         return carry_out(request, tracking.listen_with(watcher))
 
 
-def accepts_lost_rows(text: str) -> bool:
-    """Ask a person at a terminal whether to train on the rows that are left; False without a terminal."""
+def accepts(text: str, question: str) -> bool:
+    """Show a problem and ask a person at a terminal whether to go on; False without a terminal."""
     if not (sys.stdin.isatty() and sys.stdout.isatty()):
         return False
     from advisor.wizard.prompter import confirm
 
     print(f"  {text}", file=sys.stderr)
-    return confirm("Train on these rows all the same?", default=False)
+    return confirm(question, default=False)
 
 
 def _check_stale_test(plan: Plan, flags: RunFlags) -> None:

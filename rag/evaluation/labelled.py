@@ -1,8 +1,8 @@
 """Questions with gold, prepared to score the passages of a prompt by the strongest gold that each question has.
 
 :func:`label_questions` finds each question's gold in the documents. Gold spans are scored by the share of their
-characters that is shown, short answers by whether one of them occurs in a passage, a gold document by whether a
-passage of it is shown.
+characters that is shown, parts that an answer must all have by the share of them that is shown, short answers by whether
+one of them occurs in a passage, a gold document by whether a passage of it is shown.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from rag.types import Document
 
 GOLD_KINDS = {
     "spans": "the share of the gold spans that is shown",
+    "parts": "the share of the parts (all_of) that is shown",
     "answers": "whether an answer is in a passage",
     "document": "whether a passage of the gold document is shown",
 }
@@ -27,7 +28,7 @@ GOLD_KINDS = {
 
 
 class QuestionRow(Protocol):
-    """A row of a questions file."""
+    """A row of a questions file; it may have ``all_of`` besides, the parts that a right answer must all have."""
 
     @property
     def question(self) -> str:
@@ -62,6 +63,8 @@ class LabelledQuestion:
     spans: tuple[tuple[int, int], ...] = ()
     answers: tuple[str, ...] = ()
     """As stemmed words between blanks; see ``_stemmed``."""
+    parts: tuple[str, ...] = ()
+    """The same of the parts; with short answers besides, one of them is a part more."""
 
     def score(self, passages: Sequence[Passage]) -> float:
         """Return how much of the gold the passages show, 0 to 1."""
@@ -70,9 +73,10 @@ class LabelledQuestion:
         candidates = [passage for passage in passages if not self.doc or passage.hit.chunk.doc == self.doc]
         if self.kind == "document":
             return float(bool(candidates))
-        return float(
-            any(answer in _stemmed(passage.text) for passage in candidates for answer in self.answers)
-        )
+        texts = [_stemmed(passage.text) for passage in candidates]
+        groups = [*((part,) for part in self.parts), *([self.answers] if self.answers else [])]
+        shown = [any(answer in text for text in texts for answer in group) for group in groups]
+        return sum(shown) / len(shown)
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,29 +127,41 @@ class _GoldLookup:
         document = self._documents.get(self._ids.get(name, ""))
         if name and document is None:
             return "name a gold document that is not among the documents"
-        answers = tuple(_stemmed(answer) for answer in row.answers if content_words(answer))
+        answers, parts = (_stems(texts) for texts in (row.answers, getattr(row, "all_of", ())))
         if document is None:
-            present = tuple(
-                answer for answer in answers if any(answer in self._words(id) for id in self._documents)
+            present, present_parts = (
+                self._present(texts, tuple(self._documents)) for texts in (answers, parts)
             )
-            return (
-                LabelledQuestion(row.question, "answers", answers=present)
-                if present
-                else "carry no gold that can be found"
-            )
-        if any(end > len(document.raw) for _, end in row.spans):
-            return "have spans beyond the end of their document"
-        if row.spans:
-            return LabelledQuestion(row.question, "spans", document.id, document.raw, tuple(row.spans))
-        present = tuple(answer for answer in answers if answer in self._words(document.id))
+            if not (present or present_parts):
+                return "carry no gold that can be found"
+        else:
+            if any(end > len(document.raw) for _, end in row.spans):
+                return "have spans beyond the end of their document"
+            if row.spans:
+                return LabelledQuestion(row.question, "spans", document.id, document.raw, tuple(row.spans))
+            present, present_parts = (self._present(texts, (document.id,)) for texts in (answers, parts))
+        kind = "parts" if present_parts else "answers" if present else "document"
         return LabelledQuestion(
-            row.question, "answers" if present else "document", document.id, answers=present
+            row.question,
+            kind,
+            document.id if document else "",
+            answers=present,
+            parts=present_parts,
         )
+
+    def _present(self, texts: Sequence[str], ids: Sequence[str]) -> tuple[str, ...]:
+        """Return the texts that one of these documents has."""
+        return tuple(text for text in texts if any(text in self._words(id) for id in ids))
 
     def _words(self, id: str) -> str:
         if id not in self._stemmed_texts:
             self._stemmed_texts[id] = _stemmed(self._documents[id].raw)
         return self._stemmed_texts[id]
+
+
+def _stems(texts: Sequence[str]) -> tuple[str, ...]:
+    """Return the texts that have content words, as :func:`_stemmed` does."""
+    return tuple(_stemmed(text) for text in texts if content_words(text))
 
 
 def _stemmed(text: str) -> str:

@@ -56,6 +56,7 @@ class _Row:
     doc_id: str | None
     spans: tuple[tuple[int, int], ...]
     answerable: bool
+    all_of: tuple[str, ...] = ()
 
 
 def evaluate(
@@ -67,7 +68,8 @@ def evaluate(
         index: opened with an embedder.
         questions: each a mapping with ``question`` and the gold there is, as in a questions file: ``doc_id`` (the gold
             document), ``spans`` (``{"start": 0, "end": 20}`` or pairs of character offsets in it), ``answers`` (short
-            answers) and ``answerable`` (default true); or an object with these attributes.
+            answers), ``all_of`` (parts that must all be there) and ``answerable`` (default true); or an object with these
+            attributes.
         k: number of hits for each question.
 
     Returns:
@@ -132,6 +134,7 @@ def _row(question: QuestionRow | Mapping[str, Any]) -> QuestionRow:
             question.get("doc_id"),
             tuple(_span(span) for span in question.get("spans") or ()),
             bool(question.get("answerable", True)),
+            tuple(str(part) for part in question.get("all_of") or ()),
         )
     except (KeyError, TypeError, ValueError) as error:
         raise BadInput(f"not a question with gold: {error!r}", "each needs the key question") from error

@@ -36,7 +36,10 @@ _FREQUENCY = re.compile(
 _SPOKEN_TIME = re.compile(
     r"\b(?:(?P<past>half[\s-]past)|(?P<halb>halb)|(?P<after>(?:a )?quarter past|viertel nach)"
     r"|(?P<before>(?:a )?quarter to|viertel vor))\s+(?P<hour>\d{1,2}|[^\W\d]+)\b"
-    r"|\b(?P<full>\d{1,2}|[a-z]+) o['’]clock\b",
+    r"|\b(?P<full>\d{1,2}|[a-z]+) o['’]clock\b"
+    r"|(?:\b(?P<minutes>five|ten|twenty(?:[\s-]five)?|5|10|20|25)(?:\s+minutes?)?\s+past"
+    r"|(?<=\b(?:at|by) )(?P<left>five|ten|twenty(?:[\s-]five)?|5|10|20|25)(?:\s+minutes?)?\s+to)\s+"
+    r"(?P<of>\d{1,2}|[a-z]+)\b(?!\s+[a-z]+s\b)",
     re.I,
 )
 _EVENING = re.compile(
@@ -50,6 +53,7 @@ _HOURS = {
     )
     for n, word in enumerate(words_of_hours.split(), 1)
 } | {"ein": 1}
+_MINUTES = {"five": 5, "ten": 10, "twenty": 20, "twentyfive": 25, "5": 5, "10": 10, "20": 20, "25": 25}
 _FREQUENCIES = {"once": "1", "twice": "2", "thrice": "3"}
 
 
@@ -79,27 +83,40 @@ def _fraction(match: re.Match[str]) -> Quantity | None:
 
 def spoken_times(text: str) -> frozenset[str]:
     """Return times such as "half past six" and "Viertel vor acht", in both halves of the day where none is named."""
-    times: set[str] = set()
-    for match in _SPOKEN_TIME.finditer(text):
-        quantity = _spoken_time(match)
-        if quantity is not None:
-            hour, _, minute = quantity.value.partition(":")
-            halves = (
-                (int(hour) % 12, int(hour) % 12 + 12) if len(hour) == 1 or int(hour) > 9 else (int(hour),)
-            )
-            times |= {f"{half:02d}:{minute}" for half in halves}
-    return frozenset(times)
+    return frozenset(time for match in _SPOKEN_TIME.finditer(text) for time in _clock_times(match))
+
+
+def with_clock_times(text: str) -> str:
+    """Return a text with "half past six" as "06:30 / 18:30", as one time where the half of the day is named."""
+    for match in reversed(list(_SPOKEN_TIME.finditer(text))):
+        if times := _clock_times(match):
+            named = _EVENING.match(text, match.end())
+            text = text[: match.start()] + " / ".join(times) + text[(named or match).end() :]
+    return text
+
+
+def _clock_times(match: re.Match[str]) -> list[str]:
+    quantity = _spoken_time(match)
+    if quantity is None:
+        return []
+    hour, _, minute = quantity.value.partition(":")
+    named = _EVENING.match(match.string, match.end())
+    halves = (int(hour),) if named else (int(hour) % 12, int(hour) % 12 + 12)
+    return [f"{half:02d}:{minute}" for half in halves]
 
 
 def _spoken_time(match: re.Match[str]) -> Quantity | None:
     """Return a time such as "half past six"; without "in the evening" it is in either half of the day."""
-    word = (match["hour"] or match["full"]).lower()
+    word = (match["hour"] or match["full"] or match["of"]).lower()
     hour = int(word) if word.isdigit() else _HOURS.get(word, 0)
     if not 0 < hour <= 12:
         return None
-    hour -= match["before"] is not None or match["halb"] is not None
+    hour -= match["before"] is not None or match["halb"] is not None or match["left"] is not None
+    few = _MINUTES.get(re.sub(r"[\s-]", "", (match["minutes"] or match["left"] or "").lower()), 0)
     minute = (
-        "30"
+        f"{60 - few if match['left'] else few:02d}"
+        if few
+        else "30"
         if match["past"] or match["halb"]
         else "15"
         if match["after"]

@@ -259,11 +259,6 @@ def _per(match: re.Match[str]) -> str:
     return word if word in PERIODS else stem(word)
 
 
-def measures(text: str) -> frozenset[tuple[str, str]]:
-    """Return (value, unit) of each amount with a unit of which there is only one."""
-    return frozenset((q.value, q.unit) for q in read_quantities(text) if q.unit and q.unit not in _OF_SEVERAL)
-
-
 def bounds(text: str) -> frozenset[tuple[str, bool]]:
     """Return (value, whether it is an upper bound) of each number and time that is bounded."""
     upper, lower = (DOWN, LESS, ENDS), (UP, MORE, STARTS)
@@ -274,10 +269,6 @@ def has_amounts(wanted: str, text: str) -> bool:
     """Return whether a text has every amount, time and date of another one, however it bounds them; False for none."""
     needed = [unbounded(q) for q in read_quantities(wanted)]
     return bool(needed) and are_among(needed, [unbounded(q) for q in read_quantities(text)])
-
-
-_OF_SEVERAL = frozenset(("pounds", "share", "times", "points", "degree"))
-"""Units that stand for several, or that are no measure."""
 
 
 def _joined_durations(text: str, quantities: Sequence[Quantity]) -> list[Quantity]:

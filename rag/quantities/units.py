@@ -53,7 +53,7 @@ _TABLE = """
     rate gigabit 1000: gbit gbps gigabit gigabits
     euro euro 1: € eur euro euros
     dollar dollar 1: $ usd dollar dollars dólar dólares
-    sterling sterling 1: £ gbp
+    sterling sterling 1: £ gbp quid
     yen yen 1: ¥ jpy yen
     franc franc 1: chf franc francs franken
     krone krone 1: kr krone kroner krona kronor sek nok dkk

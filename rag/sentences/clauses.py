@@ -89,6 +89,7 @@ PREPOSITIONS = frozenset(
 _DETERMINERS = frozenset(("the", "der", "die", "das", "el", "la", "los", "las"))
 _OBJECT_PRONOUNS = frozenset(("it", "them"))
 NEGATOR_KIND = {word: kind for kind, several in NEGATORS.items() for word in several}
+_NEGATING_STEMS = frozenset(map(stem, NEGATOR_KIND))
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,6 +127,11 @@ class Clause:
     def content(self) -> frozenset[str]:
         """Its content words."""
         return frozenset(token.key for token in self.tokens if token.content)
+
+
+def negation_at(clause: Clause) -> int | None:
+    """Return the place of the first word of a clause that negates; None for none, whether or not two cancel each other."""
+    return next((n for n, token in enumerate(clause.tokens) if token.key in _NEGATING_STEMS), None)
 
 
 def has_verb(tokens: Sequence[Token]) -> bool:

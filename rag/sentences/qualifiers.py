@@ -14,7 +14,7 @@ from rag.sentences.clauses import CONDITIONS, Clause, Token, is_covered
 from rag.sentences.lexicon import FILLERS, NEGATORS
 from rag.text.words import stem
 
-_MUST, _SHOULD, _MAY, _MIGHT, _PLAN, _WILL, _NOT_NEEDED, _FORBIDDEN = range(1, 9)
+MUST, _SHOULD, _MAY, _MIGHT, _PLAN, _WILL, NOT_NEEDED, FORBIDDEN = range(1, 9)
 
 
 def _stems(text: str) -> frozenset[str]:
@@ -38,15 +38,15 @@ _FREE_CHOICE = _stems("optional voluntary")
 _MODALS = frozenset(("may", "can", "must", "need", "could", "should"))
 _DENIALS = frozenset(word for word in NEGATORS["not"])
 _BORNE_OUT = {
-    _MUST: (_MUST, 0),
+    MUST: (MUST, 0),
     _SHOULD: (_SHOULD,),
     _MAY: (_MAY, _MIGHT, 0),
     _MIGHT: (_MIGHT, _MAY, _PLAN),
     _PLAN: (_PLAN, _SHOULD, _WILL),
-    _WILL: (_WILL, _PLAN, 0, _MUST),
-    _NOT_NEEDED: (_NOT_NEEDED,),
-    _FORBIDDEN: (_FORBIDDEN, 0),
-    0: (0, _MAY, _MUST, _WILL, _FORBIDDEN, _NOT_NEEDED),
+    _WILL: (_WILL, _PLAN, 0, MUST),
+    NOT_NEEDED: (NOT_NEEDED,),
+    FORBIDDEN: (FORBIDDEN, 0),
+    0: (0, _MAY, MUST, _WILL, FORBIDDEN, NOT_NEEDED),
 }
 """The modalities of a source that bear out each of a statement."""
 _ALL, _MOST, _HALF, _MANY, _SOME, _FEW, _NONE, _NOT_ALL = range(1, 9)
@@ -76,11 +76,11 @@ def modality(clause: Clause) -> int:
     words = frozenset(keys)
     denied = clause.negated or any(one in _MODALS and other in _DENIALS for one, other in pairwise(keys))
     if words & _FREE_CHOICE:
-        return _MUST if denied else _NOT_NEEDED
+        return MUST if denied else NOT_NEEDED
     if words & _BAN:
-        return _MAY if denied and len(words & _BAN) == 1 and "not" in words else _FORBIDDEN
+        return _MAY if denied and len(words & _BAN) == 1 and "not" in words else FORBIDDEN
     if words & _OBLIGATION and not (words & _PERMISSION and "must" not in words):
-        return _NOT_NEEDED if denied and not {"without"} & words else _MUST
+        return NOT_NEEDED if denied and not {"without"} & words else MUST
     if words & _ADVICE:
         return _SHOULD
     if words & _CHANCE:
@@ -90,7 +90,7 @@ def modality(clause: Clause) -> int:
     if words & _INTENT:
         return _PLAN
     if words & _PERMISSION:
-        return _FORBIDDEN if denied else _MAY
+        return FORBIDDEN if denied else _MAY
     return _WILL if "will" in words or ("is" in words and _is_to(keys)) else 0
 
 
@@ -104,7 +104,7 @@ def same_modality(claimed: Clause, own: Clause) -> bool:
     if claim_kind == known or known in _BORNE_OUT[claim_kind]:
         return True
     # "works without a connection" for "does not need a connection"
-    return claim_kind == _NOT_NEEDED and known in (0, _MAY) and own.negated
+    return claim_kind == NOT_NEEDED and known in (0, _MAY) and own.negated
 
 
 def extent(clause: Clause) -> int:

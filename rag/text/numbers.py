@@ -98,7 +98,7 @@ _IDIOMS = re.compile(
     re.I,
 )
 _ASSENT_WORDS = r"(?:yes|yeah|yep|certainly|absolutely|of course|definitely|sure|indeed)"
-_LEADING_ANSWER = re.compile(rf"\W*(?:(?P<yes>{_ASSENT_WORDS})|no)\b", re.I)
+_LEADING_ANSWER = re.compile(rf"\W*(?:(?P<yes>{_ASSENT_WORDS})(?!,? not\b)|no)\b", re.I)
 _AFFIRMATION = re.compile(
     rf"\b{_ASSENT_WORDS}\b"
     r"|\b(?:there (?:is|are)|you (?:can|may)|offers?|provides?|accepts?|allows?|has|have"

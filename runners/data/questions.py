@@ -28,10 +28,11 @@ from runners.data.tabular import read_rows
 
 QUESTION_KEYS = (
     "rename the keys: question (or prompt, query, instruction, messages); reference for the expected answer (a sentence, a "
-    "label), or answers for short ones; doc_id for its document; answerable: false where the documents have no answer"
+    "label), or answers for short ones, any of which is right, and all_of for parts that must all be there; doc_id for its "
+    "document; answerable: false where the documents have no answer"
 )
 """The keys of a question row, for messages."""
-_GOLD_KEYS = ("answers", "answer", "references", "doc_id", "spans", "start", "fact", "answerable")
+_GOLD_KEYS = ("answers", "answer", "all_of", "references", "doc_id", "spans", "start", "fact", "answerable")
 """Keys of what is known of a question: beside one of them, a column such as ``label`` or ``summary`` is metadata."""
 MIN_LANGUAGE_WORDS = 6
 """Fewest words of a text in Latin letters whose language is sure enough to compare."""
@@ -44,6 +45,10 @@ WRITTEN_BY = "wordings_by"
 
 class UnusableWording(ValueError):
     """The wordings of a row cannot be used; the message names the value."""
+
+
+class UnusableGold(ValueError):
+    """The answers or parts of a row cannot be used; the message names the value."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +76,14 @@ class Question:
     """The same question in other words; :func:`with_wordings` makes questions of them."""
     wording_of: str | None = None
     """Id of the question that this one asks in other words; None for a question as its row has it."""
+
+    all_of: tuple[str, ...] = ()
+    """Parts that a right answer must all state: "7:30 to 9:30" and "room 12"."""
+
+    @property
+    def short_answers(self) -> tuple[str, ...]:
+        """The short answers, each of which is right; those of a question with parts alone are its parts in one text."""
+        return self.answers or (("; ".join(self.all_of),) if self.all_of else ())
 
     @property
     def original(self) -> str:
@@ -140,6 +153,11 @@ def read_question_file(path: Path | str, columns: Mapping[str, str] | None = Non
                 f"{path}:{line}: {reason}",
                 "wordings: a list of texts that ask the same question in other words",
             ) from None
+        except UnusableGold as reason:
+            raise BadInput(
+                f"{path}:{line}: {reason}",
+                "answers: a list of short answers, any of which is right; all_of: a list of parts that must all be stated",
+            ) from None
         except (UnusableRow, KeyError, TypeError, ValueError) as reason:
             keys = ", ".join(map(str, row)) or "no keys"
             detail = f"it has the keys {keys}" if isinstance(reason, UnknownFormat) else str(reason)
@@ -198,11 +216,12 @@ def _question(row: Mapping[str, Any], line: int, declared: Columns | None = None
     system = messages.pop(0)["content"] if messages and messages[0]["role"] == "system" else None
     if not messages or messages[-1]["role"] != "user" or not messages[-1]["content"].strip():
         raise UnusableRow("no question in it")
+    answers = tuple(_strings(meta, "answers") or _strings(meta, "answer"))
     references = dict.fromkeys(r for r in (reference, *_strings(meta, "references")) if r)
-    return Question(
+    asked = Question(
         id=str(meta.get("id", f"q{line}")),
         question=messages[-1]["content"],
-        answers=tuple(_strings(meta, "answers") or _strings(meta, "answer")),
+        answers=answers,
         reference=next(iter(references), None),
         doc_id=None if meta.get("doc_id") is None else str(meta["doc_id"]),
         spans=_spans(meta),
@@ -214,7 +233,9 @@ def _question(row: Mapping[str, Any], line: int, declared: Columns | None = None
         history=tuple(messages[:-1]),
         made=is_marked_made(meta),
         wordings=_wordings(meta.get("wordings"), messages[-1]["content"]),
+        all_of=_parts(meta),
     )
+    return _require_gold(asked, meta)
 
 
 def _wordings(values: Any, question: str) -> tuple[str, ...]:
@@ -280,7 +301,7 @@ def _words(question: Question, text: str) -> tuple[str, ...]:
 
 def _gold(question: Question) -> tuple[Any, ...]:
     """Return what a right answer to a question depends on, but for the passages."""
-    texts = (*question.answers, *question.references)
+    texts = (*question.answers, *question.all_of, *question.references)
     return (question.answerable, frozenset(normalise_text(text) or text.strip() for text in texts))
 
 
@@ -339,12 +360,33 @@ def _other_reply(row: Mapping[str, Any], declared: Columns | None) -> str | None
 
 
 def _strings(meta: Mapping[str, Any], key: str) -> list[str]:
-    """Return a value, a list of texts or a single one, as a list."""
+    """Return a value, a list of texts or a single one, as a list without blank texts; UnusableGold for other values."""
     value = meta.get(key) or []
     values = [value] if isinstance(value, (str, int, float)) else value
     if not isinstance(values, list):
-        raise ValueError(f"{key} must be a list of strings")
-    return [str(v) for v in values]
+        raise UnusableGold(f"{key} must be a text or a list of texts, found {value!r:.60}")
+    for number, text in enumerate(values, 1):
+        if not isinstance(text, (str, int, float)):
+            raise UnusableGold(f"{key}, number {number}, must be a text, found {text!r:.60}")
+    return [text for text in map(str, values) if text.strip()]
+
+
+def _parts(meta: Mapping[str, Any]) -> tuple[str, ...]:
+    """Return the parts of a row; UnusableGold where one is blank."""
+    parts = _strings(meta, "all_of")
+    given = meta.get("all_of")
+    if isinstance(given, list) and len(parts) < len(given):
+        blank = next(n for n, text in enumerate(given, 1) if not str(text).strip())
+        raise UnusableGold(f"all_of, number {blank}, is empty: {given!r:.60}")
+    return tuple(parts)
+
+
+def _require_gold(question: Question, meta: Mapping[str, Any]) -> Question:
+    """Return the question; UnusableGold where it has lists of answers and parts with nothing in them, and no other gold."""
+    empty = "all_of" in meta and not question.short_answers
+    if empty and question.answerable and not (question.references or question.fact or question.spans):
+        raise UnusableGold("answers and all_of are both empty, and nothing else says what is right")
+    return question
 
 
 def _spans(meta: Mapping[str, Any]) -> tuple[tuple[int, int], ...]:

@@ -79,10 +79,7 @@ _ABOUT = (
     r"|holiday|request|display)|of (?!charge\b)|in (?=(?:the|our|my|these|any|all)\b)|here|to (?:answer|say"
     r"|tell|go on|that|your|this)|at (?:hand|all)|for (?:that|this|it|your|the question)|there))"
 )
-_WHAT = (
-    r"(?:what|whether|when|where|who|whom|whose|why|which|if|how (?:much|many|long|often|far|to|old|late"
-    r"|early|big|high|it|this|that|the|they))"
-)
+_WHAT = r"(?:what|whether|when|where|who|whom|whose|why|which|if|how \w+)"
 _IT = r"(?:that|this|it|those|these|one|so)"
 _END = r"\s*(?:[.,;:!]|$)"
 _SAY = (
@@ -296,7 +293,8 @@ _ENGLISH = (
     r"^(?:unanswerable|not answerable|no answer (?:found|available|given|is available)|no information(?: "
     r"(?:found|available|given|provided|is available|on (?:that|this|it)|about \w+.{0,40}))?|no (?:idea"
     r"|clue)|(?:i )?(?:don't|do not) know|dunno|nothing found|not in (?:the|our) (?:documents?|context"
-    r"|passages?|text|notes|files|records))[.!]*$",
+    r"|passages?|text|notes|files|records))"
+    r"(?:,? (?:(?:i'm|so|very) )?(?:sorry|afraid))?[.!]*$",
     r"\bno\s+(?:[\w-]+\s+)?(?:information|details?|answer|mention|documentation|data)\b(?:\s+(?:about|on"
     r"|regarding|of|for)\s+[\w' -]{1,50}?)?\s+(?:is|are|was|were|has been|could be|can be)\s+(?:available"
     rf"|given|provided|found|made|stated|recorded)(?:\s+{_IN_SOURCE}|\s+(?:here|about|on|regarding)\b|{_END})",

@@ -74,7 +74,9 @@ _POINTER = re.compile(
 _ABOUT_SOURCES = re.compile(
     # what an answer rests on, or what the documents are about instead
     r"^(?:as )?(?:an?|your) (?:\w+ )?(?:ai|assistant|language model|chatbot|bot|help desk"
-    r"|model)\b[^,]{0,80}$|^(?:i|we) (?:can )?only (?:use|answer|see|read|rely|know|have|work)\b|^(?:the|our"
+    r"|model)\b[^,]{0,80}$|^(?:i|we) (?:can )?only (?:use|answer|see|read|rely|know|have|work)\b"
+    r"|^what (?:i|we) (?:can see|see|have|know|found|was given|were given)(?: here)? (?:is|are) (?:only |just |all )?about\b"
+    r"|^(?:the|our"
     r"|these|those|this|they|it) (?:[\w'-]+ ){0,3}?(?:only |just |mainly |mostly )?(?:cover|covers|deal"
     r"|deals|focus\w*|describes?|discuss\w*|concerns?|mention|mentions|talk|talks|are about|is about)\b"
     r"|^(?:based on|according to|from|in|having read|after (?:reading|checking|searching)|as far as|for|laut"

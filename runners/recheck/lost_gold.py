@@ -140,10 +140,10 @@ def _stating_sentences(questions: Sequence[Question], texts: DocumentTexts) -> d
 def _not_stated(questions: Sequence[Question], now: DocumentTexts) -> dict[str, str]:
     """Return the questions whose short answers their documents do not state; {} where that is so of most."""
     lost: dict[str, str] = {}
-    asked = [q for q in questions if q.doc_id and q.answers and q.answerable]
+    asked = [q for q in questions if q.doc_id and q.short_answers and q.answerable]
     for question in asked:
         text = now.of(str(question.doc_id))
-        if text is None or not _states_any(text, question.answers):
+        if text is None or not _states_any(text, question.short_answers):
             lost[question.id] = (GONE if text is None else CHANGED).format(question.doc_id)
     return lost if 2 * len(lost) <= len(asked) else {}
 

@@ -16,7 +16,7 @@ from collections.abc import Mapping, Sequence
 
 from runners.data.questions import Question
 from runners.data.refusals import all_no_value, is_no_value
-from runners.scoring.free_text import FACT_SHARE, SHORT_FACT, text_states_fact
+from runners.scoring.free_text import FACT_SHARE, SHORT_FACT, fault_of, fault_of_parts, text_states_fact
 from runners.scoring.statements import content_tokens, language_of, numbers_of
 
 _CARD_LINE = re.compile(r"\s*[-*]?\s*(?P<key>[^\W\d_][\w ./()-]{0,30}?)\s*:\s+(?P<value>\S.*)")
@@ -46,23 +46,49 @@ def is_right(
         absence_is_legal: whether "not stated" can be right for an answerable question.
         forms: the scores ``label``, ``slot_f1`` and ``final_answer`` of the answer, as far as its gold has that form.
     """
+    fault = fault_of_answer(question, answer, refused, gold, absence_is_legal, forms)
+    return None if fault is None else not fault
+
+
+def fault_of_answer(
+    question: Question,
+    answer: str,
+    refused: bool,
+    gold: str = "",
+    absence_is_legal: bool = False,
+    forms: Mapping[str, float | None] | None = None,
+) -> str | None:
+    """Return why an answer is not right, "" where it is, None where :func:`is_right` returns None; its arguments."""
     if not question.answerable:
-        return refused
+        return "" if refused else "it is no refusal, and the question has no answer (answerable: false)"
     references = references_of(question)
     if lacks_answer(question, absence_is_legal):
-        return refused or is_no_value(answer)
+        return (
+            ""
+            if refused or is_no_value(answer)
+            else "it states a value, and the gold says that there is none"
+        )
     by_form = [value for value in (forms or {}).values() if value is not None]
-    if by_form:
-        return not refused and min(by_form) >= 1.0
     facts = gold_texts(question, gold)
-    if not facts:
+    if not (by_form or facts):
         return None
     if refused:
-        return False
+        return "it is a refusal, and the question has an answer"
+    if by_form:
+        return "" if min(by_form) >= 1.0 else "its value is another than the gold's"
     if (by_line := _by_lines(question, answer, references)) is not None:
-        return by_line
-    known = tuple(dict.fromkeys((*facts, *question.answers, *references)))
-    return any(text_states_fact(answer, fact, question.question, known) for fact in facts)
+        return "" if by_line else "its values are others than the gold's"
+    known = tuple(dict.fromkeys((*facts, *question.answers, *question.all_of, *references)))
+    if question.all_of and not question.fact:
+        fault = fault_of_parts(answer, question.all_of, question.question, known)
+        if fault or not question.answers:
+            return fault
+    first = ""
+    for fact in facts:
+        if not (fault := fault_of(answer, fact, question.question, known)):
+            return ""
+        first = first or fault
+    return first
 
 
 def lacks_answer(question: Question, absence_is_legal: bool = False) -> bool:
@@ -72,18 +98,18 @@ def lacks_answer(question: Question, absence_is_legal: bool = False) -> bool:
 
 def references_of(question: Question) -> tuple[str, ...]:
     """Return the replies that an answer is compared with: the references, else the short answers."""
-    return question.references or ((question.reference,) if question.reference else question.answers)
+    return question.references or ((question.reference,) if question.reference else question.short_answers)
 
 
 def gold_texts(question: Question, gold: str) -> tuple[str, ...]:
     """Return the texts that count as the fact.
 
-    The row's own fact, else its short answers, else the gold span, else every reference.
+    The row's own fact, else its short answers or parts, else the gold span, else every reference.
     """
     if question.fact:
         return (question.fact,)
-    if question.answers:
-        return question.answers
+    if question.short_answers:
+        return question.short_answers
     if gold:
         return (gold,)
     return question.references or ((question.reference,) if question.reference else ())
@@ -93,9 +119,9 @@ def _by_lines(question: Question, answer: str, references: Sequence[str]) -> boo
     """Return whether a card or a marked last line has the values of the nearest reference; None for other gold.
 
     A card is a text of two and more lines ``KEY: value`` only, or one line whose key is in capitals. Where the question
-    has short answers or a fact besides, those are compared instead.
+    has short answers, parts or a fact besides, those are compared instead.
     """
-    if question.fact or (question.answers and tuple(question.answers) != tuple(references)):
+    if question.fact or (question.short_answers and question.short_answers != tuple(references)):
         return None
     cards = [fields for reference in references if (fields := card_fields(reference))]
     if cards:

@@ -10,33 +10,52 @@ from __future__ import annotations
 import difflib
 import re
 from collections.abc import Sequence
-from functools import cached_property, lru_cache
+from functools import cached_property
 
-from rag.text.dates import Date, dates_within
+from rag.text.dates import dates_within
 from rag.text.words import sentences
+from runners.scoring.amounts import (
+    amounts_of,
+    are_swapped,
+    counts_something_else,
+    denies_the_thing,
+    has_equal,
+    is_equal,
+    is_measured,
+    is_no_time,
+    is_of_another,
+    is_of_the_whole,
+)
+from runners.scoring.enumerations import besides_days, lists_exactly, weekdays_of
+from runners.scoring.names import has_last_name, names_another, replaces_name
+from runners.scoring.plain_forms import in_figures, readings
+from runners.scoring.stance import (
+    denies_the_same,
+    negates_word,
+    stance_by_question,
+    stance_of,
+    states_exception,
+    states_opposite,
+)
 from runners.scoring.statements import (
-    LEADING_ARTICLES,
     bounds_of,
     content_tokens,
     dates_of,
     denies,
     language_of,
     leading_answers,
-    measures_of,
     numbers_of,
     shared_tokens,
     statements,
     states_number,
     text_besides_dates,
-    weekdays_of,
 )
+from runners.scoring.wanted_fact import LONG_FACT, WantedFact, wanted_fact
 
 FACT_SHARE = 0.5
 """Least share of the fact's content words that are not in the question."""
 SHORT_FACT = 4
 """A fact of so few words needs more than half of them, unless the answer says nothing besides."""
-LONG_FACT = 25
-"""Of a fact with more content words, half of the numbers suffice: no two people would list all of them."""
 FREE_FOREIGN_WORDS = 11
 """Content words that an answer may have besides those of fact, reference and question: courtesy, a side remark."""
 MIN_KNOWN_SHARE = 0.3
@@ -50,88 +69,41 @@ OFF_TOPIC_SHARE = 0.6
 LIST_ITEMS = 5
 """From so many items without function words on, an answer is a list; it may hold FREE_LISTED_WORDS foreign words."""
 FREE_LISTED_WORDS = 2
-TOPICAL_SHARE = 0.34
-"""Least share of the content words of question and fact that a sentence needs to count as its affirmation."""
-_COURTESY = frozenset(
-    [
-        "answer",
-        "ask",
-        "assist",
-        "assistance",
-        "call",
-        "check",
-        "contact",
-        "detail",
-        "enjoy",
-        "find",
-        "forward",
-        "glad",
-        "happy",
-        "hear",
-        "hello",
-        "help",
-        "hope",
-        "inform",
-        "information",
-        "know",
-        "let",
-        "like",
-        "look",
-        "love",
-        "pleas",
-        "pleasur",
-        "question",
-        "reach",
-        "tell",
-        "thank",
-        "today",
-        "visit",
-        "welcom",
-        "wish",
-        "according",
-        "base",
-        "document",
-        "note",
-        "passage",
-        "provid",
-        "state",
-        "mention",
-        "follow",
-    ]
+MAX_LACKS_SHOWN = 3
+_COURTESIES = (
+    "answer ask assist assistance call check contact detail enjoy find forward glad happy hear hello help hope "
+    "inform information know let like look love pleas pleasur question reach tell thank today visit welcom "
+    "wish according base document note passage provid state mention follow"
 )
+_COURTESY = frozenset(_COURTESIES.split())
 """Stems that carry no claim of their own."""
-_YES_OR_NO = re.compile(
-    r"\W*(?:(?P<yes>yes|ja|sí|si|oui|sì|sim|true|はい|是)|no|nein|non|não|nee|false|いいえ|否)\W*", re.I
-)
-_LEADING_YES_OR_NO = re.compile(
-    r"\W*(?:(?P<yes>yes|ja|sí|oui|sì|sim|はい)|no|nein|non|não|nee|いいえ)(?=\W|$)", re.I
-)
-_WH_WORD = re.compile(
-    r"\b(?:what|when|where|who|whom|whose|which|why|how|name|list|tell|give|describe|explain"
-    r"|was|wann|wo|wer|wem|wen|wessen|warum|wieso|wie|welche\w*|woher|wohin|womit"
-    r"|qué|cuándo|dónde|quién\w*|cuál\w*|cómo|cuánt\w*|que|quand|où|qui|quel\w*|pourquoi|comment|combien)\b"
-    r"|何|いつ|どこ|誰|だれ|なぜ|どう|いくら|何時|什么|谁|哪|几|多少",
+_FREE = re.compile(
+    r"\b(?:free(?: of charge)?|costs? nothing|nothing to pay|pay nothing|at no (?:extra )?(?:charge|cost)"
+    r"|without (?:any )?charge|gratis|no charge"
+    r"|(?:do not|don't|needn't) (?:have to )?pay(?: anything)?)\b",
     re.I,
 )
-_ENGLISH_WH_WORD = re.compile(r"\b(?:what|when|where|who|whom|whose|which|why|how)\b", re.I)
-_ENGLISH_AUXILIARY = re.compile(
-    r"(?:^|[.!?,:;]\s*|\b(?:and|so|then|but)\s+)(?:do|does|did|is|are|was|were|am|can|could|may|might|must|shall|should"
-    r"|will|would|has|have|had|isn't|aren't|don't|doesn't|can't|won't)\b[^.!?]*\?",
+_EXCEPT = re.compile(
+    r",? (?:except|excluding|apart from|other than|save for|with the exception of|not counting|(?:but|just|though) not"
+    r"|(?<=everything )but|(?<=anything )but|(?<=everyone )but)\b(?: for\b)?",
     re.I,
 )
-_APOLOGY = re.compile(
-    r"^\W*(?:(?:I['’]?m|I am|we['’]?re|we are)\s+(?:\w+\s+)?(?:sorry|afraid)|sorry|unfortunately)\W+(?:but\s+|that\s+)?",
-    re.I,
-)
-_FIRST_PERSON = re.compile(r"\W*(?:I|ich|yo)\b", re.I)
-"""A sentence about the assistant itself ("I cannot help with that") affirms or denies nothing of the matter."""
+_NOTHING = re.compile(r"(?:nothing|nil|zero|none)\.?", re.I)
+_COST_ASKED = re.compile(r"\b(?:costs?|pay|price|charged?|fees?|how much|deposit)\b", re.I)
+_ADDRESS = re.compile(r"[\w.+-]+@[\w-]+(?:\.[\w-]+)+|(?:https?://|www\.)[\w/.-]*\w")
+"""Addresses of mail and of pages, which must be the same letter by letter."""
 _ALTERNATIVES = re.compile(
     r"(\d[\d.,:]*\d|\d)(?:\s*[\w€$%]+)?[\s,;]*\b(?:or|oder|ou|o)\s+(?:\w+\s+)?(\d[\d.,:]*\d|\d)"
 )
 
 
 def text_states_fact(answer: str, fact: str, question: str = "", known: Sequence[str] = ()) -> bool:
-    """Return whether a free-text answer states a fact, and little else.
+    """Return whether a free-text answer states a fact, and little else; arguments as of :func:`fault_of`."""
+    return not fault_of(answer, fact, question, known)
+
+
+def fault_of(answer: str, fact: str, question: str = "", known: Sequence[str] = ()) -> str:
+    """Return why a free-text answer does not state a fact, "" where it does, and little else.
 
     Args:
         answer: the answer.
@@ -139,115 +111,64 @@ def text_states_fact(answer: str, fact: str, question: str = "", known: Sequence
         question: the question; its words prove nothing.
         known: texts of the gold (short answers, references) whose words an honest answer may have besides the fact's.
     """
-    wanted = _wanted(fact, question, tuple(known))
+    if wanted_fact(fact, question, tuple(known)).rewrites:
+        return "" if _is_rewritten(answer, fact, question) else "it is not rewritten as the gold is"
+    if _plain(answer) == _plain(fact) != "":
+        return ""
+    question, known = in_figures(question), tuple(map(in_figures, known))
+    answer = in_figures(answer)
+    if _EXCEPT.search(fact) and not weekdays_of(fact):
+        answer, fact = _EXCEPT.sub(" except", answer), _EXCEPT.sub(" except", fact)
+        excepted = fact.partition(" except")[2]
+        if not states_exception(excepted, statements(answer)):
+            return f"it does not except {excepted.strip()!r}"
+    if _NOTHING.fullmatch(fact.strip()) and _COST_ASKED.search(question):
+        fact = "free"
+    if _FREE.search(fact) or _FREE.search(question):
+        answer, fact = _FREE.sub("free", answer), _FREE.sub("free", fact)
+    for address in _ADDRESS.findall(fact):
+        if address.lower() not in answer.lower():
+            return f"it lacks {address}"
+    faults = [_fault(answer, wanted_fact(reading, question, known)) for reading in readings(fact)]
+    return "" if "" in faults else faults[0]
+
+
+def fault_of_parts(answer: str, parts: Sequence[str], question: str, known: Sequence[str]) -> str:
+    """Return which part of a fact a free-text answer does not state, and why; "" where it states all."""
+    for part in parts:
+        if fault := fault_of(answer, part, question, known):
+            return f"of the part {part!r}: {fault}"
+    plain = [in_figures(part, False) for part in parts]
+    language = language_of(" ".join((question, *parts)))
+    swapped = are_swapped(plain, in_figures(question), statements(in_figures(answer)), language)
+    return "it has the amount of one part for another" if swapped else ""
+
+
+def _fault(answer: str, wanted: WantedFact) -> str:
     given = _Answer(answer, wanted)
-    if wanted.rewrites:
-        return _is_rewritten(answer, fact, question)
-    if not given.sentences or not given.is_about_the_fact or given.contradicts:
-        return False
+    if not given.sentences:
+        return "it states nothing"
+    if not given.is_about_the_fact:
+        return "most of it is about something else"
+    if given.contradicts:
+        return "it says something else in the place of the gold"
+    if wanted.is_denial:
+        denied = denies_the_same(wanted.text, given.sentences, wanted.question, wanted.language)
+        return "" if denied else "it does not deny what the gold denies"
     if wanted.stance and (stance := given.stance) is not None:
         if stance != wanted.stance:
-            return False
+            return f"it says {stance}, and the gold {wanted.stance}"
         if not wanted.numbers and (wanted.yes_no_question or not wanted.tokens):
-            return True
+            return ""
     elif wanted.stance and not wanted.tokens and not wanted.numbers:
-        return False
-    return given.has_fact
-
-
-class _Wanted:
-    """A fact, taken apart once for all answers to its question."""
-
-    def __init__(self, fact: str, question: str, known: tuple[str, ...]) -> None:
-        self.fact = fact
-        self.question = question
-        self.known = known
-
-    @cached_property
-    def language(self) -> str:
-        return language_of(" ".join((self.question, self.fact, *self.known)))
-
-    @cached_property
-    def text(self) -> str:
-        """The fact without a closing question, unless it is nothing but a question."""
-        return " ".join(statements(self.fact)) or self.fact
-
-    @cached_property
-    def question_tokens(self) -> tuple[str, ...]:
-        return content_tokens(self.question, self.language)
-
-    @cached_property
-    def all_tokens(self) -> tuple[str, ...]:
-        return content_tokens(text_besides_dates(self.text), self.language)
-
-    @cached_property
-    def dates(self) -> frozenset[Date]:
-        return dates_of(self.text)
-
-    @cached_property
-    def tokens(self) -> tuple[str, ...]:
-        """The content words of the fact that the question lacks."""
-        in_question = set(self.question_tokens)
-        return tuple(token for token in self.all_tokens if token not in in_question)
-
-    @cached_property
-    def known_tokens(self) -> frozenset[str]:
-        """The content words of fact, references and question."""
-        texts = (self.text, *self.known)
-        return frozenset(
-            token for text in texts for token in content_tokens(text, self.language)
-        ) | frozenset(self.question_tokens)
-
-    @cached_property
-    def numbers(self) -> frozenset[str]:
-        return numbers_of(text_besides_dates(self.text), self.language)
-
-    @cached_property
-    def known_numbers(self) -> frozenset[str]:
-        texts = (self.question, self.text, *self.known)
-        return frozenset(number for text in texts for number in numbers_of(text, self.language))
-
-    @cached_property
-    def yes_no_question(self) -> bool:
-        """Whether the question asks for a yes or no."""
-        last = self.question.strip().rsplit("\n", 1)[-1]
-        asked = last.rstrip().endswith(("?", "？", "か。", "か", "吗"))
-        if self.language == "English":
-            sentence = next((m.group() for m in _ENGLISH_AUXILIARY.finditer(last)), "")
-            chooses = " or " in sentence.lower().rstrip("?").removesuffix(" or not")
-            return bool(sentence) and not chooses and not _ENGLISH_WH_WORD.search(sentence)
-        return asked and not _WH_WORD.search(last)
-
-    @cached_property
-    def stance(self) -> str | None:
-        """The yes or no of the fact: its first word, or for a question that asks for one, whether it denies."""
-        if match := _YES_OR_NO.fullmatch(self.fact) or _LEADING_YES_OR_NO.match(self.fact):
-            return "yes" if match["yes"] else "no"
-        if self.yes_no_question and (len(self.fact.split()) > 3 or self.language in ("Japanese", "Chinese")):
-            return "no" if denies(self.text, self.language) else "yes"
-        return None
-
-    @cached_property
-    def rewrites(self) -> bool:
-        """Whether the fact is the question written anew, so that only the whole text can be compared."""
-        long = len(self.fact.split()) >= 3 and self.stance is None
-        return (
-            long
-            and not self.tokens
-            and self.numbers <= numbers_of(self.question, self.language)
-            and (len(self.all_tokens) >= 0.6 * len(self.question_tokens))
-        )
-
-
-@lru_cache(maxsize=8192)
-def _wanted(fact: str, question: str, known: tuple[str, ...]) -> _Wanted:
-    return _Wanted(fact, question, known)
+        return f"it says neither yes nor no, and the gold {wanted.stance}"
+    return "" if given.has_fact else given.lack
 
 
 class _Answer:
     """An answer seen against a fact."""
 
-    def __init__(self, text: str, wanted: _Wanted) -> None:
+    def __init__(self, text: str, wanted: WantedFact) -> None:
         self.wanted = wanted
         self.text = text
         asked = {_plain(sentence) for sentence in sentences(wanted.question)} | {_plain(wanted.question)}
@@ -271,21 +192,56 @@ class _Answer:
         free = FREE_FOREIGN_WORDS + len(wanted.known_tokens - set(wanted.question_tokens)) // 3
         if foreign > free:
             return False
-        known_share = 1 - foreign / max(1, len(self.tokens))
-        if foreign > FREE_FOREIGN_WORDS / 2 and known_share < MIN_KNOWN_SHARE:
+        strange = [n for n in self.numbers if not states_number(n, wanted.known_numbers)]
+        if len(strange) > (1 + len(wanted.numbers) if wanted.numbers else 3):
+            return False
+        if not (self._is_mostly_known or self._states_whole_fact or self._replies_by_kind):
             return False
         if foreign > FREE_LISTED_WORDS and self._is_list:
             return False
         off_topic = sum(map(self._is_off_topic, self.sentences))
-        if off_topic > FREE_SENTENCES + len(statements(wanted.fact)) // 3:
+        return off_topic <= FREE_SENTENCES + len(statements(wanted.fact)) // 3
+
+    @property
+    def _replies_by_kind(self) -> bool:
+        """Whether the first sentence is a yes or no by the kind of the question, in words that are all its own."""
+        wanted = self.wanted
+        asked = wanted.stance is not None and wanted.yes_no_question
+        return asked and stance_by_question(self.sentences[0], wanted.question, wanted.language) is not None
+
+    @cached_property
+    def _states_whole_fact(self) -> bool:
+        """Whether one sentence has each word, date and amount of a fact, which is no bare number."""
+        return any(map(self._has_all, self.sentences))
+
+    def _has_all(self, sentence: str) -> bool:
+        wanted, language = self.wanted, self.wanted.language
+        if not (wanted.tokens or wanted.dates or wanted.amounts):
             return False
-        strange = [n for n in self.numbers if not states_number(n, wanted.known_numbers)]
-        return len(strange) <= (1 + len(wanted.numbers) if wanted.numbers else 3)
+        units = {token for q in wanted.amounts for token in content_tokens(q.unit, language)}
+        words = [token for token in wanted.tokens if token not in units]
+        if len(shared_tokens(words, content_tokens(sentence, language))) < len(words):
+            return False
+        given, numbers = amounts_of(sentence), numbers_of(sentence, language)
+        if not all(any(is_equal(q, other) for other in given) for q in wanted.amounts):
+            return False
+        stated = (states_number(n, numbers) or has_equal(n, wanted.amounts, given) for n in wanted.numbers)
+        return all(stated) and dates_within(wanted.dates, dates_of(sentence), numbers)
+
+    @cached_property
+    def _is_mostly_known(self) -> bool:
+        """Whether enough of the answer's words are known, once it has many foreign ones; a remark beside it is free."""
+        remarks = [sentence for sentence in self.sentences if self._is_off_topic(sentence)]
+        on_topic = [s for s in self.sentences if s not in remarks] if len(remarks) <= FREE_SENTENCES else []
+        tokens = content_tokens(" ".join(on_topic or self.sentences), self.wanted.language)
+        foreign = sum(token in self.foreign for token in tokens)
+        return foreign <= FREE_FOREIGN_WORDS / 2 or 1 - foreign / len(tokens) >= MIN_KNOWN_SHARE
 
     def _is_off_topic(self, sentence: str) -> bool:
         tokens = content_tokens(sentence, self.wanted.language)
         foreign = sum(token in self.foreign for token in tokens)
-        return foreign >= MIN_OFF_TOPIC_WORDS and foreign > OFF_TOPIC_SHARE * len(tokens)
+        strange = foreign >= MIN_OFF_TOPIC_WORDS and foreign > OFF_TOPIC_SHARE * len(tokens)
+        return strange and not self._has_all(sentence)
 
     @cached_property
     def _is_list(self) -> bool:
@@ -301,26 +257,50 @@ class _Answer:
     def contradicts(self) -> bool:
         """Whether the answer says something else in the fact's place."""
         wanted, joined = self.wanted, self.joined
-        if not weekdays_of(joined) <= weekdays_of(
-            " ".join((wanted.text, *wanted.known, wanted.question))
-        ) and (weekdays_of(wanted.text)):
+        texts = (wanted.text, *wanted.known, wanted.question)
+        known_days = frozenset(day for text in texts for day in wanted.days_in(text))
+        if weekdays_of(wanted.text) and not wanted.days_in(joined) <= known_days:
             return True
-        known = {
-            measure for text in (wanted.question, wanted.text, *wanted.known) for measure in measures_of(text)
-        }
-        given = measures_of(joined)
-        for number in wanted.numbers & {number for number, _ in known}:
-            units = {unit for other, unit in given if other == number}
-            if units and not any((number, unit) in known for unit in units):
-                return True
+        given = amounts_of(joined)
+        if any(counts_something_else(number, wanted.known_amounts, given) for number in wanted.numbers):
+            return True
+        if any(is_no_time(n, given) and n not in self.numbers for n in wanted.numbers):
+            return True
+        affirmative = (
+            wanted.language == "English" and not wanted.stance and not denies(wanted.text, "English")
+        )
+        if (
+            wanted.amounts
+            and affirmative
+            and denies_the_thing(wanted.question_tokens, self.sentences, "English")
+        ):
+            return True
+        if is_of_the_whole(wanted.amounts, joined):
+            return True
+        if is_of_another(
+            wanted.amounts, wanted.known_amounts, wanted.question_tokens, self.sentences, wanted.language
+        ):
+            return True
+        if wanted.is_name and names_another(
+            wanted.tokens, wanted.known_tokens, wanted.question_tokens, self.sentences, wanted.language
+        ):
+            return True
+        if (
+            affirmative
+            and len(wanted.all_tokens) <= LONG_FACT
+            and negates_word(wanted.tokens, self.sentences, "English")
+        ):
+            return True
+        if affirmative and states_opposite(wanted.tokens, wanted.known_tokens, self.sentences):
+            return True
+        if not wanted.numbers:
+            return False
         bounds = bounds_of(" ".join((wanted.question, wanted.text, *wanted.known)))
         opposite = any(
             (number, not upper) in bounds and (number, upper) not in bounds
             for number, upper in bounds_of(joined)
         )
-        return bool(wanted.numbers) and (
-            opposite or self._restates_with_other_numbers or self._negates_number
-        )
+        return opposite or self._restates_with_other_numbers or self._negates_number
 
     @cached_property
     def _restates_with_other_numbers(self) -> bool:
@@ -361,21 +341,9 @@ class _Answer:
     @cached_property
     def stance(self) -> str | None:
         """The answer's yes or no, None when it takes none, "both" when it takes both."""
-        leads = leading_answers(self.sentences)
-        if leads:
-            return leads.pop() if len(leads) == 1 else "both"
         wanted = self.wanted
         topic = (*wanted.question_tokens, *wanted.tokens)
-        stances = set()
-        for sentence in self.sentences:
-            about = shared_tokens(topic, content_tokens(sentence, wanted.language))
-            first_person = _FIRST_PERSON.match(_APOLOGY.sub("", sentence))
-            if len(about) >= max(1, int(TOPICAL_SHARE * len(set(topic)))) and not first_person:
-                stances.add("no" if denies(sentence, wanted.language) else "yes")
-        # A denial beside other remarks on the matter is a denial ("No dogs here. Cats are fine.").
-        if stances == {"yes", "no"}:
-            return "no" if wanted.stance == "no" else None
-        return stances.pop() if stances else None
+        return stance_of(self.sentences, wanted.question, topic, wanted.stance or "", wanted.language)
 
     @cached_property
     def has_fact(self) -> bool:
@@ -388,14 +356,42 @@ class _Answer:
             for start in range(len(self.sentences) - size + 1)
         )
 
+    @property
+    def lack(self) -> str:
+        """What of the fact the whole answer lacks, in words."""
+        wanted, given = self.wanted, amounts_of(self.joined)
+        numbers = [
+            number
+            for number in sorted(wanted.numbers)
+            if not (states_number(number, self.numbers) or has_equal(number, wanted.amounts, given))
+        ]
+        words = [token for token in wanted.tokens if not shared_tokens([token], self.tokens)]
+        lacks = numbers or words
+        if lacks:
+            return f"it lacks {', '.join(map(repr, lacks[:MAX_LACKS_SHOWN]))}"
+        return "it lacks the date or day" if wanted.dates or wanted.weekdays else "it does not state the gold"
+
     def _window_has_fact(self, window: str) -> bool:
         wanted, language = self.wanted, self.wanted.language
         numbers = numbers_of(window, language)
-        stated = sum(states_number(number, numbers) for number in wanted.numbers)
+        plain = numbers if wanted.dates else numbers_of(text_besides_dates(window), language)
+        given = amounts_of(window)
+        measured = {q.value for q in wanted.amounts if q.unit}
+        stated = sum(
+            (number in plain if number in measured else states_number(number, plain))
+            or has_equal(number, wanted.amounts, given)
+            for number in wanted.numbers
+        )
         needed = len(wanted.numbers) if len(wanted.all_tokens) <= LONG_FACT else len(wanted.numbers) / 2
         if stated < needed or not dates_within(wanted.dates, dates_of(window), numbers):
             return False
+        if not wanted.weekdays <= wanted.days_in(window):
+            return False
         have = content_tokens(window, language)
+        if wanted.items:
+            return lists_exactly(
+                wanted.items, self.sentences, wanted.known_tokens, wanted.question_tokens, language
+            )
         if not wanted.tokens:
             # All its words are in the question: the answer must choose them, not repeat the question.
             alike = shared_tokens(wanted.all_tokens, have)
@@ -404,37 +400,32 @@ class _Answer:
             return bool(wanted.numbers or wanted.dates) or (
                 bool(wanted.all_tokens)
                 and chosen
-                and len(repeated) < max(len(alike) + 2, 0.7 * len(wanted.question_tokens))
+                and (
+                    leading_answers(self.sentences) == {"yes"}
+                    or len(repeated) < max(len(alike) + 2, 0.7 * len(wanted.question_tokens))
+                )
             )
+        if wanted.numbers and wanted.tokens and not shared_tokens(wanted.tokens, have):
+            bare = wanted.numbers - measured
+            if wanted.is_label or (bare and all(is_measured(number, given) for number in bare)):
+                return False  # "12 hours" for "line 12"
         if wanted.numbers and len(wanted.tokens) <= 2:
             return True  # a number with its unit: another unit is a contradiction, none is an abbreviation
-        hits = shared_tokens(wanted.tokens, have)
-        share = len(hits) / len(wanted.tokens)
+        tokens = besides_days(wanted.tokens) if wanted.weekdays else wanted.tokens
+        if not tokens:
+            return True
+        hits = shared_tokens(tokens, have)
+        replaced = replaces_name(window, hits, wanted.known_tokens, language)
+        if wanted.is_name and hits and not replaced and has_last_name(window, wanted.text):
+            return True
+        share = len(hits) / len(tokens)
         if share < FACT_SHARE or share == 1 or wanted.numbers or len(wanted.tokens) > SHORT_FACT:
             return share >= FACT_SHARE
-        return not self.foreign if share == FACT_SHARE else not _replaces_name(window, wanted, hits)
+        return not self.foreign if share == FACT_SHARE else not replaced
 
 
 def _plain(text: str) -> str:
     return " ".join(re.findall(r"\w+", text.casefold()))
-
-
-def _replaces_name(window: str, wanted: _Wanted, hits: Sequence[str]) -> bool:
-    """Return whether a foreign name stands beside a word of the fact: "San Francisco Airport" for "San Diego Airport"."""
-    words = [
-        word
-        for word in re.findall(r"[^\W\d_]+(?:['’-][^\W\d_]+)*", window)
-        if word.lower() not in LEADING_ARTICLES
-    ]
-    token_of = [next(iter(content_tokens(word, wanted.language)), "") for word in words]
-    for at in range(len(words) - 1):
-        pair = (token_of[at], token_of[at + 1])
-        if not all(pair) or not (words[at][0].isupper() and words[at + 1][0].isupper()):
-            continue
-        hit, other = pair if pair[0] in hits else pair[::-1]
-        if hit in hits and other not in hits and not shared_tokens([other], wanted.known_tokens):
-            return True
-    return False
 
 
 def _is_rewritten(answer: str, fact: str, question: str) -> bool:

@@ -30,7 +30,7 @@ from runners.data.refusals import all_no_value, is_no_value
 from runners.plan.patterns import TimedPattern, compile_pattern
 from runners.plan.schema import Plan, StyleCheck
 from runners.plan.score_names import SCORE_BY_NAME
-from runners.scoring.correctness import gold_texts, is_right, lacks_answer, references_of
+from runners.scoring.correctness import fault_of_answer, gold_texts, is_right, lacks_answer, references_of
 from runners.scoring.style_checks import in_style, rule_text
 
 if TYPE_CHECKING:
@@ -98,8 +98,7 @@ def score_answer(
     absence_legal = absence_is_legal(plan)
     no_value = absence_legal is True and question.answerable and all_no_value(references)
     forms = form_scores(question, answer, plan.checks)
-    # The gold label of a question may be a refusal of the plan, "not stated" for instance: then it is the answer.
-    refused = plan.refuses(answer) and (no_value or forms.get("label") != 1.0)
+    refused = _is_refused(plan, answer, no_value, forms)
     scores: dict[str, float | None] = {"style": in_style(answer, plan.checks)}
     if no_value:
         scores["spurious"] = float(not (refused or is_no_value(answer)))
@@ -120,6 +119,22 @@ def score_answer(
     right = is_right(question, answer, refused, gold, absence_legal is True, forms)
     scores = {"right": None if right is None else float(right), **scores}
     return {name: value for name, value in scores.items() if value is not None}
+
+
+def fault_by_plan(plan: Plan, question: Question, answer: str) -> str | None:
+    """Return why an answer is not right in a run of the plan, "" where it is, None where the question has no gold.
+
+    Gold spans are not looked at: their text is in the index.
+    """
+    legal = absence_is_legal(plan) is True
+    forms = form_scores(question, answer, plan.checks)
+    no_value = legal and question.answerable and all_no_value(references_of(question))
+    return fault_of_answer(question, answer, _is_refused(plan, answer, no_value, forms), "", legal, forms)
+
+
+def _is_refused(plan: Plan, answer: str, no_value: bool, forms: Mapping[str, float | None]) -> bool:
+    """Return whether an answer refuses; a gold label that is a refusal of the plan ("not stated") is the answer."""
+    return plan.refuses(answer) and (no_value or forms.get("label") != 1.0)
 
 
 def form_scores(question: Question, answer: str, checks: Sequence[StyleCheck]) -> dict[str, float | None]:

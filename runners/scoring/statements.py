@@ -13,7 +13,8 @@ from functools import lru_cache
 
 from rag.embedding.language import LANGUAGES, detect_language
 from rag.quantities.phrases import spoken_times
-from rag.quantities.reading import bounds, measures
+from rag.quantities.reading import bounds
+from rag.sentences.lexicon import SYNONYMS
 from rag.text.dates import Date, extract_dates, without_dates
 from rag.text.numbers import NUMBER_WORDS, extract_numbers, polarity
 from rag.text.words import STOP_WORDS, sentences, stem
@@ -57,10 +58,29 @@ _NUMERAL = {
 }
 """Numerals from zero to twelve but one, which is an article too."""
 _ENGLISH_NUMERALS = frozenset((*NUMBER_WORDS, "hundred", "thousand", "million")) - {"one"}
+_SYNONYMS = (
+    "id identity identification|old previous former|door entrance entry|online internet web|put drop|"
+    "help assist support|tell inform notify|mobile cellphone|mailbox letterbox postbox|"
+    "broken damaged defective|throw discard dispose|leftover unsold|fridge refrigerator|"
+    "change alter affect distort influence|food eat meal|register enrol enroll|swap exchange replac|"
+    "address residence|certificat certification"
+)
+_FORMS = (
+    "hold held|eat ate eaten|drive driven drove|run ran|know known knew|throw thrown threw|wear worn wore|"
+    "forget forgotten forgot"
+)
+_SAME_MEANING = {
+    stem(word): stem(group.split()[0])
+    for group in f"{_FORMS}|{_SYNONYMS}".split("|")
+    for word in group.split()
+}
+"""The stem that stands for those of words that mean the same, besides those of :mod:`rag.sentences.lexicon`."""
+_NO_TOKENS: frozenset[str] = frozenset()
 _FULL_WIDTH = str.maketrans("０１２３４５６７８９：．，", "0123456789:.,")
 _FILE_REFERENCE = re.compile(r"[(\[][^()\[\]\n]{0,60}\.\w{1,5}:\d+(?:-\d+)?[)\]]?|\[\d{1,3}\]")
 """A source as a prompt shows it, "(ticket.md:12-13)", or a mark such as [2]."""
 _LIST_MARK = re.compile(r"^\s*(?:\d{1,2}[.)]|[-*•])\s+", re.M)
+_EMOTICON = re.compile(r"(?<=[\s.!?])[:;]-?[)(DP](?=\s|$)")
 _OFFER = re.compile(
     r"\s+(?=(?:Shall|Should|Would|Will|May|Can|Could|Do|Did|Is|Are|Have|Soll|Sollen|Darf|Dürfen|Kann|Möchten|Brauchen)"
     r"\s+(?:I|we|you|it|that|there|this|ich|wir|Sie|es)\b)|\s*(?=¿)"
@@ -75,7 +95,9 @@ _LEAD = re.compile(
     rf"\W*(?:(?:thank you|thanks|danke|gracias|merci|sorry|that (?:would be|is)(?=:)|das (?:wäre|ist)(?=:)"
     rf"|(?:i'?m|we'?re) (?:sorry|afraid)|unfortunately|leider"
     rf"|lo siento|well|hello|hi|(?:the |die |la )?(?:final |short )?(?:answer|antwort|respuesta)(?: is| ist| es)?)"
-    rf"[^\w\n]+)*(?:(?P<yes>{_YES}|certainly|absolutely|of course|definitely|indeed|sure)|(?P<no>{_NO}))(?!\w)",
+    rf"[^\w\n]+)*(?:(?P<not>(?:certainly|absolutely|of course|definitely|sure)\s+not|not at all|not really"
+    rf"|by no means|not (?:any ?more|any longer|yet|currently|at present|at the moment)|not(?=\W*$))"
+    rf"|(?P<yes>{_YES}|certainly|absolutely|of course|definitely|indeed|sure)|(?P<no>{_NO}))(?!\w)",
     re.I,
 )
 _DENIALS = {
@@ -90,19 +112,12 @@ _DENIALS = {
 }
 _DENIAL = {language: re.compile(pattern, re.I) for language, pattern in _DENIALS.items()}
 _ENGLISH_DENIAL = re.compile(
-    r"\b(?:closed|declined|disallowed|impossible|denied|free of|lacks?|too (?:late|early|young|old|big|large|heavy)"
-    r"|illegal|against)\b",
+    r"\b(?:closed|declined|disallowed|impossible|denied|free of|lacks?|too (?:late|early|young|old|big|large|heavy"
+    r"|\w+ (?:for|to))|illegal|against|(?:stay|remain|wait|left|kept?)s? outside|keep out|not at all"
+    r"|(?:day|days) off|rest days?)\b",
     re.I,
 )
 """Words that deny in an answer to a yes-or-no question, besides those of :func:`rag.text.numbers.polarity`."""
-_WEEKDAYS = (
-    "monday montag lunes lundi|tuesday dienstag martes mardi|wednesday mittwoch miércoles mercredi"
-    "|thursday donnerstag jueves jeudi|friday freitag viernes vendredi|saturday samstag sonnabend sábado samedi"
-    "|sunday sonntag domingo dimanche"
-)
-_WEEKDAY = {
-    name.removesuffix("s"): day for day, names in enumerate(_WEEKDAYS.split("|")) for name in names.split()
-}
 LEADING_ARTICLES = frozenset(
     ["the", "a", "an", "der", "die", "das", "el", "la", "los", "las", "le", "les", "il", "lo"]
 )
@@ -118,7 +133,7 @@ def language_of(text: str) -> str:
 def statements(text: str) -> list[str]:
     """Return the sentences of a text that state something: without questions, source marks and repeats."""
     plain = _FILE_REFERENCE.sub(" ", text)
-    plain = _OFFER.sub("\n", _LIST_MARK.sub("", plain))
+    plain = _OFFER.sub("\n", _EMOTICON.sub("\n", _LIST_MARK.sub("", plain)))
     lines = [line.strip() for line in re.split(r"\n+|(?<=[。！？])", plain) if line.strip()]
     parts = [sentence for line in lines for sentence in sentences(line)]
     return list(dict.fromkeys(part for part in parts if not _QUESTION_END.search(part)))
@@ -144,8 +159,14 @@ def content_tokens(text: str, language: str) -> tuple[str, ...]:
         word = word.replace("’", "'").removesuffix("'s")
         if word in ignored or word in numerals or word.endswith("n't") or word[0].isdigit():
             continue
-        tokens[stem(word)] = None
+        token = stem(word)
+        tokens[same_meaning(token) if language == "English" else token] = None
     return tuple(tokens)
+
+
+def same_meaning(token: str) -> str:
+    """Return the stem that stands for an English one and those that mean the same."""
+    return _SAME_MEANING.get(token, token)
 
 
 def shared_tokens(wanted: Iterable[str], have: Collection[str]) -> list[str]:
@@ -158,10 +179,14 @@ def shared_tokens(wanted: Iterable[str], have: Collection[str]) -> list[str]:
     for token in have:
         by_start.setdefault(token[:4], []).append(token)
     return [
-        token for token in wanted if any(_same_word(token, other) for other in by_start.get(token[:4], ()))
+        token
+        for token in wanted
+        if any(_same_word(token, other) for other in by_start.get(token[:4], ()))
+        or not SYNONYMS.get(token, _NO_TOKENS).isdisjoint(have)
     ]
 
 
+@lru_cache(maxsize=2048)
 def numbers_of(text: str, language: str) -> frozenset[str]:
     """Return the numbers and times of a text in one form each, as :func:`rag.text.numbers.extract_numbers` does."""
     text = text.translate(_FULL_WIDTH)
@@ -178,6 +203,7 @@ def numbers_of(text: str, language: str) -> frozenset[str]:
     return extract_numbers(text) | spelt | spoken_times(text)
 
 
+@lru_cache(maxsize=2048)
 def dates_of(text: str) -> frozenset[Date]:
     """Return the dates of a text, as :func:`rag.text.dates.extract_dates` does, with months of other languages."""
     return extract_dates(_english_months(text))
@@ -220,23 +246,23 @@ def denies(text: str, language: str) -> bool:
     """Return whether a statement denies: by its first word, or by a word such as "not", "without", "forbidden"."""
     if pattern := _DENIAL.get(language):
         return bool(pattern.search(text))
-    return polarity(text) == "no" or bool(_ENGLISH_DENIAL.search(text))
+    return polarity(text) == "no" or denies_by_word(text)
 
 
-def measures_of(text: str) -> frozenset[tuple[str, str]]:
-    """Return (number, unit) of each number with a unit, as :func:`rag.quantities.measures` does."""
-    return measures(text.translate(_FULL_WIDTH))
+def denies_by_word(text: str) -> bool:
+    """Return whether an English statement denies by words that negate nothing else: "closed", "too late", "day off"."""
+    return _ENGLISH_DENIAL.search(text) is not None
 
 
+def denying_words(text: str) -> list[str]:
+    """Return the words by which :func:`denies_by_word` finds a denial, in lower case."""
+    return [match.group().lower() for match in _ENGLISH_DENIAL.finditer(text)]
+
+
+@lru_cache(maxsize=2048)
 def bounds_of(text: str) -> frozenset[tuple[str, bool]]:
     """Return (number, is an upper bound), as :func:`rag.quantities.bounds` does."""
     return bounds(text.translate(_FULL_WIDTH))
-
-
-def weekdays_of(text: str) -> frozenset[int]:
-    """Return the weekdays that a text names, Monday as 0; English, German, Spanish and French names."""
-    words = re.findall(r"[^\W\d_]+", text.lower())
-    return frozenset(_WEEKDAY[word.removesuffix("s")] for word in words if word.removesuffix("s") in _WEEKDAY)
 
 
 def _english_months(text: str) -> str:

@@ -140,7 +140,7 @@ def _repeat_text(row: KnownRow, how: str) -> str:
 
 
 def _answers_of(question: Question) -> tuple[str, ...]:
-    given = (*question.answers, *question.references, question.reference or "", question.fact or "")
+    given = (*question.short_answers, *question.references, question.reference or "", question.fact or "")
     return tuple(dict.fromkeys(filter(None, given)))
 
 

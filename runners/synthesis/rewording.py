@@ -151,7 +151,7 @@ class WordingChecker:
 def _given_away(question: Question, words: str) -> str:
     """Return the gold answer that the words of a wording hold and its question does not; "" for none."""
     asked = f" {normalise_text(question.question)} "
-    for answer in question.answers if question.answerable else ():
+    for answer in (*question.answers, *question.all_of) if question.answerable else ():
         gold = normalise_text(answer)
         # A bare yes or no, or a word such as "the", gives nothing away.
         if content_words(answer) and f" {gold} " in f" {words} " and f" {gold} " not in asked:

@@ -356,7 +356,7 @@ def _chunk_of_span(chunks: Sequence[Chunk], question: Question) -> Chunk | None:
 def _chunk_of_text(finder: GoldPassages, chunks: Sequence[Chunk], question: Question) -> Chunk | None:
     """Return the chunk that supports the question's reference, fact or answer, else the only chunk of its document."""
     meta = {"doc_id": question.doc_id, "fact": question.fact}
-    for reply in filter(None, (question.reference, question.fact, *question.answers)):
+    for reply in filter(None, (question.reference, question.fact, *question.short_answers)):
         messages = ({"role": "user", "content": question.question}, {"role": "assistant", "content": reply})
         if chunk := finder.find(Example(messages, meta, question.line)):
             return chunk

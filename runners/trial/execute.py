@@ -24,7 +24,17 @@ from runners.plan.steps import NF4, QUANTIZED_ANSWERS, EmbedderStep, EvaluateSte
 from runners.resources import usage
 from runners.resources.environment import ENVIRONMENT_EVENT, describe_environment
 from runners.resources.machine import Machine, detect_machine
-from runners.run_folder import EVENTS, INDEX, PLAN, SCORES, TRIAL, RunFolder, read_journal, read_run_plan
+from runners.run_folder import (
+    EVENTS,
+    INDEX,
+    PLAN,
+    SCORES,
+    TRIAL,
+    RunFolder,
+    is_run,
+    read_journal,
+    read_run_plan,
+)
 from runners.runs import dataset, requirements
 from runners.runs.dataset import RunData, read_data
 from runners.runs.endpoint_consent import check_index_hosts
@@ -32,6 +42,7 @@ from runners.runs.opened import Opening, OpenRun
 from runners.runs.plan_models import ModelSource, ObtainedModels, model_identity, must_stay_local
 from runners.runs.retrieval import REFUSAL_FILE, refused_arms
 from runners.runs.run import Run
+from runners.scoring.gold_check import check_gold, require_gold
 from runners.trial import embedder_step, forgetting, judge, refusal_gate, row_guard, step_runner, trial
 
 if TYPE_CHECKING:
@@ -53,6 +64,7 @@ class RunRequest:
         overwrite: start again in an existing folder.
         only: the name of the only step to run.
         accept_lost_rows: train arms also when under two thirds of their rows are left or have a passage.
+        accept_failing_gold: measure also when many references would not count as right answers.
         data: the plan's data, where it is read already.
     """
 
@@ -62,6 +74,7 @@ class RunRequest:
     overwrite: bool = False
     only: str | None = None
     accept_lost_rows: bool = False
+    accept_failing_gold: bool = False
     data: RunData | None = None
 
 
@@ -75,6 +88,7 @@ def run(
     only: str | None = None,
     on_event: OnEvent | None = None,
     accept_lost_rows: bool = False,
+    accept_failing_gold: bool = False,
 ) -> Run:
     """Carry out a plan into a folder and return the run.
 
@@ -87,10 +101,12 @@ def run(
         only: the name of the only step to run.
         on_event: receives the events of the run.
         accept_lost_rows: train arms also when under two thirds of their rows are left or have a passage.
+        accept_failing_gold: measure also when many references would not count as right answers.
 
     Raises:
         UsageProblem: the folder exists, or resume and overwrite are both given.
-        BadInput: bad data, held-out questions that occur in the training rows, or too few rows for an arm.
+        BadInput: bad data, held-out questions that occur in the training rows, references that would not count as
+            right answers, or too few rows for an arm.
         CannotRun: this machine cannot carry out the plan.
     """
     if resume and overwrite:
@@ -103,6 +119,7 @@ def run(
         overwrite=overwrite,
         only=only,
         accept_lost_rows=accept_lost_rows,
+        accept_failing_gold=accept_failing_gold,
     )
     return carry_out(request, on_event)
 
@@ -122,9 +139,12 @@ def carry_out(request: RunRequest, on_event: OnEvent | None = None) -> Run:
     elif on_event:
         for event in data.events:
             on_event(event)
+    gold = check_gold(plan, data.split)
+    if not (request.accept_failing_gold or (request.resume and is_run(out))):
+        require_gold(gold)
     obtained = _obtain_models(plan, out, on_event)
     machine = detect_machine(out)
-    notes = requirements.check_requirements(plan, obtained.folders(plan), out, machine)
+    notes = [*requirements.check_requirements(plan, obtained.folders(plan), out, machine), *gold.lines]
     asked = (*data.split.dev, *data.split.test)
     classifier.check_classifier_plan(plan, data.examples)
     scored_labels.check_scored_labels(plan, obtained.bases)

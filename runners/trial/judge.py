@@ -112,7 +112,9 @@ def comparisons(
 
 def judge_prompt(plan: Plan, question: Question, a: str, b: str) -> list[Message]:
     """Return the chat for the judge: instructions, question, gold, and two answers, each between delimiters."""
-    gold = question.references or tuple(text for text in (question.reference, *question.answers) if text)
+    gold = question.references or tuple(
+        text for text in (question.reference, *question.short_answers) if text
+    )
     parts = {
         "INSTRUCTIONS": question.system or plan.prompts.system,
         "QUESTION": question.question,

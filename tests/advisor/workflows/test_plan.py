@@ -215,6 +215,25 @@ def test_plan_makes_no_folders_and_notices_first_where_it_cannot_write(
     assert "cannot write /proc/plan.yaml" in unwritable.stderr
 
 
+def test_plan_names_references_that_fail_and_run_stops_at_them(
+    tunewise: Any, task_files: Any, make_rows: Any
+) -> None:
+    rows = [{"question": f"How many berths has pier {n}?", "answers": [str(n + 3)]} for n in range(12)]
+    for n in range(4):
+        rows[n]["reference"] = f"Pier {n} has {n + 30} berths."
+    make_rows(task_files.questions, rows)
+    done = tunewise("plan", *files(task_files), "--json")
+    assert [each["line"] for each in json.loads(done.stdout)["failing_gold"]] == [1, 2, 3, 4]
+    assert "4 of 12 questions have a reference that would not count as a right answer" in done.stderr
+    assert "it lacks '3'" in done.stderr
+    assert "(and 1 more)" in done.stderr
+    stopped = tunewise("run", "plan.yaml", "--out", "tried")
+    assert stopped.returncode == 3
+    assert "4 of 12 questions have a reference" in stopped.stderr
+    assert "--accept-failing-gold" in stopped.stderr
+    assert not (task_files.folder / "tried").exists()
+
+
 def test_run_makes_only_its_own_folder(tunewise: Any, task_files: Any) -> None:
     tunewise("plan", *files(task_files))
     done = tunewise("run", "plan.yaml", "--out", "no/such/run")

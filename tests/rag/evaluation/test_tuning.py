@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -14,12 +15,13 @@ from rag.evaluation.labelled import LabelledQuestions, label_questions
 from rag.evaluation.statistics import compare_with_many
 from rag.evaluation.tuning import CandidateScore, IndexCandidate, IndexTuner, TuningOutcome
 from rag.evaluation.workbench import Workbench
+from rag.grounding.context import select_passages
 from rag.index import Index
 from rag.loading.reader import load_documents
 from rag.search import query
 from rag.settings import IndexSettings
 from rag.stores.vector_cache import VectorCache
-from rag.types import Document
+from rag.types import Chunk, Document, Hit
 from tests.rag.conftest import TinyEncoder
 
 
@@ -30,6 +32,7 @@ class Row:
     doc_id: str | None = None
     spans: tuple[tuple[int, int], ...] = ()
     answerable: bool = True
+    all_of: tuple[str, ...] = ()
 
 
 @pytest.fixture
@@ -41,6 +44,19 @@ def documents(tmp_path: Path) -> tuple[Document, ...]:
         facts = [f"The n{n} harbour number m{n}x{k} costs {100 * n + k} euros today." for k in range(12)]
         (folder / f"d{n}.md").write_text(f"# Harbour {n}\n\n{' '.join(facts)}\n")
     return load_documents(folder).documents
+
+
+def test_parts_are_scored_by_the_share_that_is_shown(documents: tuple[Document, ...]) -> None:
+    questions = [
+        Row("a", doc_id="d1.md", all_of=("106 euros", "number m1x3")),
+        Row("b", all_of=("106 euros", "207 euros", "a pig")),
+        Row("c", ("108 euros",), "d1.md", all_of=("106 euros",)),
+    ]
+    labelled = label_questions(questions, documents).questions
+    assert [question.kind for question in labelled] == ["parts"] * 3
+    chunk = Chunk(0, "d1.md", "", 0, "The n1 harbour number m1x6 costs 106 euros today.", 0, 49)
+    passages = select_passages([Hit(chunk, 1.0, 1.0, 1.0)], sys.maxsize, len)
+    assert [question.score(passages) for question in labelled] == [0.5, 0.5, 0.5]
 
 
 def rows(documents: Sequence[Document]) -> list[Row]:

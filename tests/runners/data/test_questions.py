@@ -316,3 +316,35 @@ def test_the_id_of_a_wording_must_be_free(tmp_path: Path) -> None:
     file = write(tmp_path / "q.jsonl", [ask("Why?", ["How come?"], id="a"), ask("When?", id="a~1")])
     with pytest.raises(BadInput, match=r":2: the id a~1 is that of a wording of line 1"):
         load_questions(file)
+
+
+@pytest.mark.parametrize(
+    ("gold", "problem"),
+    [
+        ({"all_of": {"when": "7 pm"}}, "all_of must be a text or a list of texts, found {'when': '7 pm'}"),
+        ({"all_of": ["7 pm", None]}, "all_of, number 2, must be a text, found None"),
+        ({"all_of": ["7 pm", " "]}, "all_of, number 2, is empty"),
+        ({"all_of": [], "answers": []}, "answers and all_of are both empty"),
+        ({"answers": [["7 pm"]]}, "answers, number 1, must be a text, found ['7 pm']"),
+    ],
+)
+def test_unusable_answers_and_parts_are_refused_with_their_place(
+    tmp_path: Path, gold: dict[str, Any], problem: str
+) -> None:
+    file = write(
+        tmp_path / "q.jsonl", [{"question": "Where?", "answers": ["here"]}, {"question": "When?"} | gold]
+    )
+    with pytest.raises(BadInput) as raised:
+        load_questions(file)
+    assert raised.value.message.startswith(f"{file}:2: {problem}")
+    assert "all_of: a list of parts that must all be stated" in raised.value.hint
+
+
+def test_empty_answers_and_parts_are_allowed_where_something_else_is_right(tmp_path: Path) -> None:
+    empty: dict[str, Any] = {"question": "When?", "answers": [], "all_of": []}
+    rows = [
+        empty | {"answerable": False},
+        empty | {"reference": "At noon."},
+        {"question": "Who?", "answers": [""]},
+    ]
+    assert [q.short_answers for q in load_questions(write(tmp_path / "q.jsonl", rows))] == [(), (), ()]
