@@ -12,7 +12,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from advisor.questionnaire.data_facts import DataFacts
+from advisor.questionnaire.data_facts import STATE_FACTS, DataFacts
 from advisor.questionnaire.file_facts import count_facts
 from advisor.questionnaire.made_rows import made_warnings
 from rag.errors import BadInput
@@ -33,6 +33,12 @@ MAX_EXAMPLES = 20_000
 """Above this number of rows only the first are read; their statistics are scaled to all rows."""
 SAMPLE_CHARS = 1_000_000
 """Characters that are tokenized to estimate the tokens of longer texts."""
+
+WHICH_DOCUMENTS = (
+    "which documents hold these? Name them with --documents; a model that is trained on such replies repeats old values, "
+    "and invents some where it is asked for others"
+)
+"""The question about replies that are facts, where no documents are named."""
 
 
 NO_FACTS = DataFacts()
@@ -143,10 +149,14 @@ def measure_files(
     facts = count_facts(
         example_set.rows if example_set is not None else (),
         question_rows or (),
-        texts,
+        None if documents is None else texts,
         output_format,
         _scale(example_set) if example_set is not None else 1.0,
     )
+    if facts.replies_state_facts:
+        counted["task_needs_facts"] = "new"
+        notes["task_needs_facts"] = f"{facts.facts_in_replies:.0%} of the replies {STATE_FACTS}"
+        warnings.append(f"{notes['task_needs_facts']}: {WHICH_DOCUMENTS}")
     warnings += made_warnings(example_set.rows if example_set is not None else (), question_rows or ())
     return DataStats(counted, notes, example_set, question_rows, tuple(warnings), facts)
 

@@ -16,7 +16,6 @@ from advisor.advice import recommend
 from advisor.display import console
 from advisor.drafting.draft import draft_with_notes
 from advisor.drafting.log_wordings import with_log_questions
-from advisor.drafting.row_sorting import sort_rows_of_files
 from advisor.drafting.tuned_retriever import with_tuned_retriever
 from advisor.flags.plan import PlanRequest, answers_of
 from advisor.output import emit_result, print_plain
@@ -26,6 +25,7 @@ from advisor.questionnaire.answers import Answer, Answers, format_answer
 from advisor.questionnaire.answers_files import all_profiles, find_profile, profiles_folder, save_profile
 from advisor.questionnaire.gather import Situation, flag_answers, refuse_unknown_model, with_answers_of
 from advisor.questionnaire.made_rows import making_offer
+from advisor.questionnaire.row_sorting import sort_rows_of_files, sort_rows_without_documents
 from advisor.recommendation.recommend import BaseRecommendation
 from advisor.report.decision_record import decision_record
 from advisor.settings import with_settings_answers
@@ -433,10 +433,18 @@ def _note_downloads(plan: Plan) -> None:
 def _note_rows(situation: Situation, plan: Plan) -> None:
     """Print which examples are facts and which behaviour, and how many rows of a hybrid have their passage.
 
-    Both read the documents; of large ones it is only said where they are counted.
+    Both read the documents; of large ones it is only said where they are counted. Without documents only replies that
+    state values of their own are worth a line.
     """
     stats, path = situation.stats, situation.profile.documents
-    if stats.examples is None or not path:
+    if stats.examples is None:
+        return
+    rows = stats.examples.rows[:MAX_SORTED_ROWS]
+    total = len(stats.examples.rows)
+    first = f" (the first {MAX_SORTED_ROWS:,} of {total:,})" if total > MAX_SORTED_ROWS else ""
+    if not path:
+        if stats.facts.facts_in_replies:
+            output.note(f"the examples{first}: {sort_rows_without_documents(rows).text}")
         return
     hybrids = [step.arm for step in plan.steps if isinstance(step, TrainStep) and step.rows == "retrieval"]
     if stats.counted["corpus_tokens"] > MAX_SORTED_TOKENS:
@@ -446,9 +454,6 @@ def _note_rows(situation: Situation, plan: Plan) -> None:
                 "in documents of this size is counted by: tunewise run --dry-run"
             )
         return
-    rows = stats.examples.rows[:MAX_SORTED_ROWS]
-    total = len(stats.examples.rows)
-    first = f" (the first {MAX_SORTED_ROWS:,} of {total:,})" if total > MAX_SORTED_ROWS else ""
     output.note(f"the examples{first}: {sort_rows_of_files(rows, Path(path)).text}")
     if not hybrids:
         return
