@@ -290,6 +290,7 @@ def _count_examples(
         "prompt_tokens": f"mean of the examples, {tokens.how}",
         "answer_tokens": f"mean of the examples, {tokens.how}",
     }
+    warnings += example_set.notes
     if example_set.rejected:
         first = example_set.rejected[0]
         warnings.append(

@@ -21,6 +21,36 @@ _SAMPLE_BYTES = 32_768
 _MAX_ACCENTED_SHARE = 0.3
 """Western European text in cp1252 has one accented letter in ten at most; more means another script."""
 
+_LATIN_ENCODINGS = ("cp1252", "cp1250", "iso8859_2", "cp1254", "cp1257", "mac_roman", "cp850", "cp852")
+"""Encodings of Latin letters in a byte each, the most frequent first: Windows, Macs and DOS."""
+_LATIN_LETTERS = (
+    "äöüß",
+    "àâæçéèêëîïôœùûüÿ",
+    "áéíñóúü¿¡ºª",
+    "áàâãçéêíóôõúü",
+    "àèéìíîòóùú",
+    "áäéèëêïíóöúü",
+    "åäöé",
+    "æøåéü",
+    "áðéíóúýþæö",
+    "ąćęłńóśźż",
+    "áčďéěíňóřšťúůýž",
+    "áäčďéíĺľňóôŕšťúýž",
+    "áéíóöőúüű",
+    "ăâîșşțţ",
+    "čćđšž",
+    "âçğıiöşüû",
+    "ąčęėįšųūž",
+    "āčēģīķļņšūž",
+    "äõöüšž",
+)
+"""The letters beyond a to z of each language."""
+_SYMBOLS = frozenset("€£¥§°²³½¼¾·–—‘’“”„‚«»‹›…•©®™´×÷±\u00a0\u00ad")
+_INSIDE_WORDS = frozenset("’‘·–—´\u00ad")
+"""Symbols that can stand between two letters."""
+_BETTER = 0.2
+"""How much more of what is not ASCII another encoding must explain than cp1252 to be taken."""
+
 
 def decode_bytes(data: bytes, declared: str = "") -> tuple[str, dict[str, Any]]:
     """Decode a file's bytes.
@@ -96,7 +126,8 @@ def _decode_other(data: bytes, declared: str) -> tuple[str, dict[str, Any]]:
         raise UnreadableFile("not text: it contains NUL bytes")
     high = sum(byte > 127 for byte in data[:_SAMPLE_BYTES])
     plain = sum(bytes([byte]).isalpha() for byte in data[:_SAMPLE_BYTES])
-    name = "cp1252" if high < _MAX_ACCENTED_SHARE * (high + plain) else _guess_encoding(data[:_SAMPLE_BYTES])
+    latin = high < _MAX_ACCENTED_SHARE * (high + plain)
+    name = _latin_encoding(data) if latin else _guess_encoding(data[:_SAMPLE_BYTES])
     try:
         return data.decode(name), {"encoding": name}
     except UnicodeDecodeError:  # cp1252 leaves five bytes undefined, latin-1 none
@@ -113,6 +144,37 @@ def _decode_as_declared(data: bytes, declared: str) -> tuple[str, dict[str, Any]
         return data.decode(name), {"encoding": name}
     except (LookupError, ValueError):  # a codec that is not a text encoding, or that the bytes do not fit
         return None
+
+
+def _latin_encoding(data: bytes) -> str:
+    """Return the encoding whose letters and symbols are most nearly those of one language, cp1252 unless one clearly is.
+
+    Statistics alone (charset-normalizer) take French in cp1252 for cp1250, in which the letters of other languages stand.
+    """
+    lines = [line for line in data.split(b"\n") if not line.isascii()]
+    sample = b"\n".join(lines)[:_SAMPLE_BYTES]
+    explained = {name: _explained_share(sample, name) for name in _LATIN_ENCODINGS}
+    best = max(_LATIN_ENCODINGS, key=lambda name: explained[name])
+    return best if explained[best] > explained["cp1252"] + _BETTER else "cp1252"
+
+
+def _explained_share(sample: bytes, encoding: str) -> float:
+    """Return the largest share, over languages, of the characters beyond ASCII that are its letters or usual symbols."""
+    text = sample.decode(encoding, "replace")
+    counts = dict.fromkeys(_LATIN_LETTERS, 0)
+    total = 0
+    for before, char, after in zip(" " + text, text, text[1:] + " ", strict=False):
+        if char.isascii():
+            continue
+        total += 1
+        inside = before.isalpha() and after.isalpha()
+        if (char.isupper() and before.islower()) or (
+            inside and not char.isalpha() and char not in _INSIDE_WORDS
+        ):
+            continue
+        for letters in _LATIN_LETTERS:
+            counts[letters] += char.lower() in letters or char in _SYMBOLS
+    return max(counts.values()) / total if total else 0.0
 
 
 def _guess_encoding(sample: bytes) -> str:
