@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from advisor import output
 from advisor.advice import recommend
 from advisor.display import console
+from advisor.display.events import print_data_notes
 from advisor.drafting.draft import draft_with_notes
 from advisor.drafting.log_wordings import with_log_questions
 from advisor.drafting.tuned_retriever import with_tuned_retriever
@@ -44,7 +45,8 @@ from runners.plan.schema import Plan, write_plan
 from runners.plan.steps import TrainStep
 from runners.report.trial_report import Share
 from runners.runs import requirements
-from runners.runs.dataset import read_data, require_gold_documents
+from runners.runs.data_notes import check_data
+from runners.runs.dataset import DataNote, read_data, require_gold_documents
 
 if TYPE_CHECKING:
     from advisor.probe.probe import ProbeOutcome
@@ -63,6 +65,16 @@ class WrittenPlan:
 
     path: Path | None
     obstacles: tuple[str, ...] = ()
+    notes: tuple[DataNote, ...] = ()
+    """What was noticed in the files."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CheckedFiles:
+    """What a run would refuse about the files of a plan, None for nothing, and what was noticed in them."""
+
+    problem: BadInput | None = None
+    notes: tuple[DataNote, ...] = ()
 
 
 def make_plan(request: PlanRequest) -> Path | None:
@@ -105,7 +117,8 @@ def make_plan(request: PlanRequest) -> Path | None:
     written = _write(rec, situation, request)
     if request.as_json:
         extra = answers_from_probe.probe_json(situation, rec) | _probe_keys(probed, offer)
-        emit_result(rec.to_json() | extra | {"cannot_run": list(written.obstacles)})
+        found = {"cannot_run": list(written.obstacles), "data_notes": [n.to_json() for n in written.notes]}
+        emit_result(rec.to_json() | extra | found)
     elif offer and not request.probe:
         output.note(f"{offer.text}: add --probe to this command")
     _save_profile_and_record(rec, situation, request.save, record)
@@ -285,7 +298,8 @@ def _write(rec: BaseRecommendation, situation: Situation, request: PlanRequest) 
     if request.wordings:
         worded = with_log_questions(drafted.plan, request.wordings, out.parent, situation.stats)
         drafted = replace(drafted, plan=worded)
-    problem = problem_of_plan(drafted.plan, out.parent, situation)
+    checked = check_files(drafted.plan, out.parent, situation)
+    print_data_notes(checked.notes)
     if request.out is None and out.is_file():
         _back_up(out)
     plan = with_forecast(drafted.plan, rec, situation)
@@ -298,10 +312,10 @@ def _write(rec: BaseRecommendation, situation: Situation, request: PlanRequest) 
     for key in ("examples", "questions"):
         if offer := making_offer(profile, key):
             output.note(offer)
-    if problem:
+    if problem := checked.problem:
         output.note(f"it cannot be run as it is: {problem.message}")
         output.note(f"  next: {problem.hint}")
-        return WrittenPlan(out, (problem.message,))
+        return WrittenPlan(out, (problem.message,), checked.notes)
     _note_downloads(drafted.plan)
     blocked = []
     for model in requirements.unobtainable_models(drafted.plan):
@@ -315,7 +329,7 @@ def _write(rec: BaseRecommendation, situation: Situation, request: PlanRequest) 
     flags = accept if _downloads_need_terms(drafted.plan) else []
     flags += launcher_words(drafted.plan, profile)
     output.note(f"{'then run' if blocked else 'run'} it with: {output.command_line('run', out, *flags)}")
-    return WrittenPlan(out, tuple(blocked))
+    return WrittenPlan(out, tuple(blocked), checked.notes)
 
 
 def _back_up(plan: Path) -> None:
@@ -376,8 +390,8 @@ def _show_forecast(plan: Plan) -> None:
     )
 
 
-def problem_of_plan(plan: Plan, folder: Path, situation: Situation) -> BadInput | None:
-    """Return what a run of a plan would refuse about its files, None where nothing is.
+def check_files(plan: Plan, folder: Path, situation: Situation) -> CheckedFiles:
+    """Return what a run of a plan would refuse about its files, and what it would say about them before it starts.
 
     The files are read and compared as the run itself does it. Where only the first of very many examples were counted, the
     rest is left to the run.
@@ -393,24 +407,26 @@ def problem_of_plan(plan: Plan, folder: Path, situation: Situation) -> BadInput 
     examples = situation.stats.examples
     if examples is not None and examples.total > len(examples.rows) + len(examples.rejected):
         if not situation.stats.questions:
-            return BadInput("the plan measures arms, but there are no test questions", WRITE_QUESTIONS)
-        return None
+            problem = BadInput("the plan measures arms, but there are no test questions", WRITE_QUESTIONS)
+            return CheckedFiles(problem=problem)
+        return CheckedFiles()
     paths = plan.data.model_dump(exclude_none=True)
     full = {key: folder / value for key, value in paths.items() if isinstance(value, Path)}
     whole = plan.model_copy(update={"data": plan.data.model_copy(update=full)})
     require_gold_documents(whole)
+    lines: list[str] = []
+
+    def keep_lines(event: Mapping[str, Any]) -> None:
+        lines.extend(event["lines"] if event["event"] == "doc_ids.matched" else ())
+
     try:
-        read_data(whole, _note_doc_ids)
+        notes = check_data(whole, read_data(whole, keep_lines))
     except BadInput as problem:
-        return problem
-    return None
-
-
-def _note_doc_ids(event: Mapping[str, Any]) -> None:
-    """Print how the documents that questions name were understood; other events of reading files are not about a plan."""
-    if event["event"] == "doc_ids.matched":
-        for line in event["lines"]:
+        return CheckedFiles(problem=problem)
+    for line in lines:
+        if line not in [note.text for note in notes]:
             output.note(line)
+    return CheckedFiles(notes=notes)
 
 
 def _downloads_need_terms(plan: Plan) -> bool:

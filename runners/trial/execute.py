@@ -26,6 +26,7 @@ from runners.resources.environment import ENVIRONMENT_EVENT, describe_environmen
 from runners.resources.machine import Machine, detect_machine
 from runners.run_folder import EVENTS, INDEX, PLAN, SCORES, TRIAL, RunFolder, read_journal, read_run_plan
 from runners.runs import dataset, requirements
+from runners.runs.data_notes import notes_event, with_notes
 from runners.runs.dataset import RunData, read_data
 from runners.runs.endpoint_consent import check_index_hosts
 from runners.runs.opened import Opening, OpenRun
@@ -122,6 +123,7 @@ def carry_out(request: RunRequest, on_event: OnEvent | None = None) -> Run:
     elif on_event:
         for event in data.events:
             on_event(event)
+    data = with_notes(plan, data)
     obtained = _obtain_models(plan, out, on_event)
     machine = detect_machine(out)
     notes = requirements.check_requirements(plan, obtained.folders(plan), out, machine)
@@ -243,6 +245,7 @@ def _report_start(context: OpenRun, machine: Machine, notes: Sequence[str], one_
         **_made_counts(context),
     }
     context.emit({"event": "run.start", **start})
+    context.emit(notes_event(context.data.notes or ()))
     if obtained.servers and (note := obtained.servers.adapters_note()):
         context.emit({"event": "backend.note", "reason": note})
     if outdated := plan.predicted.get(OUTDATED):
