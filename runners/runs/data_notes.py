@@ -77,7 +77,7 @@ def failing_references(plan: Plan, questions: Sequence[Question]) -> list[Questi
         plan: the plan, whose refusals count as such.
         questions: the questions with their gold.
     """
-    if labels_of([question.reference or "" for question in questions]):
+    if labels_of([next(iter(question.references or question.answers), "") for question in questions]):
         return []
     return [
         question
@@ -165,8 +165,8 @@ def _personal_data_notes(plan: Plan, examples: Sequence[Example]) -> Iterable[Da
         kind="personal_data",
         count=len(places),
         text=f"{_file(plan.data.examples)}{len(places):,}{more} examples hold {'keys or ' if secret else ''}personal data "
-        f"({kinds}; {_places(places)}): a model that is trained on them, or shown them, can repeat it. Take out what it need "
-        "not know; the values are not shown",
+        f"({kinds}; {_places(places)}): a model that is trained on them, or shown them, can repeat it. Take out what it "
+        "need not know; the values are not shown",
     )
 
 
