@@ -48,6 +48,12 @@ _LATIN_LETTERS = (
 _SYMBOLS = frozenset("€£¥§°²³½¼¾·–—‘’“”„‚«»‹›…•©®™´×÷±\u00a0\u00ad")
 _INSIDE_WORDS = frozenset("’‘·–—´\u00ad")
 """Symbols that can stand between two letters."""
+_OTHER_SCRIPTS = (
+    *("cp1251", "koi8_r", "cp866", "cp1253", "cp1255", "cp1256"),
+    *("cp932", "euc_jp", "gb18030", "big5", "cp949"),
+)
+_MIN_EXPLAINED = 0.7
+"""Share of what is not ASCII that Latin letters must explain; else the text may be in another script."""
 _BETTER = 0.2
 """How much more of what is not ASCII another encoding must explain than cp1252 to be taken."""
 
@@ -155,7 +161,21 @@ def _latin_encoding(data: bytes) -> str:
     sample = b"\n".join(lines)[:_SAMPLE_BYTES]
     explained = {name: _explained_share(sample, name) for name in _LATIN_ENCODINGS}
     best = max(_LATIN_ENCODINGS, key=lambda name: explained[name])
+    if explained[best] < _MIN_EXPLAINED and (other := _other_script(sample)):
+        return other
     return best if explained[best] > explained["cp1252"] + _BETTER else "cp1252"
+
+
+def _other_script(sample: bytes) -> str:
+    """Return the encoding of lines that are mostly in another script, between words of ASCII; "" where they are not."""
+    from charset_normalizer import from_bytes
+
+    best = from_bytes(sample, cp_isolation=list(_OTHER_SCRIPTS)).best()
+    if best is None:
+        return ""
+    name = str(best.encoding)
+    letters = [char for char in sample.decode(name, "replace") if char.isalpha() and not char.isascii()]
+    return name if sum(char >= "\u0370" for char in letters) > len(letters) / 2 else ""
 
 
 def _explained_share(sample: bytes, encoding: str) -> float:

@@ -168,7 +168,12 @@ def detect_delimiter(path: Path) -> str:
     if path.suffix.lower() == ".tsv":
         return "\t"
     csv.field_size_limit(MAX_FIELD_BYTES)
-    lines = list(islice(text_lines(path), DELIMITER_ROWS + 1))
+    lines: list[str] = []
+    try:
+        lines.extend(islice(text_lines(path), DELIMITER_ROWS + 1))
+    except BadInput:  # a damaged row further down is for the reader of the rows to name, or to leave out
+        if not lines:
+            raise
 
     def fit(mark: str) -> tuple[float, int]:
         rows = [row for row in csv.reader(lines, delimiter=mark) if row]

@@ -115,10 +115,10 @@ def test_references_that_the_rule_refuses(make_plan: MakePlan) -> None:
     note = notes(plan)["references"]
     assert (note.count, "line 7" in note.text) == (1, True)
     assert "1 reference would not count as right if a model gave it" in note.text
-    marked = make_plan(asked=[*ASKED, {**asked[-1], "answerable": False}])
-    assert "references" not in notes(marked)
     split = read_data(plan).split
     assert [q.line for q in failing_references(plan, (*split.dev, *split.test))] == [7]
+    marked = make_plan(asked=[*ASKED, {**asked[-1], "answerable": False}])
+    assert "references" not in notes(marked)
 
 
 def test_questions_in_another_language(make_plan: MakePlan) -> None:
