@@ -154,11 +154,18 @@ def measure_files(
         _scale(example_set) if example_set is not None else 1.0,
     )
     if facts.replies_state_facts:
-        counted["task_needs_facts"] = "new"
-        notes["task_needs_facts"] = f"{facts.facts_in_replies:.0%} of the replies {STATE_FACTS}"
-        warnings.append(f"{notes['task_needs_facts']}: {WHICH_DOCUMENTS}")
+        _count_facts_as_needed(facts, counted, notes, warnings)
     warnings += made_warnings(example_set.rows if example_set is not None else (), question_rows or ())
     return DataStats(counted, notes, example_set, question_rows, tuple(warnings), facts)
+
+
+def _count_facts_as_needed(
+    facts: DataFacts, counted: dict[str, Any], notes: dict[str, str], warnings: list[str]
+) -> None:
+    """Count the task as one of facts, since the replies state them, and ask for their documents."""
+    note = f"{facts.facts_in_replies:.0%} of the replies {STATE_FACTS}"
+    counted["task_needs_facts"], notes["task_needs_facts"] = "new", note
+    warnings.append(f"{note}: {WHICH_DOCUMENTS}")
 
 
 def _warn_of_shared_instruction(

@@ -4,7 +4,7 @@ Decided by fixed rules from reply and documents, without a model: a fact is what
 states a number, a date or a name that the question does not; it changes when it states a price, a time, a
 date, a telephone number or a version. A reply that states nothing of that kind, refuses, or is only tone is
 an example of behaviour. :func:`sort_rows_of_files` and :func:`sort_rows_without_documents` are the entry
-points; :func:`share_stating_facts` tells in milliseconds whether replies are mostly facts that nobody gave the model.
+points; :func:`share_stating_facts` tells in milliseconds whether replies are mostly facts that their prompts lack.
 """
 
 from __future__ import annotations

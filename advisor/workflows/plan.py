@@ -117,8 +117,8 @@ def make_plan(request: PlanRequest) -> Path | None:
     written = _write(rec, situation, request)
     if request.as_json:
         extra = answers_from_probe.probe_json(situation, rec) | _probe_keys(probed, offer)
-        found = {"cannot_run": list(written.obstacles), "data_notes": [n.to_json() for n in written.notes]}
-        emit_result(rec.to_json() | extra | found)
+        files = {"cannot_run": list(written.obstacles), "data_notes": [n.to_json() for n in written.notes]}
+        emit_result(rec.to_json() | extra | files)
     elif offer and not request.probe:
         output.note(f"{offer.text}: add --probe to this command")
     _save_profile_and_record(rec, situation, request.save, record)

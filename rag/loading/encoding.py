@@ -168,12 +168,10 @@ def _latin_encoding(data: bytes) -> str:
 
 def _other_script(sample: bytes) -> str:
     """Return the encoding of lines that are mostly in another script, between words of ASCII; "" where they are not."""
-    from charset_normalizer import from_bytes
-
-    best = from_bytes(sample, cp_isolation=list(_OTHER_SCRIPTS)).best()
-    if best is None:
+    try:
+        name = _guess_encoding(sample)
+    except UnreadableFile:
         return ""
-    name = str(best.encoding)
     letters = [char for char in sample.decode(name, "replace") if char.isalpha() and not char.isascii()]
     return name if sum(char >= "\u0370" for char in letters) > len(letters) / 2 else ""
 
@@ -200,7 +198,7 @@ def _explained_share(sample: bytes, encoding: str) -> float:
 def _guess_encoding(sample: bytes) -> str:
     from charset_normalizer import from_bytes
 
-    best = from_bytes(sample).best()
+    best = from_bytes(sample, cp_isolation=list(_OTHER_SCRIPTS)).best() or from_bytes(sample).best()
     if best is None:
         raise UnreadableFile("not text: its bytes fit no known encoding")
     return str(best.encoding)

@@ -266,11 +266,11 @@ class _RowCollector:
         names = (
             dict.fromkeys(name for columns in self.columns.values() for name in columns) | self.meta_columns
         )
-        found = (
+        sentences = (
             _rating_column(column, replies, [name for name in names if name != column])
             for column, replies in self.replies.items()
         )
-        return list(filter(None, found))
+        return list(filter(None, sentences))
 
 
 def _read_file(

@@ -196,10 +196,10 @@ def encoding_of(path: Path) -> str:
     if marked or path.suffix.lower() not in GUESSED_SUFFIXES or (b"\0" not in start and _is_utf8(path)):
         return marked or "utf-8"
     try:
-        _, found = decode_bytes(path.read_bytes())
+        _, metadata = decode_bytes(path.read_bytes())
     except UnreadableFile:
         return "utf-8"  # reading it names the first byte that does not fit
-    return "utf-8" if "undecoded" in found else str(found.get("encoding", "utf-8"))
+    return "utf-8" if "undecoded" in metadata else str(metadata.get("encoding", "utf-8"))
 
 
 def encoding_name(encoding: str) -> str:
@@ -386,7 +386,7 @@ def _csv(path: Path) -> Iterator[Row]:
                 raise BadInput(
                     f"{path}:{start}: the row does not have one value per column "
                     f"({len(values)} values, {len(names)} columns)",
-                    f"put values in double quotes that hold the separator {mark!r} or a line end, and write a quote in them "
+                    f"put values in double quotes with the separator {mark!r} or a line end in them, and write a quote in them "
                     "twice",
                 )
             if values:

@@ -158,7 +158,7 @@ def _personal_data_notes(plan: Plan, examples: Sequence[Example]) -> Iterable[Da
     if not places_by_kind:
         return
     places = sorted({place for places in places_by_kind.values() for place in places}, key=_in_order)
-    kinds = ", ".join(f"{kind} {len(found)}" for kind, found in places_by_kind.items())
+    kinds = ", ".join(f"{kind} {len(rows)}" for kind, rows in places_by_kind.items())
     more = f" of the first {MAX_ROWS_READ:,}" if len(examples) > MAX_ROWS_READ else f" of {len(examples):,}"
     secret = any(kind.secret and kind.name in places_by_kind for kind in PERSONAL_DATA_KINDS)
     yield DataNote(
@@ -218,7 +218,7 @@ def _in_order(place: RowPlace) -> tuple[str, int]:
 
 def _places(places: Iterable[RowPlace]) -> str:
     """Return the first places: ``lines 3, 7, 9, …``."""
-    found = list(places)
-    numbers = all(isinstance(place, int) for place in found)
-    kind = ("line " if len(found) == 1 else "lines ") if numbers else ""
-    return f"{kind}{', '.join(map(str, found[:PLACES_SHOWN]))}{', …' if len(found) > PLACES_SHOWN else ''}"
+    named = list(places)
+    numbers = all(isinstance(place, int) for place in named)
+    kind = ("line " if len(named) == 1 else "lines ") if numbers else ""
+    return f"{kind}{', '.join(map(str, named[:PLACES_SHOWN]))}{', …' if len(named) > PLACES_SHOWN else ''}"
