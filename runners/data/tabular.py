@@ -386,8 +386,8 @@ def _csv(path: Path) -> Iterator[Row]:
                 raise BadInput(
                     f"{path}:{start}: the row does not have one value per column "
                     f"({len(values)} values, {len(names)} columns)",
-                    f"put values in double quotes with the separator {mark!r} or a line end in them, and write a quote in them "
-                    "twice",
+                    f"put values in double quotes with the separator {mark!r} or a line end in them, and write a "
+                    "quote in them twice",
                 )
             if values:
                 yield start, dict(zip(names, values, strict=True))
