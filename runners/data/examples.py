@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from rag.errors import BadInput
+from rag.text.words import count_noun
 from runners.data import tabular
 from runners.data.formats import (
     AmbiguousColumns,
@@ -325,7 +326,7 @@ def _require_usable(path: Path, rows: _RowCollector) -> None:
             )
         for reason in rows.ratings():
             raise BadInput(
-                f"{path}: {len(rows.rejected)} of {total} examples have no reply: {reason}",
+                f"{path}: {len(rows.rejected)} of {count_noun(total, 'example')} have no reply: {reason}",
                 "name the column with the texts: --columns prompt=NAME,reply=NAME",
             )
         raise BadInput(message, f"each example needs a prompt and an answer: {tabular.ROW_FORMAT}")

@@ -159,12 +159,13 @@ def _personal_data_notes(plan: Plan, examples: Sequence[Example]) -> Iterable[Da
         return
     places = sorted({place for places in places_by_kind.values() for place in places}, key=_in_order)
     kinds = ", ".join(f"{kind} {len(rows)}" for kind, rows in places_by_kind.items())
-    more = f" of the first {MAX_ROWS_READ:,}" if len(examples) > MAX_ROWS_READ else f" of {len(examples):,}"
+    first = "the first " if len(examples) > MAX_ROWS_READ else ""
+    searched = f"{first}{count_noun(min(len(examples), MAX_ROWS_READ), 'example')}"
     secret = any(kind.secret and kind.name in places_by_kind for kind in PERSONAL_DATA_KINDS)
     yield DataNote(
         kind="personal_data",
         count=len(places),
-        text=f"{_file(plan.data.examples)}{len(places):,}{more} examples hold {'keys or ' if secret else ''}personal data "
+        text=f"{_file(plan.data.examples)}{len(places):,} of {searched} hold {'keys or ' if secret else ''}personal data "
         f"({kinds}; {_places(places)}): a model that is trained on them, or shown them, can repeat it. Take out what it "
         "need not know; the values are not shown",
     )
