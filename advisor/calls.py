@@ -181,7 +181,7 @@ def serve(
     """Serve a run as an OpenAI-compatible endpoint until Ctrl-C or SIGTERM, as ``uvicorn.run`` serves an application.
 
     It blocks, and has to be called in the main thread, because it handles signals; in a notebook, start ``tunewise serve``
-    instead, or ask the run itself. Open requests are finished first. It needs the extra ``serve``.
+    instead, or ask the run itself. Open requests are finished first.
 
     Args:
         run: a run, or its folder.
@@ -203,7 +203,7 @@ def serve(
         UsageProblem: other machines can reach the address and there is no token, no arm can be used, or the call is not
             from the main thread or from within an event loop.
         BadInput: the run is damaged, or others can read the token's file.
-        CannotRun: the address is in use, or the extra is missing.
+        CannotRun: the address is in use, or a package is missing.
     """
     require_extra("serve", "fastapi", "uvicorn", "sse_starlette", "prometheus_client")
     if threading.current_thread() is not threading.main_thread() or _in_event_loop():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import functools
 import importlib
 import inspect
@@ -51,16 +52,44 @@ GROUPS: dict[str, str] = {
     "adapters": INSPECT,
     "runs": INSPECT,
 }
+OTHER_WORDS: dict[str, str] = {
+    **dict.fromkeys(("recommend", "advise", "advice", "decide", "choose", "init", "new", "start"), "plan"),
+    **dict.fromkeys(("example", "tutorial", "sample"), "demo"),
+    **dict.fromkeys(("check", "info", "status", "diagnose", "version"), "doctor"),
+    **dict.fromkeys(("execute", "trial", "measure", "benchmark", "resume"), "run"),
+    **dict.fromkeys(("evaluate", "evaluation", "test", "score"), "eval"),
+    **dict.fromkeys(("results", "show", "verdict", "summary"), "report"),
+    **dict.fromkeys(("query", "answer", "question", "predict"), "ask"),
+    **dict.fromkeys(("server", "api", "host", "deploy"), "serve"),
+    **dict.fromkeys(("tune", "finetune", "fine-tune", "lora", "qlora", "fit"), "train"),
+    **dict.fromkeys(("why", "rules", "help-rule"), "explain"),
+    **dict.fromkeys(("cost", "memory", "price"), "estimate"),
+    **dict.fromkeys(("search", "retrieve"), "index search"),
+    **dict.fromkeys(("build", "ingest", "embed"), "index build"),
+    **dict.fromkeys(("generate", "synthesize", "make"), "examples make"),
+    **dict.fromkeys(("download", "pull"), "models pull"),
+    **dict.fromkeys(("list", "ls"), "runs list"),
+}
+"""Words that users of other programs type, and the verb that does it here."""
 PURPOSE = (
     "Find the best way to adapt a language model to your task: a better prompt, search in your documents (RAG) or "
     "fine-tuning. Without a verb, it asks you."
 )
+CLOSE_WORD = 0.65
+"""Similarity from which a word is taken for another one (difflib's ratio)."""
 SHORT_OPTIONS = ("version", "install_completion", "show_completion", "help")
 """Options that `tunewise --help` only names: everybody knows them, or needs them once."""
 
 
 class VerbsByHeading(TyperGroup):
     """The verbs, listed under the headings of :data:`VERBS` and :data:`GROUPS`, so that the help fits on one screen."""
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> tuple[str | None, Any, list[str]]:
+        """Return the verb of a command line; an unknown one is refused with the verb that is meant, by any usual word."""
+        unknown = bool(args) and not args[0].startswith("-") and self.get_command(ctx, args[0]) is None
+        if unknown and not ctx.resilient_parsing and (verb := meant_verb(args[0])):
+            ctx.fail(f"No such command {args[0]!r}. Did you mean {verb!r}?")
+        return super().resolve_command(ctx, args)
 
     def format_help(self, ctx: Any, formatter: Any) -> None:
         """Print the help, as Typer does where rich draws it; a closed pipe ends the program in silence."""
@@ -102,6 +131,13 @@ class VerbsByHeading(TyperGroup):
         formatter.indent()
         formatter.write_text(others)
         formatter.dedent()
+
+
+def meant_verb(word: str) -> str:
+    """Return the verb that an unknown word means: a similar one, or one that other programs name so; "" for none."""
+    words = {name: name for name in (*VERBS, *GROUPS)} | OTHER_WORDS
+    close = difflib.get_close_matches(word.lower(), words, n=1, cutoff=CLOSE_WORD)
+    return words[close[0]] if close else ""
 
 
 def _write_rows(formatter: Any, heading: str, rows: list[tuple[str, str]], width: int) -> None:

@@ -183,11 +183,11 @@ def resume_hint(line: str, kept_work: str = "finished steps") -> Iterator[None]:
 
 
 def require_extra(extra: str, *modules: str) -> None:
-    """Raise CannotRun when a module of an optional extra is not installed."""
+    """Raise CannotRun when a module of an extra, or of what was one and is part of the base, is not installed."""
     missing = [name for name in modules if find_spec(name) is None]
     if missing:
         raise CannotRun(
-            f"this needs {', '.join(missing)}, which the base install does not bring",
+            f"this needs {', '.join(missing)}, which {'is' if len(missing) == 1 else 'are'} not installed here",
             install_hint(extra),
         )
 

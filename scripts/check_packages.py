@@ -59,8 +59,8 @@ class ExtraCheck:
     """What shows that an extra is needed, and that its packages suffice.
 
     Attributes:
-        command: arguments of ``tunewise``, or of the interpreter where the first is ``-c``. Without the extra it ends with
-            exit code 4 and the line that installs the extra.
+        command: arguments of ``tunewise``, or of the interpreter where the first is ``-c``. Without the packages of the
+            extra it ends with exit code 4 and the line that installs them.
         code: the exit code of the same command with the extra.
         imports: modules that are imported with the extra.
     """
@@ -110,6 +110,12 @@ CHECKS = {
 }
 """The command of each extra; one that no command needs has only its modules in IMPORTS."""
 IMPORTS = {"docs": ("sphinx", "myst_parser", "furo")}
+
+
+def extra_packages(extra: str) -> list[str]:
+    """Return what an extra adds to the base; nothing for one that is part of it and kept for commands of before."""
+    lines: list[str] = PROJECT["optional-dependencies"][extra]
+    return lines
 
 
 class Report:
@@ -238,6 +244,16 @@ def check_extra(extra: str, work: Path, base: Path, report: Report) -> None:
     """Check one extra without its packages, then install it and check again."""
     line = f'pip install "{PROJECT["name"]}[{extra}]"'
     check = CHECKS.get(extra)
+    if check and not extra_packages(extra):
+        code, text = checked_command(check, base, work)
+        report.expect(
+            code == check.code, f"{extra}, part of the base: exit {code}, not {check.code}: {text[-300:]}"
+        )
+        imported = call(
+            base / "python", "-P", "-c", f"import {', '.join(check.imports)}", cwd=work, check=False
+        )
+        report.expect(not imported.returncode, f"{extra}, part of the base: {imported.stderr[-500:]}")
+        return
     if check:
         code, text = checked_command(check, base, work)
         report.expect(

@@ -17,7 +17,7 @@ from advisor.glossary import words_footer
 from advisor.methods.registry import METHODS
 from advisor.output import REDIRECTED_COLUMNS, open_console
 from advisor.questionnaire.answers import format_answer
-from advisor.questionnaire.data_facts import DataFacts
+from advisor.questionnaire.data_facts import STATE_FACTS, DataFacts
 from advisor.recommendation.ranking import ScoredMethod
 from advisor.recommendation.recommend import BaseRecommendation
 from advisor.report import cost_plot
@@ -175,6 +175,8 @@ def data_fact_rows(facts: DataFacts) -> list[tuple[str, str, str, str]]:
     if facts.passages_in_prompts:
         share = f"{facts.passages_in_prompts:.0%}"
         rows.append(("passages in prompts", share, "of the prompts contain what their reply says"))
+    if facts.facts_in_replies:
+        rows.append(("facts in replies", f"{facts.facts_in_replies:.0%}", f"of the replies {STATE_FACTS}"))
     return [(name, value, "counted", note) for name, value, note in rows]
 
 

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from advisor.output import note
 from rag.text.words import count_noun
+
+if TYPE_CHECKING:
+    from runners.runs.dataset import DataNote
 
 _SHOWN_BY_REASON = (
     "remote.note",
@@ -80,6 +83,14 @@ def print_event(event: Mapping[str, Any]) -> None:
     """Print the lines of an event to stderr, for verbs that show no other progress."""
     for line in event_lines(event):
         note(f"  {line}")
+
+
+def print_data_notes(notes: Sequence[DataNote]) -> None:
+    """Print what was noticed in the files of a plan as one list, to stderr."""
+    if notes:
+        note(f"{count_noun(len(notes), 'thing')} to know about your files:")
+    for noticed in notes:
+        note(f"  - {noticed.text}")
 
 
 def _data_lines(kind: str, event: Mapping[str, Any]) -> list[str]:

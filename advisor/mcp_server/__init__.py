@@ -1,1 +1,1 @@
-"""The server of ``tunewise mcp``: tools for agents over the Model Context Protocol. Needs the extra `mcp`."""
+"""The server of ``tunewise mcp``: tools for agents over the Model Context Protocol."""

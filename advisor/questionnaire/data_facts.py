@@ -4,6 +4,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+STATE_FACTS = "state prices, times or other values that their prompts do not hold"
+"""What replies do that are facts, for messages."""
+MOST_FACTS = 0.5
+"""Share of replies that state values of their own from which the task counts as one that needs facts.
+
+Of 20 public data sets of replies, one that is about dates has .98, and none of the others more than .19.
+"""
+
 
 @dataclass(frozen=True, slots=True)
 class DataFacts:
@@ -15,6 +23,7 @@ class DataFacts:
         largest_label_share: share of the most frequent label, 0 to 1.
         language: ISO 639-1 code of the language of the examples, else of the questions, else of the documents.
         passages_in_prompts: share of prompts, 0 to 1, that already hold the text that the reply is taken from.
+        facts_in_replies: share of replies, 0 to 1, that state values which their prompts do not hold; None with documents.
     """
 
     label_count: int | None = None
@@ -22,3 +31,9 @@ class DataFacts:
     largest_label_share: float | None = None
     language: str | None = None
     passages_in_prompts: float | None = None
+    facts_in_replies: float | None = None
+
+    @property
+    def replies_state_facts(self) -> bool:
+        """Whether half of the replies or more state values of their own, and no documents are named to look them up in."""
+        return self.facts_in_replies is not None and self.facts_in_replies >= MOST_FACTS

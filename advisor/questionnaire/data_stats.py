@@ -12,7 +12,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from advisor.questionnaire.data_facts import DataFacts
+from advisor.questionnaire.data_facts import STATE_FACTS, DataFacts
 from advisor.questionnaire.file_facts import count_facts
 from advisor.questionnaire.made_rows import made_warnings
 from rag.errors import BadInput
@@ -33,6 +33,12 @@ MAX_EXAMPLES = 20_000
 """Above this number of rows only the first are read; their statistics are scaled to all rows."""
 SAMPLE_CHARS = 1_000_000
 """Characters that are tokenized to estimate the tokens of longer texts."""
+
+WHICH_DOCUMENTS = (
+    "which documents hold these? Name them with --documents; a model that is trained on such replies repeats old values, "
+    "and invents some where it is asked for others"
+)
+"""The question about replies that are facts, where no documents are named."""
 
 
 NO_FACTS = DataFacts()
@@ -143,12 +149,23 @@ def measure_files(
     facts = count_facts(
         example_set.rows if example_set is not None else (),
         question_rows or (),
-        texts,
+        None if documents is None else texts,
         output_format,
         _scale(example_set) if example_set is not None else 1.0,
     )
+    if facts.replies_state_facts:
+        _count_facts_as_needed(facts, counted, notes, warnings)
     warnings += made_warnings(example_set.rows if example_set is not None else (), question_rows or ())
     return DataStats(counted, notes, example_set, question_rows, tuple(warnings), facts)
+
+
+def _count_facts_as_needed(
+    facts: DataFacts, counted: dict[str, Any], notes: dict[str, str], warnings: list[str]
+) -> None:
+    """Count the task as one of facts, since the replies state them, and ask for their documents."""
+    note = f"{facts.facts_in_replies:.0%} of the replies {STATE_FACTS}"
+    counted["task_needs_facts"], notes["task_needs_facts"] = "new", note
+    warnings.append(f"{note}: {WHICH_DOCUMENTS}")
 
 
 def _warn_of_shared_instruction(
@@ -280,6 +297,7 @@ def _count_examples(
         "prompt_tokens": f"mean of the examples, {tokens.how}",
         "answer_tokens": f"mean of the examples, {tokens.how}",
     }
+    warnings += example_set.notes
     if example_set.rejected:
         first = example_set.rejected[0]
         warnings.append(

@@ -14,6 +14,7 @@ from statistics import median
 from typing import Any
 
 from advisor.questionnaire.data_facts import DataFacts
+from advisor.questionnaire.row_sorting import share_stating_facts
 from rag.embedding.language import LANGUAGES, detect_language
 from rag.files import parse_json
 from rag.text.words import content_words
@@ -109,7 +110,7 @@ class _Exchange:
 def count_facts(
     examples: Sequence[Example],
     questions: Sequence[Question],
-    documents: Sequence[str] = (),
+    documents: Sequence[str] | None = None,
     output_format: str | None = None,
     scale: float = 1.0,
 ) -> DataFacts:
@@ -118,7 +119,7 @@ def count_facts(
     Args:
         examples: the training rows; raw texts only have a language.
         questions: the held-out questions; they stand in where there are no examples.
-        documents: texts of documents, for the language where there are neither.
+        documents: texts of documents, for the language where there are neither; None where none are named.
         output_format: the answer to the question of that name, where a person gave it.
         scale: how many times more rows there are than were read.
     """
@@ -128,15 +129,19 @@ def count_facts(
     replies = [row.reply.strip() for row in examples if not row.raw]
     labels = _labels(replies, output_format)
     language = _language_of_exchanges(chats, bool(labels)) or language_of(raw)
-    language = language or _language_of_exchanges(asked, bool(labels)) or language_of(_spread(documents))
+    language = (
+        language or _language_of_exchanges(asked, bool(labels)) or language_of(_spread(documents or ()))
+    )
     # A prompt that holds its passage in training but not when it is asked needs retrieval all the same.
     shares = [] if labels else [held_share(rows, language) for rows in (chats, asked)]
+    looked_up = documents is None and not labels
     return DataFacts(
         label_count=len(labels) or None,
         rows_per_label=round(scale * median(labels.values()), 1) if labels else None,
         largest_label_share=round(max(labels.values()) / labels.total(), 4) if labels else None,
         language=language or None,
         passages_in_prompts=min((share for share in shares if share is not None), default=None),
+        facts_in_replies=share_stating_facts(_spread(examples)) if looked_up else None,
     )
 
 

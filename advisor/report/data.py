@@ -61,6 +61,7 @@ from runners.report.trial_report import (
 from runners.resources.environment import ENVIRONMENT_EVENT, describe_environment
 from runners.resources.usage import contention_note
 from runners.run_folder import SCORES, TRIAL, RunFolder, open_run_folder, read_journal
+from runners.runs.data_notes import DATA_NOTES, noted_lines
 from runners.runs.retrieval import read_comparison
 from runners.scoring.scores import inapplicable_scores
 from runners.trial.judge import JUDGE_JOURNAL, summary
@@ -108,7 +109,9 @@ def report_of_run(records: RunRecords) -> TrialReport:
     drift = question_drift(records.path, plan, records.answers)
     comparison = read_comparison(records.path)
     notes = retriever_notes(comparison, plan)
-    warnings = [origin_note(origins), *guard_warnings(guards), *_answering_notes(plan), *left_out_notes(plan)]
+    noticed = noted_lines(records.last(DATA_NOTES))
+    warnings = [origin_note(origins), *noticed, *guard_warnings(guards)]
+    warnings += [*_answering_notes(plan), *left_out_notes(plan)]
     warnings += [drift.text] if drift and drift.sure else []
     warnings += [] if not comparison or comparison["accepted"] else notes[:1]
     report = TrialReport(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from advisor.evidence.claims import PASSAGES_IN_TRAINING
+from advisor.questionnaire.data_facts import STATE_FACTS
 from advisor.questionnaire.profile import Profile
 from advisor.rules.base import Need, Rule
 from rag.text.words import count_noun
@@ -38,6 +39,8 @@ class RK001(Risk):
 class RK002(Risk):
     """Examples that state new facts teach a model to invent more of them.
 
+    Replies count as facts where half of them state prices, times or other values that their prompts do not hold, and
+    no documents are named.
     Does not apply when the facts are given in the prompt while training, or are so few that all fit in one.
     """
 
@@ -47,6 +50,8 @@ class RK002(Risk):
     at = {"labelled_examples": (10,)}
 
     def applies(self, profile: Profile) -> str:
+        if profile.data.replies_state_facts and not profile.passages_given and profile.examples_known >= 10:
+            return f"{profile.data.facts_in_replies:.0%} of the replies {STATE_FACTS}: the examples would teach these"
         teaching = (
             profile.facts_needed == "new" and profile.examples_known >= 10 and profile.behaviour_gap == "none"
         )

@@ -11,6 +11,7 @@ from typing import Any, Protocol
 
 from advisor.probe.offer import PROBED_QUESTIONS, ProbeOffer, offer_probe_of
 from advisor.questionnaire.answers import PERSON_SOURCES, Answer, Answers, format_answer
+from advisor.questionnaire.data_facts import STATE_FACTS
 from advisor.questionnaire.gather import Situation, check_model
 from advisor.questionnaire.made_rows import making_offer
 from advisor.questionnaire.profile import Profile
@@ -313,6 +314,8 @@ class Interview:
         if question.id in MEASURED_KEYS:
             self.situation = self.measure(changed)
             changed = self.situation.answers
+        if question.id == "examples" and self.situation.stats.facts.replies_state_facts:
+            changed = self._with_documents_open(changed)
         if question.id in ("examples", "questions") and value is None:
             profile = self.situation.profile
             if offer := making_offer(profile, question.id):
@@ -324,6 +327,13 @@ class Interview:
             if line:
                 self.prompter.note(line)
         self.answers = changed
+
+    def _with_documents_open(self, answers: Answers) -> Answers:
+        """Return the answers without "no documents", so that they are asked for again: the examples state facts."""
+        share = self.situation.stats.facts.facts_in_replies
+        self.prompter.note(f"{share:.0%} of the replies {STATE_FACTS}: which documents hold these?")
+        self.asked_keys = [key for key in self.asked_keys if key != "documents"]
+        return answers.drop("asked", ["documents"])
 
     def _settled_keys(self) -> set[str]:
         return {

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 import platform
+import re
 import sys
+from collections.abc import Sequence
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -45,8 +47,18 @@ CHECKED_PACKAGES: tuple[str, ...] = (
     "rich",
     "questionary",
     "pypdf",
+    "python-docx",
+    "python-pptx",
+    "openpyxl",
+    "fastapi",
+    "uvicorn",
+    "sse-starlette",
+    "prometheus-client",
+    "mcp",
 )
 """Packages whose versions are listed."""
+DEVELOPERS_EXTRAS = frozenset(("docs", "test"))
+"""Extras that no command of a user needs."""
 SHOWN_SETTINGS: tuple[str, ...] = (
     "TUNEWISE_CACHE",
     "TUNEWISE_HISTORY",
@@ -71,6 +83,11 @@ NEEDED_BY = {
     "peft": "lora, qlora and hybrid",
     "torch": "every arm",
     "faiss-cpu": "retrieval",
+    "python-docx": "reading DOCX files",
+    "python-pptx": "reading PPTX files",
+    "openpyxl": "reading XLSX files",
+    **dict.fromkeys(("fastapi", "uvicorn", "sse-starlette", "prometheus-client"), "tunewise serve"),
+    **dict.fromkeys(("mcp", "anyio"), "tunewise mcp"),
 }
 """What needs a package, for the warning when it is missing."""
 FIT_TEXTS = {"yes": "fits in", "tight": "fits only just in", "no": "does not fit in"}
@@ -81,7 +98,10 @@ MIN_DISK_GIB = 5.0
 
 
 def examine_machine(
-    model: str | None = None, machine: Machine | None = None, calibrate: bool = False
+    model: str | None = None,
+    machine: Machine | None = None,
+    calibrate: bool = False,
+    requirements: Sequence[str] | None = None,
 ) -> dict[str, Any]:
     """Return everything that ``doctor --json`` prints.
 
@@ -90,11 +110,14 @@ def examine_machine(
         machine: the machine, detected by default.
         calibrate: whether to measure the matrix speed (about two seconds, stored in the cache folder). Only this imports
             torch.
+        requirements: what tunewise requires, by default what its installation declares.
     """
     calibration = _calibration(calibrate)
 
     machine = machine or detect_machine(Path("runs"))
+    required = required_packages(declared_requirements() if requirements is None else requirements)
     packages = {name: _version(name) for name in CHECKED_PACKAGES}
+    packages |= {name: None for name in required[""] if name not in packages and _version(name) is None}
     profile, name = _profile(model, machine)
     configured = _configuration()
     broken = plugin_problems()
@@ -104,6 +127,7 @@ def examine_machine(
         "python": sys.version.split()[0],
         "machine": machine.to_json(),
         "packages": packages,
+        "extras": [_extra(name, names) for name, names in required.items() if name],
         "settings": _environment_settings(),
         "configuration": configured,
         "calibration": calibration,
@@ -133,6 +157,10 @@ def show_examination(examined: dict[str, Any]) -> None:
     screen.print()
     rows = [(name, version or "[red]missing[/]") for name, version in examined["packages"].items()]
     screen.print(console.table(("package", "version"), [("python", examined["python"]), *rows]))
+    if absent := [row["extra"] for row in examined.get("extras", ()) if not row["installed"]]:
+        print_plain(
+            screen, f"extras not installed: {', '.join(absent)}; add one with: {install_hint('NAME')}"
+        )
     screen.print()
     models = [
         (row["name"], row["kind"], row["state"], f"{row['bytes'] / 1e6:,.0f} MB")
@@ -174,6 +202,35 @@ def show_examination(examined: dict[str, Any]) -> None:
         print_plain(screen, examined["several_gpus"]["text"])
     for line in examined["warnings"]:
         screen.print(f"[yellow]warning[/]  {escape(line)}")
+
+
+def declared_requirements() -> list[str]:
+    """Return the requirements of the installed tunewise; none where it runs from a checkout that was never installed."""
+    try:
+        return metadata.requires("tunewise") or []
+    except metadata.PackageNotFoundError:
+        return []
+
+
+def required_packages(requirements: Sequence[str]) -> dict[str, list[str]]:
+    """Return the packages of requirements: those of the base under "", then those of each extra that users may want.
+
+    Args:
+        requirements: lines such as ``lancedb>=0.30; extra == "lancedb"``.
+    """
+    required: dict[str, list[str]] = {"": []}
+    for line in requirements:
+        extra = re.search(r"extra\s*==\s*['\"]([\w.-]+)", line)
+        name = re.match(r"[\w.-]+", line)
+        if name and (extra is None or extra[1] not in DEVELOPERS_EXTRAS):
+            required.setdefault(extra[1] if extra else "", []).append(name[0])
+    return required
+
+
+def _extra(name: str, packages: Sequence[str]) -> dict[str, Any]:
+    """Return an extra with the packages of it that are missing here."""
+    missing = [package for package in packages if _version(package) is None]
+    return {"extra": name, "installed": not missing, "missing": missing}
 
 
 def _environment_settings() -> dict[str, str]:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from advisor import history
 from advisor.costs.speed_measurement import measure_plan_speeds
 from advisor.display import console
+from advisor.display.events import print_data_notes
 from advisor.display.progress import watch_progress
 from advisor.history import Correction, Kind, PastRun, TimedStep
 from advisor.output import emit_result, print_plain
@@ -37,6 +38,7 @@ from runners.resources import usage
 from runners.resources.machine import detect_machine
 from runners.run_folder import RunFolder
 from runners.runs import requirements
+from runners.runs.data_notes import with_notes
 from runners.runs.dataset import read_data, require_gold_documents
 from runners.runs.opened import OpenRun
 from runners.runs.plan_models import ModelSource
@@ -101,7 +103,8 @@ def show_steps(plan: Plan) -> RunData:
     Returns:
         The data.
     """
-    data = read_data(plan)
+    data = with_notes(plan, read_data(plan))
+    print_data_notes(data.notes or ())
     examples, split = data.examples, data.split
     for line in measure_plan_speeds(plan, len(examples)):
         print(f"  {line}")
@@ -167,8 +170,8 @@ def dry_run(
         data = read_data(plan, watcher)
         examples, split = data.examples, data.split
         gold = check_gold(plan, split)
-        for line in gold.lines:
-            watcher.say(line)
+        data = with_notes(plan, data, gold)
+        print_data_notes(data.notes or ())
         obtained = ModelSource(plan=plan, on_event=watcher).obtained()
         folders = obtained.folders(plan)
         for note in requirements.check_requirements(plan, folders, out, detect_machine(out)):

@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING, Any
 from advisor import output
 from advisor.advice import recommend
 from advisor.display import console
+from advisor.display.events import print_data_notes
 from advisor.drafting.draft import draft_with_notes
 from advisor.drafting.log_wordings import with_log_questions
-from advisor.drafting.row_sorting import sort_rows_of_files
 from advisor.drafting.tuned_retriever import with_tuned_retriever
 from advisor.flags.plan import PlanRequest, answers_of
 from advisor.output import emit_result, print_plain
@@ -26,6 +26,7 @@ from advisor.questionnaire.answers import Answer, Answers, format_answer
 from advisor.questionnaire.answers_files import all_profiles, find_profile, profiles_folder, save_profile
 from advisor.questionnaire.gather import Situation, flag_answers, refuse_unknown_model, with_answers_of
 from advisor.questionnaire.made_rows import making_offer
+from advisor.questionnaire.row_sorting import sort_rows_of_files, sort_rows_without_documents
 from advisor.recommendation.recommend import BaseRecommendation
 from advisor.report.decision_record import decision_record
 from advisor.settings import with_settings_answers
@@ -37,7 +38,6 @@ from rag.files import write_bytes, write_text
 from rag.text.words import count_noun
 from runners.data.document_sample import block_texts
 from runners.data.log_questions import require_log
-from runners.data.sampling import QuestionSplit
 from runners.models import resolve
 from runners.models.licenses import accepted_licenses, find_terms
 from runners.plan.forecast import forecast_path
@@ -45,7 +45,8 @@ from runners.plan.schema import Plan, write_plan
 from runners.plan.steps import TrainStep
 from runners.report.trial_report import Share
 from runners.runs import requirements
-from runners.runs.dataset import read_data, require_gold_documents
+from runners.runs.data_notes import check_data
+from runners.runs.dataset import DataNote, read_data, require_gold_documents
 from runners.scoring.gold_check import FailingReference, check_gold
 
 if TYPE_CHECKING:
@@ -65,8 +66,19 @@ class WrittenPlan:
 
     path: Path | None
     obstacles: tuple[str, ...] = ()
+    notes: tuple[DataNote, ...] = ()
+    """What was noticed in the files."""
     failing_gold: tuple[FailingReference, ...] = ()
     """References of the questions that would not count as right answers, the first of each question."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CheckedFiles:
+    """What a run would refuse about the files of a plan, None for nothing, and what was noticed in them."""
+
+    problem: BadInput | None = None
+    notes: tuple[DataNote, ...] = ()
+    failing_gold: tuple[FailingReference, ...] = ()
 
 
 def make_plan(request: PlanRequest) -> Path | None:
@@ -148,8 +160,11 @@ def _probe_keys(probed: ProbeOutcome | None, offer: ProbeOffer | None) -> dict[s
 
 def _file_keys(written: WrittenPlan) -> dict[str, Any]:
     """Return the keys of ``plan --json`` about what stands in the way of a run, and about references that fail."""
-    failing = [asdict(each) for each in written.failing_gold]
-    return {"cannot_run": list(written.obstacles), "failing_gold": failing}
+    return {
+        "cannot_run": list(written.obstacles),
+        "data_notes": [each.to_json() for each in written.notes],
+        "failing_gold": [asdict(each) for each in written.failing_gold],
+    }
 
 
 def check_target(path: Path, flag: str) -> None:
@@ -295,7 +310,8 @@ def _write(rec: BaseRecommendation, situation: Situation, request: PlanRequest) 
     if request.wordings:
         worded = with_log_questions(drafted.plan, request.wordings, out.parent, situation.stats)
         drafted = replace(drafted, plan=worded)
-    problem = problem_of_plan(drafted.plan, out.parent, situation)
+    checked = check_files(drafted.plan, out.parent, situation)
+    print_data_notes(checked.notes)
     if request.out is None and out.is_file():
         _back_up(out)
     plan = with_forecast(drafted.plan, rec, situation)
@@ -304,15 +320,14 @@ def _write(rec: BaseRecommendation, situation: Situation, request: PlanRequest) 
     output.note(f"wrote {out}, which tests {arms}; the forecast for them is in {forecast_path(out)}")
     if not request.as_json:
         _show_forecast(plan)
-    failing = _note_gold(situation, drafted.plan)
     _note_rows(situation, drafted.plan)
     for key in ("examples", "questions"):
         if offer := making_offer(profile, key):
             output.note(offer)
-    if problem:
+    if problem := checked.problem:
         output.note(f"it cannot be run as it is: {problem.message}")
         output.note(f"  next: {problem.hint}")
-        return WrittenPlan(out, (problem.message,), failing)
+        return WrittenPlan(out, (problem.message,), checked.notes, checked.failing_gold)
     _note_downloads(drafted.plan)
     blocked = []
     for model in requirements.unobtainable_models(drafted.plan):
@@ -326,7 +341,7 @@ def _write(rec: BaseRecommendation, situation: Situation, request: PlanRequest) 
     flags = accept if _downloads_need_terms(drafted.plan) else []
     flags += launcher_words(drafted.plan, profile)
     output.note(f"{'then run' if blocked else 'run'} it with: {output.command_line('run', out, *flags)}")
-    return WrittenPlan(out, tuple(blocked), failing)
+    return WrittenPlan(out, tuple(blocked), checked.notes, checked.failing_gold)
 
 
 def _back_up(plan: Path) -> None:
@@ -387,8 +402,8 @@ def _show_forecast(plan: Plan) -> None:
     )
 
 
-def problem_of_plan(plan: Plan, folder: Path, situation: Situation) -> BadInput | None:
-    """Return what a run of a plan would refuse about its files, None where nothing is.
+def check_files(plan: Plan, folder: Path, situation: Situation) -> CheckedFiles:
+    """Return what a run of a plan would refuse about its files, and what it would say about them before it starts.
 
     The files are read and compared as the run itself does it. Where only the first of very many examples were counted, the
     rest is left to the run.
@@ -404,24 +419,30 @@ def problem_of_plan(plan: Plan, folder: Path, situation: Situation) -> BadInput 
     examples = situation.stats.examples
     if examples is not None and examples.total > len(examples.rows) + len(examples.rejected):
         if not situation.stats.questions:
-            return BadInput("the plan measures arms, but there are no test questions", WRITE_QUESTIONS)
-        return None
+            problem = BadInput("the plan measures arms, but there are no test questions", WRITE_QUESTIONS)
+            return CheckedFiles(problem=problem)
+        return CheckedFiles()
     paths = plan.data.model_dump(exclude_none=True)
     full = {key: folder / value for key, value in paths.items() if isinstance(value, Path)}
     whole = plan.model_copy(update={"data": plan.data.model_copy(update=full)})
     require_gold_documents(whole)
+    lines: list[str] = []
+
+    def keep_lines(event: Mapping[str, Any]) -> None:
+        lines.extend(event["lines"] if event["event"] == "doc_ids.matched" else ())
+
     try:
-        read_data(whole, _note_doc_ids)
+        data = read_data(whole, keep_lines)
+        gold = check_gold(whole, data.split)
+        notes = check_data(whole, data, gold)
     except BadInput as problem:
-        return problem
-    return None
-
-
-def _note_doc_ids(event: Mapping[str, Any]) -> None:
-    """Print how the documents that questions name were understood; other events of reading files are not about a plan."""
-    if event["event"] == "doc_ids.matched":
-        for line in event["lines"]:
+        return CheckedFiles(problem=problem)
+    for line in lines:
+        if line not in [note.text for note in notes]:
             output.note(line)
+    if gold.too_many:
+        output.note("a run asks before it measures with such references, and stops without a terminal")
+    return CheckedFiles(notes=notes, failing_gold=gold.failing)
 
 
 def _downloads_need_terms(plan: Plan) -> bool:
@@ -441,25 +462,21 @@ def _note_downloads(plan: Plan) -> None:
         output.note(f"{problem.message}: {problem.hint}")
 
 
-def _note_gold(situation: Situation, plan: Plan) -> tuple[FailingReference, ...]:
-    """Print which references of the questions would not count as right answers; a run asks where these are many."""
-    check = check_gold(plan, QuestionSplit((), situation.stats.questions or ()))
-    for line in check.lines:
-        output.note(line)
-    if check.too_many:
-        output.note(
-            "correct these rows: a run asks before it measures with them, and stops without a terminal"
-        )
-    return check.failing
-
-
 def _note_rows(situation: Situation, plan: Plan) -> None:
     """Print which examples are facts and which behaviour, and how many rows of a hybrid have their passage.
 
-    Both read the documents; of large ones it is only said where they are counted.
+    Both read the documents; of large ones it is only said where they are counted. Without documents only replies that
+    state values of their own are worth a line.
     """
     stats, path = situation.stats, situation.profile.documents
-    if stats.examples is None or not path:
+    if stats.examples is None:
+        return
+    rows = stats.examples.rows[:MAX_SORTED_ROWS]
+    total = len(stats.examples.rows)
+    first = f" (the first {MAX_SORTED_ROWS:,} of {total:,})" if total > MAX_SORTED_ROWS else ""
+    if not path:
+        if stats.facts.facts_in_replies:
+            output.note(f"the examples{first}: {sort_rows_without_documents(rows).text}")
         return
     hybrids = [step.arm for step in plan.steps if isinstance(step, TrainStep) and step.rows == "retrieval"]
     if stats.counted["corpus_tokens"] > MAX_SORTED_TOKENS:
@@ -469,9 +486,6 @@ def _note_rows(situation: Situation, plan: Plan) -> None:
                 "in documents of this size is counted by: tunewise run --dry-run"
             )
         return
-    rows = stats.examples.rows[:MAX_SORTED_ROWS]
-    total = len(stats.examples.rows)
-    first = f" (the first {MAX_SORTED_ROWS:,} of {total:,})" if total > MAX_SORTED_ROWS else ""
     output.note(f"the examples{first}: {sort_rows_of_files(rows, Path(path)).text}")
     if not hybrids:
         return

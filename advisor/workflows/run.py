@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from advisor.costs.speed_measurement import measure_plan_speeds
 from advisor.display import console
+from advisor.display.events import print_data_notes
 from advisor.display.progress import ProgressBoard, board_for_plan, watch_progress
 from advisor.display.trial_table import show_report
 from advisor.flags.records import flag_words
@@ -35,6 +36,7 @@ from runners.report.trial_report import TrialReport
 from runners.resources.usage import adapt_spinning_to_load, busy_note
 from runners.run_folder import LAUNCH, RunFolder, check_run_folder, is_run, paths_read, read_run_plan
 from runners.runs import requirements
+from runners.runs.data_notes import with_notes
 from runners.runs.dataset import read_data
 from runners.runs.listing import RUNS_FOLDER
 from runners.runs.opened import chosen_backend
@@ -233,7 +235,8 @@ def announce_time(request: RunRequest) -> RunData:
     """
     adapt_threads()
     plan = request.plan
-    data = read_data(plan)
+    data = with_notes(plan, read_data(plan))
+    print_data_notes(data.notes or ())
     board = _board(request, data)
     done = [name for name, step in board.steps.items() if step.state == "before"]
     untrained = any(isinstance(step, TrainStep) and step_name(step) not in done for step in plan.steps)

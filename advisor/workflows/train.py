@@ -15,9 +15,9 @@ from advisor.costs.speed_measurement import measure_run_seconds, speed_line
 from advisor.display import training
 from advisor.display.events import print_event
 from advisor.display.progress import watch_progress
-from advisor.drafting.row_sorting import sort_rows_without_documents
 from advisor.flags.train import TrainRequest
 from advisor.output import emit_result, note, open_console
+from advisor.questionnaire.row_sorting import sort_rows_without_documents
 from advisor.terminal import resume_hint
 from advisor.workflows import train_inputs
 from advisor.workflows.dry_run import duration_words

@@ -21,6 +21,42 @@ _SAMPLE_BYTES = 32_768
 _MAX_ACCENTED_SHARE = 0.3
 """Western European text in cp1252 has one accented letter in ten at most; more means another script."""
 
+_LATIN_ENCODINGS = ("cp1252", "cp1250", "iso8859_2", "cp1254", "cp1257", "mac_roman", "cp850", "cp852")
+"""Encodings of Latin letters in a byte each, the most frequent first: Windows, Macs and DOS."""
+_LATIN_LETTERS = (
+    "äöüß",
+    "àâæçéèêëîïôœùûüÿ",
+    "áéíñóúü¿¡ºª",
+    "áàâãçéêíóôõúü",
+    "àèéìíîòóùú",
+    "áäéèëêïíóöúü",
+    "åäöé",
+    "æøåéü",
+    "áðéíóúýþæö",
+    "ąćęłńóśźż",
+    "áčďéěíňóřšťúůýž",
+    "áäčďéíĺľňóôŕšťúýž",
+    "áéíóöőúüű",
+    "ăâîșşțţ",
+    "čćđšž",
+    "âçğıiöşüû",
+    "ąčęėįšųūž",
+    "āčēģīķļņšūž",
+    "äõöüšž",
+)
+"""The letters beyond a to z of each language."""
+_SYMBOLS = frozenset("€£¥§°²³½¼¾·–—‘’“”„‚«»‹›…•©®™´×÷±\u00a0\u00ad")
+_INSIDE_WORDS = frozenset("’‘·–—´\u00ad")
+"""Symbols that can stand between two letters."""
+_OTHER_SCRIPTS = (
+    *("cp1251", "koi8_r", "cp866", "cp1253", "cp1255", "cp1256"),
+    *("cp932", "euc_jp", "gb18030", "big5", "cp949"),
+)
+_MIN_EXPLAINED = 0.7
+"""Share of what is not ASCII that Latin letters must explain; else the text may be in another script."""
+_BETTER = 0.2
+"""How much more of what is not ASCII another encoding must explain than cp1252 to be taken."""
+
 
 def decode_bytes(data: bytes, declared: str = "") -> tuple[str, dict[str, Any]]:
     """Decode a file's bytes.
@@ -96,7 +132,8 @@ def _decode_other(data: bytes, declared: str) -> tuple[str, dict[str, Any]]:
         raise UnreadableFile("not text: it contains NUL bytes")
     high = sum(byte > 127 for byte in data[:_SAMPLE_BYTES])
     plain = sum(bytes([byte]).isalpha() for byte in data[:_SAMPLE_BYTES])
-    name = "cp1252" if high < _MAX_ACCENTED_SHARE * (high + plain) else _guess_encoding(data[:_SAMPLE_BYTES])
+    latin = high < _MAX_ACCENTED_SHARE * (high + plain)
+    name = _latin_encoding(data) if latin else _guess_encoding(data[:_SAMPLE_BYTES])
     try:
         return data.decode(name), {"encoding": name}
     except UnicodeDecodeError:  # cp1252 leaves five bytes undefined, latin-1 none
@@ -115,10 +152,53 @@ def _decode_as_declared(data: bytes, declared: str) -> tuple[str, dict[str, Any]
         return None
 
 
+def _latin_encoding(data: bytes) -> str:
+    """Return the encoding whose letters and symbols are most nearly those of one language, cp1252 unless one clearly is.
+
+    Statistics alone (charset-normalizer) take French in cp1252 for cp1250, in which the letters of other languages stand.
+    """
+    lines = [line for line in data.split(b"\n") if not line.isascii()]
+    sample = b"\n".join(lines)[:_SAMPLE_BYTES]
+    explained = {name: _explained_share(sample, name) for name in _LATIN_ENCODINGS}
+    best = max(_LATIN_ENCODINGS, key=lambda name: explained[name])
+    if explained[best] < _MIN_EXPLAINED and (other := _other_script(sample)):
+        return other
+    return best if explained[best] > explained["cp1252"] + _BETTER else "cp1252"
+
+
+def _other_script(sample: bytes) -> str:
+    """Return the encoding of lines that are mostly in another script, between words of ASCII; "" where they are not."""
+    try:
+        name = _guess_encoding(sample)
+    except UnreadableFile:
+        return ""
+    letters = [char for char in sample.decode(name, "replace") if char.isalpha() and not char.isascii()]
+    return name if sum(char >= "\u0370" for char in letters) > len(letters) / 2 else ""
+
+
+def _explained_share(sample: bytes, encoding: str) -> float:
+    """Return the largest share, over languages, of the characters beyond ASCII that are its letters or usual symbols."""
+    text = sample.decode(encoding, "replace")
+    counts = dict.fromkeys(_LATIN_LETTERS, 0)
+    total = 0
+    for before, char, after in zip(" " + text, text, text[1:] + " ", strict=False):
+        if char.isascii():
+            continue
+        total += 1
+        inside = before.isalpha() and after.isalpha()
+        if (char.isupper() and before.islower()) or (
+            inside and not char.isalpha() and char not in _INSIDE_WORDS
+        ):
+            continue
+        for letters in _LATIN_LETTERS:
+            counts[letters] += char.lower() in letters or char in _SYMBOLS
+    return max(counts.values()) / total if total else 0.0
+
+
 def _guess_encoding(sample: bytes) -> str:
     from charset_normalizer import from_bytes
 
-    best = from_bytes(sample).best()
+    best = from_bytes(sample, cp_isolation=list(_OTHER_SCRIPTS)).best() or from_bytes(sample).best()
     if best is None:
         raise UnreadableFile("not text: its bytes fit no known encoding")
     return str(best.encoding)

@@ -115,6 +115,8 @@ def detect_loader(id: str, data: bytes) -> Loader:
             advice = "unpack it into the folder" if archive else "it has no text that can be read"
             raise UnreadableFile(f"{description}: {advice}")
     named = loader_for(id)
+    if named and named.media in _BINARY_MEDIA and not data:
+        raise UnreadableFile("the file is empty")
     if named and named.media in _BINARY_MEDIA:
         raise UnreadableFile(f"not {named.media.upper()}: its first bytes are not that format's")
     if named is None and _BINARY_NAME.search(id):

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from rag.errors import BadInput
+from rag.text.words import count_noun
 from runners.data import tabular
 from runners.data.formats import (
     AmbiguousColumns,
@@ -25,6 +26,7 @@ from runners.data.formats import (
     UnusableRow,
     declared_columns,
     row_turns,
+    usual_reply,
 )
 from runners.data.reasoning import answer_of
 from runners.data.refusals import is_refusal
@@ -38,6 +40,19 @@ MADE_KEYS = ("made", "synthetic")
 """Keys that mark a row as made from documents; the second is that of questions made by ``index tune``."""
 _TRUE = frozenset({"true", "yes", "1"})
 _FALSE = frozenset({"false", "no", "0"})
+_RATING = re.compile(
+    r"[+-]?\d+(?:[.,]\d+)*\s?%?(?:\s?(?:/|of|von|sur|de)\s?\d+)?(?:\s?(?:stars?|points?))?|[★☆⭐*]{1,10}",
+    re.I,
+)
+"""A number or a rating, such as 4, 8.5, 4/5 and ★★★★."""
+MIN_NUMBERS = 0.95
+"""Share of a column's values from which it holds numbers."""
+MOST_RATINGS = 11
+"""Most different values of a rating: 0 to 10."""
+MAX_UNKNOWN_ROWS = 100
+"""Rows by whose lengths the columns of prompt and reply are proposed."""
+TIMES_LONGER = 1.5
+"""How many times longer than the texts of a third column those of prompt and reply are."""
 MAX_REASONS_SHOWN = 3
 """Number of reasons shown for unusable rows, and of places shown for each."""
 
@@ -215,7 +230,7 @@ def load_examples(
         meta_columns=tuple(rows.meta_columns),
         files=tuple(example_files.name(file) for file in example_files.files),
         skipped=example_files.skipped,
-        notes=tuple(rows.notes),
+        notes=(*rows.notes, *rows.ratings()),
         total=read if most is None or read < most else sum(_count(file) for file in example_files.files),
     )
 
@@ -231,6 +246,10 @@ class _RowCollector:
         self.meta_columns: dict[str, None] = {}
         self.notes: list[str] = []
         self.unknown_columns: dict[str, None] = {}
+        self.unknown: list[dict[str, Any]] = []
+        """The first rows without a known format."""
+        self.replies: dict[str, list[str]] = {}
+        """The replies of each column."""
 
     def add(self, turns: RowTurns, file: str, line: int) -> None:
         """Add a row with its format and columns; UnusableRow when nothing can be learnt from it."""
@@ -239,7 +258,20 @@ class _RowCollector:
         self.formats.add(turns.columns.format)
         for role, name in turns.columns.of.items():
             self.columns.setdefault(role, {})[name] = None
+        if reply := turns.columns.of.get("reply"):
+            self.replies.setdefault(reply, []).append(messages[-1]["content"])
         self.meta_columns.update(dict.fromkeys(turns.meta))
+
+    def ratings(self) -> list[str]:
+        """Return a sentence for each column of replies that holds numbers or ratings."""
+        names = (
+            dict.fromkeys(name for columns in self.columns.values() for name in columns) | self.meta_columns
+        )
+        sentences = (
+            _rating_column(column, replies, [name for name in names if name != column])
+            for column, replies in self.replies.items()
+        )
+        return list(filter(None, sentences))
 
 
 def _read_file(
@@ -267,6 +299,7 @@ def _read_file(
         except UnusableRow as reason:
             if isinstance(reason, UnknownFormat):
                 collector.unknown_columns.update(dict.fromkeys(reason.columns))
+                collector.unknown += [row] if len(collector.unknown) < MAX_UNKNOWN_ROWS else []
             collector.rejected.append(RejectedRow(line, str(reason), name))
 
 
@@ -283,12 +316,18 @@ def _require_usable(path: Path, rows: _RowCollector) -> None:
             f"({'; '.join(_reasons(rows.rejected, path.is_dir()))})"
         )
         if rows.unknown_columns:
+            flag = _columns_flag(tuple(rows.unknown_columns), rows.unknown)
             raise ColumnsNeeded(
                 message,
-                f"say which columns are prompt and reply: {_columns_flag(tuple(rows.unknown_columns))} (in an answers file "
+                f"say which columns are prompt and reply: {flag} (in an answers file "
                 "columns: prompt=NAME,reply=NAME); or rename them: prompt and completion, question and answer, messages, "
                 "text",
                 tuple(rows.unknown_columns),
+            )
+        for reason in rows.ratings():
+            raise BadInput(
+                f"{path}: {len(rows.rejected)} of {count_noun(total, 'example')} have no reply: {reason}",
+                "name the column with the texts: --columns prompt=NAME,reply=NAME",
             )
         raise BadInput(message, f"each example needs a prompt and an answer: {tabular.ROW_FORMAT}")
     texts = sum(row.raw for row in rows.usable)
@@ -300,10 +339,40 @@ def _require_usable(path: Path, rows: _RowCollector) -> None:
         )
 
 
-def _columns_flag(names: Sequence[str]) -> str:
-    """Return the flag that names the columns, filled in where there are two: a table mostly begins with the prompt."""
-    prompt, reply = names if len(names) == 2 else ("NAME", "NAME")
+def _columns_flag(names: Sequence[str], rows: Sequence[Mapping[str, Any]]) -> str:
+    """Return the flag that names the columns, filled in where there are two that can be meant.
+
+    A table mostly begins with the prompt; of more than two columns the two with the longest texts are taken, where these
+    are clearly longer than those of the third.
+    """
+    prompt, reply = _likely_pair(names, rows) or ("NAME", "NAME")
     return f"--columns {shlex.quote(f'prompt={prompt},reply={reply}')}"
+
+
+def _likely_pair(names: Sequence[str], rows: Sequence[Mapping[str, Any]]) -> tuple[str, str] | None:
+    """Return the columns that seem to be prompt and reply; None where that is not clear, or the flag cannot name them."""
+    if len(names) > 2:
+        lengths = {name: sum(len(str(row.get(name) or "")) for row in rows) for name in names}
+        longest = sorted(names, key=lambda name: -lengths[name])
+        if lengths[longest[1]] < TIMES_LONGER * lengths[longest[2]]:
+            return None
+        names = [name for name in names if name in longest[:2]]
+    return (names[0], names[1]) if len(names) == 2 and not any("," in name for name in names) else None
+
+
+def _rating_column(column: str, replies: Sequence[str], others: Sequence[str]) -> str:
+    """Return what to know of a reply column that holds numbers or ratings instead of texts; "" for any other column.
+
+    Numbers of many kinds under a usual name for replies are a task of their own, such as sums.
+    """
+    numbers = sum(bool(_RATING.fullmatch(reply.strip())) for reply in replies)
+    kinds = list(dict.fromkeys(replies))
+    if numbers < MIN_NUMBERS * len(replies) or (len(kinds) > MOST_RATINGS and usual_reply(column)):
+        return ""
+    return (
+        f"the column {column!r} is taken as the reply and holds numbers or ratings ({', '.join(kinds[:3])}); "
+        f"the other columns are {', '.join(others)}"
+    )
 
 
 def _reasons(rejected: Sequence[RejectedRow], in_folder: bool) -> list[str]:

@@ -21,6 +21,8 @@ ROLES = ("turns", "prompt", "input", "reply", "system", "history", "tools", "tex
 """Roles of columns: a list of turns; the prompt, its input and its reply; the system prompt; earlier pairs of prompt and
 reply; the tools that a chat may call; or one raw text."""
 
+CLOSE_COLUMN = 0.5
+"""Similarity from which a column is proposed for one that is not there (difflib's ratio): "reply" for "our reply"."""
 _TURNS = ("messages", "conversations", "conversation", "dialogue", "dialog", "chat", "turns")
 _PROMPTS = ("prompt", "instruction", "question", "query", "user", "input", "problem")
 _REPLIES = ("completion", "response", "output", "answer", "reply", "assistant")
@@ -144,6 +146,11 @@ def guess_columns(names: Iterable[str]) -> Columns:
     raise UnknownColumns(f"no known format has the keys {', '.join(sorted(map(str, names))[:6])}")
 
 
+def usual_reply(name: str) -> bool:
+    """Whether a column's name is one that replies usually have."""
+    return name.strip().lower() in (*_REPLIES, *_WEAK_REPLIES)
+
+
 def declared_columns(columns: Mapping[str, str]) -> Columns:
     """Return the columns that a user names by role; BadInput on an unknown role or an invalid combination."""
     for role in columns:
@@ -244,7 +251,11 @@ def row_turns(row: Mapping[str, Any], columns: Columns | None = None) -> RowTurn
         except UnknownColumns as reason:
             raise UnknownFormat(str(reason), row) from None
     elif absent := [name for name in columns.of.values() if name not in row]:
-        raise UnknownFormat(f"no column {absent[0]!r} (there are: {', '.join(map(str, row))})", row)
+        close = difflib.get_close_matches(
+            absent[0].lower(), {str(name).lower(): name for name in row}, n=1, cutoff=CLOSE_COLUMN
+        )
+        meant = "".join(f"; did you mean {name!r}?" for name in row if str(name).lower() in close)
+        raise UnknownFormat(f"no column {absent[0]!r} (there are: {', '.join(map(str, row))}){meant}", row)
     values = {role: row[name] for role, name in columns.of.items()}
     used = set(columns.of.values())
     meta = {k: v for k, v in row.items() if k not in used}

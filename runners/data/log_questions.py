@@ -205,7 +205,7 @@ def _entries(path: Path) -> Iterator[tuple[int, str | None]]:
 
 def _lines(path: Path) -> Iterator[str | None]:
     """Yield a file's lines, None for one that is not UTF-8 or holds a null byte."""
-    if tabular.encoding_of(path) in ("utf-16", "utf-32"):
+    if tabular.encoding_of(path) not in tabular.STREAMED:
         yield from tabular.text_lines(path)
         return
     with path.open("rb") as file:

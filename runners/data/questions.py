@@ -24,7 +24,7 @@ from runners.data.formats import (
     row_turns,
     system_turn,
 )
-from runners.data.tabular import read_rows
+from runners.data.tabular import describe_encoding, read_rows
 
 QUESTION_KEYS = (
     "rename the keys: question (or prompt, query, instruction, messages); reference for the expected answer (a sentence, a "
@@ -100,10 +100,12 @@ class QuestionFile:
     """Lines of wordings that were dropped, as another question with the same answer has their words."""
     written: int = 0
     """Questions whose wordings a model wrote, as ``tunewise examples make --wordings`` marks them."""
+    read_as: str = ""
+    """How the file was decoded, where it is not UTF-8."""
 
     def notes(self, path: Path | str) -> list[str]:
-        """Return sentences on repeated wordings, and on those that surely are in another language than their question."""
-        notes = []
+        """Return sentences on how the file was read, on repeated wordings, and on those surely in another language."""
+        notes = [f"{path}: {self.read_as}"] if self.read_as else []
         if self.repeated:
             dropped = count_noun(len(self.repeated), "wording")
             notes.append(
@@ -169,7 +171,7 @@ def read_question_file(path: Path | str, columns: Mapping[str, str] | None = Non
             )
         questions.append(question)
         written += bool(question.wordings and row.get(WRITTEN_BY))
-    return replace(_without_repeats(questions, path), written=written)
+    return replace(_without_repeats(questions, path), written=written, read_as=describe_encoding(path))
 
 
 def with_wordings(questions: Sequence[Question]) -> tuple[Question, ...]:

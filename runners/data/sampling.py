@@ -133,8 +133,9 @@ def hold_out(rows: Sequence[Example], share: float, seed: int) -> tuple[ExampleR
     target = share * len(rows)
     validation = set[int]()
     for group in shuffled:
-        # A group is held out when at least half of it is within the target.
-        if len(validation) + len(group) / 2 <= target:
+        # A group is held out when at least half of it is within the target, and rows to train on are left.
+        held = len(validation) + len(group)
+        if held - len(group) / 2 <= target and held < len(rows):
             validation.update(group)
     if not validation:
         validation.update(sorted(shuffled, key=len)[0])

@@ -1,7 +1,9 @@
 """Read rows from JSON, JSON lines, CSV, TSV and Parquet files; errors name the place of a broken row.
 
 :func:`read_rows` reads one file, :func:`find_example_files` finds the files of a folder. Text is UTF-8, or what a byte
-order mark declares; nothing is guessed. Parquet is read in batches, without the columns that cannot be part of a text.
+order mark declares. JSON is never anything else; the encoding of tables and plain texts, which programs for spreadsheets
+write in that of the system, is detected and said. Parquet is read in batches, without the columns that cannot be part of
+a text.
 """
 
 from __future__ import annotations
@@ -9,6 +11,8 @@ from __future__ import annotations
 import codecs
 import csv
 import json
+import re
+import shlex
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import islice
@@ -16,6 +20,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rag.errors import BadInput
+from rag.loading.base import UnreadableFile
+from rag.loading.encoding import decode_bytes
+from rag.loading.formats.tables import broken_quote
 
 if TYPE_CHECKING:
     from pyarrow import DataType
@@ -36,6 +43,14 @@ MAX_FIELD_BYTES = 2**31 - 1
 """Longest CSV field; the csv module's own limit of 131,072 characters is too short for documents."""
 TEXT_SUFFIXES = (".txt", ".md")
 """Files that are one raw text each."""
+GUESSED_SUFFIXES = (".csv", ".tsv", *TEXT_SUFFIXES)
+"""Files whose encoding is detected where it is not UTF-8."""
+STREAMED = ("utf-8", "utf-8-sig")
+"""Encodings that are read line by line; a file in another is decoded whole."""
+DELIMITER_ROWS = 30
+"""Rows after the header that a delimiter is judged by."""
+_HEAD_BYTES, _CHUNK_BYTES = 400, 1 << 20
+_ENCODING_NAMES = {"mac_roman": "Mac Roman", "latin-1": "Latin-1"}
 _MARKS = (
     (codecs.BOM_UTF8, "utf-8-sig"),
     (codecs.BOM_UTF32_LE, "utf-32"),
@@ -127,27 +142,84 @@ def describe_file(path: Path) -> tuple[str, ...]:
     if kind == ".parquet":
         unread = unread_columns(path)
         return (f"columns left unread (bytes or vectors): {', '.join(unread)}",) if unread else ()
-    notes = []
-    if (encoding := encoding_of(path)) in ("utf-16", "utf-32"):
-        notes.append(f"read as {encoding.upper()}, as its byte order mark says")
+    notes = [note] if (note := describe_encoding(path)) else []
     if kind == ".csv" and (delimiter := detect_delimiter(path)) != ",":
         notes.append(f"columns are separated by {'a tab' if delimiter == chr(9) else repr(delimiter)}")
     return tuple(notes)
 
 
+def describe_encoding(path: Path) -> str:
+    """Return how a file of text was decoded, with a word by which it can be judged; "" for UTF-8 and for Parquet."""
+    encoding = "utf-8" if path.suffix.lower() == ".parquet" else encoding_of(path)
+    if encoding in STREAMED:
+        return ""
+    if encoding in ("utf-16", "utf-32"):
+        return f"read as {encoding.upper()}, as its byte order mark says"
+    words = (word for line in text_lines(path) for word in re.split(r"[\s,;|\"]+", line))
+    word = next((word for word in words if not word.isascii()), "")
+    return f"not UTF-8: read as {encoding_name(encoding)}{f', as in {word[:40]!r}' if word else ''}"
+
+
 def detect_delimiter(path: Path) -> str:
-    """Return the delimiter of a table: of ``, ; tab |`` the one that splits its header into most columns."""
+    """Return the delimiter of a table: of ``, ; tab |`` the one by which most rows have as many values as the header.
+
+    Where several do, the one with most columns: ``Price, net;Reply`` has two columns by either mark, its rows by one.
+    """
     if path.suffix.lower() == ".tsv":
         return "\t"
-    header = next(text_lines(path), "")
-    return max(DELIMITERS, key=lambda mark: len(next(csv.reader([header], delimiter=mark), [])))
+    csv.field_size_limit(MAX_FIELD_BYTES)
+    lines: list[str] = []
+    try:
+        lines.extend(islice(text_lines(path), DELIMITER_ROWS + 1))
+    except BadInput:  # a damaged row further down is for the reader of the rows to name, or to leave out
+        if not lines:
+            raise
+
+    def fit(mark: str) -> tuple[float, int]:
+        rows = [row for row in csv.reader(lines, delimiter=mark) if row]
+        columns = len(rows[0]) if rows else 0
+        same = sum(len(row) == columns for row in rows[1:]) / max(1, len(rows) - 1)
+        return (same, columns) if columns > 1 else (0.0, 0)
+
+    return max(DELIMITERS, key=fit)
 
 
 def encoding_of(path: Path) -> str:
-    """Return ``utf-8``, or ``utf-8-sig``, ``utf-16`` or ``utf-32`` when the file begins with their mark."""
+    """Return the encoding of a file: by its byte order mark, else ``utf-8``.
+
+    A table or plain text that is not UTF-8 has the encoding that its bytes suggest
+    (:func:`rag.loading.encoding.decode_bytes`); one that is UTF-8 but for some damaged bytes stays UTF-8.
+    """
     with path.open("rb") as file:
-        start = file.read(4)
-    return next((name for mark, name in _MARKS if start.startswith(mark)), "utf-8")
+        start = file.read(_HEAD_BYTES)
+    marked = next((name for mark, name in _MARKS if start.startswith(mark)), "")
+    if marked or path.suffix.lower() not in GUESSED_SUFFIXES or (b"\0" not in start and _is_utf8(path)):
+        return marked or "utf-8"
+    try:
+        _, metadata = decode_bytes(path.read_bytes())
+    except UnreadableFile:
+        return "utf-8"  # reading it names the first byte that does not fit
+    return "utf-8" if "undecoded" in metadata else str(metadata.get("encoding", "utf-8"))
+
+
+def encoding_name(encoding: str) -> str:
+    """Return the usual name of an encoding: Windows-1252 for ``cp1252``."""
+    windows = (
+        f"Windows-{encoding[2:]}" if encoding.startswith("cp125") else encoding.upper().replace("_", "-")
+    )
+    return _ENCODING_NAMES.get(encoding, windows)
+
+
+def _is_utf8(path: Path) -> bool:
+    decoder = codecs.getincrementaldecoder("utf-8")()
+    with path.open("rb") as file:
+        try:
+            while chunk := file.read(_CHUNK_BYTES):
+                decoder.decode(chunk)
+            decoder.decode(b"", final=True)
+        except UnicodeDecodeError:
+            return False
+    return True
 
 
 def read_text(path: Path) -> str:
@@ -161,8 +233,8 @@ def text_lines(path: Path) -> Iterator[str]:
     Only ``\n`` ends a line: ``str.splitlines`` would also split at U+2028, which is legal inside JSON strings.
     """
     encoding = encoding_of(path)
-    if encoding in ("utf-16", "utf-32"):
-        yield from _wide_lines(path, encoding)
+    if encoding not in STREAMED:
+        yield from _decoded_lines(path, encoding)
         return
     offset = 0
     with path.open("rb") as file:
@@ -177,8 +249,8 @@ def text_lines(path: Path) -> Iterator[str]:
             offset += len(line)
 
 
-def _wide_lines(path: Path, encoding: str) -> Iterator[str]:
-    """Yield the lines of a file in UTF-16 or UTF-32, which is decoded whole."""
+def _decoded_lines(path: Path, encoding: str) -> Iterator[str]:
+    """Yield the lines of a file in another encoding than UTF-8, which is decoded whole."""
     try:
         text = path.read_bytes().decode(encoding)
     except UnicodeDecodeError as error:
@@ -195,7 +267,8 @@ def _not_utf8(path: Path, line: int, offset: int, byte: int) -> BadInput:
     likely = "UTF-16 without a mark, or no text at all" if byte == 0 else "often Windows-1252 or Latin-1"
     return BadInput(
         f"{path}:{line}: not UTF-8 (byte {byte:#04x} at offset {offset}; {likely})",
-        "save it as UTF-8, for instance with: iconv -f WINDOWS-1252 -t UTF-8",
+        f"save it as UTF-8, for instance with: iconv -f WINDOWS-1252 -t UTF-8 {shlex.quote(str(path))} > "
+        f"{shlex.quote(f'{path.stem}-utf8{path.suffix}')}",
     )
 
 
@@ -300,7 +373,9 @@ def _json(path: Path) -> Iterator[Row]:
 
 def _csv(path: Path) -> Iterator[Row]:
     csv.field_size_limit(MAX_FIELD_BYTES)
-    reader = csv.reader(text_lines(path), delimiter=detect_delimiter(path), strict=True)
+    mark = detect_delimiter(path)
+    reader = csv.reader(text_lines(path), delimiter=mark, strict=True)
+    start, names = 1, []
     try:
         names = [name.strip() for name in next(reader, [])]
         if repeated := sorted({name for name in names if names.count(name) > 1}):
@@ -310,13 +385,21 @@ def _csv(path: Path) -> Iterator[Row]:
             if values and len(values) != len(names):
                 raise BadInput(
                     f"{path}:{start}: the row does not have one value per column "
-                    f"({len(values)} values, {len(names)} columns)"
+                    f"({len(values)} values, {len(names)} columns)",
+                    f"put values in double quotes with the separator {mark!r} or a line end in them, and write a "
+                    "quote in them twice",
                 )
             if values:
                 yield start, dict(zip(names, values, strict=True))
             start = reader.line_num + 1
     except csv.Error as error:
-        raise BadInput(f"{path}:{reader.line_num}: broken CSV: {error}") from None
+        record = "".join(islice(text_lines(path), start - 1, reader.line_num))
+        place = broken_quote(record, mark, names)
+        raise BadInput(
+            f"{path}:{start}: broken CSV: {place or error}",
+            'write a quote inside a quoted value twice (""), and close every quote; or save the table again as CSV from the '
+            "program that made it",
+        ) from None
 
 
 def _require_object(path: Path, number: int, row: object) -> dict[str, Any]:

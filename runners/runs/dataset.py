@@ -12,7 +12,7 @@ from __future__ import annotations
 import random
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -63,6 +63,22 @@ class GuardedQuestions:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class DataNote:
+    """One thing that is wrong with the files, or worth knowing before a model is trained on them."""
+
+    kind: str
+    """references, missing_documents, skipped_documents, personal_data or language."""
+    text: str
+    """A sentence with the count and the first places."""
+    count: int
+    """Rows or questions that it is about."""
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the note as JSON values."""
+        return asdict(self)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class RunData:
     """The checked data of a plan, read once for all that a command does with it."""
 
@@ -74,6 +90,8 @@ class RunData:
     """What was reported when it was read: how files were understood, and what of them is left out."""
     files: Mapping[str, str] = field(default_factory=dict)
     """Digests of the files that were read, by their key in the plan."""
+    notes: tuple[DataNote, ...] | None = None
+    """What :func:`runners.runs.data_notes.check_data` noticed; None where it was not asked."""
 
 
 def read_examples(plan: Plan, on_event: OnEvent | None = None) -> tuple[Example, ...]:

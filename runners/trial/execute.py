@@ -36,6 +36,7 @@ from runners.run_folder import (
     read_run_plan,
 )
 from runners.runs import dataset, requirements
+from runners.runs.data_notes import notes_event, with_notes
 from runners.runs.dataset import RunData, read_data
 from runners.runs.endpoint_consent import check_index_hosts
 from runners.runs.opened import Opening, OpenRun
@@ -142,9 +143,10 @@ def carry_out(request: RunRequest, on_event: OnEvent | None = None) -> Run:
     gold = check_gold(plan, data.split)
     if not (request.accept_failing_gold or (request.resume and is_run(out))):
         require_gold(gold)
+    data = with_notes(plan, data, gold)
     obtained = _obtain_models(plan, out, on_event)
     machine = detect_machine(out)
-    notes = [*requirements.check_requirements(plan, obtained.folders(plan), out, machine), *gold.lines]
+    notes = requirements.check_requirements(plan, obtained.folders(plan), out, machine)
     asked = (*data.split.dev, *data.split.test)
     classifier.check_classifier_plan(plan, data.examples)
     scored_labels.check_scored_labels(plan, obtained.bases)
@@ -263,6 +265,7 @@ def _report_start(context: OpenRun, machine: Machine, notes: Sequence[str], one_
         **_made_counts(context),
     }
     context.emit({"event": "run.start", **start})
+    context.emit(notes_event(context.data.notes or ()))
     if obtained.servers and (note := obtained.servers.adapters_note()):
         context.emit({"event": "backend.note", "reason": note})
     if outdated := plan.predicted.get(OUTDATED):

@@ -39,3 +39,41 @@ def test_options_are_named(help_text: str) -> None:
     assert all(
         f"--{name}" in help_text for name in ("format", "quiet", "verbose", "debug", "version", "help")
     )
+
+
+@pytest.mark.parametrize(
+    ("word", "verb"),
+    [
+        ("recomend", "plan"),
+        ("recommend", "plan"),
+        ("advice", "plan"),
+        ("repotr", "report"),
+        ("Serve", "serve"),
+        ("finetune", "train"),
+        ("evalute", "eval"),
+        ("search", "index search"),
+        ("querry", "ask"),
+        ("modles", "models"),
+    ],
+)
+def test_an_unknown_verb_is_answered_with_the_one_that_is_meant(
+    word: str, verb: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as stopped:
+        cli.main([word, "--json"])
+    assert stopped.value.code == 2
+    printed = " ".join(capsys.readouterr().err.replace("│", " ").split())
+    assert f"No such command '{word}'. Did you mean '{verb}'?" in printed
+
+
+def test_other_words_lead_to_verbs_and_are_none() -> None:
+    """Each leads to a verb, or to a noun and its verb; no verb of our own is among them."""
+    verbs = {**cli.VERBS, **cli.GROUPS}
+    assert not cli.OTHER_WORDS.keys() & verbs.keys()
+    assert len(cli.OTHER_WORDS) >= 40
+    command = typer.main.get_command(cli.app)
+    for verb in set(cli.OTHER_WORDS.values()):
+        first, *rest = verb.split()
+        assert first in verbs
+        assert not rest or rest[0] in command.commands[first].commands  # type: ignore[attr-defined]
+    assert cli.meant_verb("xylophone") == ""

@@ -72,6 +72,45 @@ def format_row(headers: Sequence[str], cells: Sequence[str]) -> str:
     return "; ".join(f"{name}: {cell}" for name, cell in pairs if cell)
 
 
+def broken_quote(record: str, delimiter: str, names: Sequence[str]) -> str:
+    """Return where the quotes of a row are broken, with column and text; "" where they are not.
+
+    Args:
+        record: the lines of the row.
+        delimiter: the delimiter of the table.
+        names: the names of its columns.
+    """
+    column, opened, at = 0, -1, 0
+    value_start = True
+    while at < len(record):
+        char = record[at]
+        if opened >= 0 and char == '"':
+            after = record[at + 1 : at + 2]
+            if after == '"':
+                at += 1
+            elif after in ("", delimiter, "\r", "\n"):
+                opened = -1
+            else:
+                near = record[max(opened, at - 20) : at + 20]
+                return (
+                    f"in {_column(names, column)} a quote inside a quoted value is not doubled, near {near!r}"
+                )
+        elif opened < 0:
+            if char == '"' and value_start:
+                opened = at
+            value_start = char == delimiter
+            column += char == delimiter
+        at += 1
+    if opened < 0:
+        return ""
+    return f"in {_column(names, column)} the quote is never closed that opens at {record[opened : opened + 40]!r}"
+
+
+def _column(names: Sequence[str], column: int) -> str:
+    name = f" {names[column]!r}" if column < len(names) else ""
+    return f"column {column + 1}{name}"
+
+
 def _delimiter(lines: list[str]) -> str:
     """Return the delimiter that is most frequent in the first full line; of equally frequent ones the first listed."""
     first = next((line for line in lines if line.strip()), "")
@@ -98,7 +137,8 @@ def _csv_blocks(raw: str, lines: list[str], delimiter: str) -> Iterator[Block]:
             end = start + len(raw[start:end].rstrip("\r\n"))
             yield Block("row", format_row(headers, cells), start, end)
     except csv.Error as error:
-        raise UnreadableFile(f"broken table at line {reader.line_num}: {error}") from error
+        place = broken_quote("".join(lines[used : reader.line_num]), delimiter, headers)
+        raise UnreadableFile(f"broken table at line {used + 1}: {place or error}") from error
 
 
 def _add_sheet(assembler: DocumentAssembler, sheet: Any) -> int:

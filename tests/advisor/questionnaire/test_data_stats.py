@@ -8,11 +8,15 @@ from pathlib import Path
 import pytest
 
 from advisor.questionnaire import data_stats
+from advisor.questionnaire.answers import Answers
 from advisor.questionnaire.data_facts import DataFacts
 from advisor.questionnaire.data_stats import measure_files, token_counting
 from advisor.questionnaire.file_facts import count_facts
+from advisor.questionnaire.gather import complete_situation
+from advisor.recommendation.ranking import Ranking, rank_methods
 from runners.data.examples import load_examples
 from runners.data.questions import load_questions
+from runners.resources.machine import Machine
 
 
 def row(number: int) -> tuple[str, str]:
@@ -218,3 +222,55 @@ def test_an_instruction_in_front_of_every_example_and_of_no_question_gives_a_war
         json.dumps({"question": "Sort it.\n\nIs there a lounge?", "answers": ["a"]}) + "\n", "utf-8"
     )
     assert measure_files(None, path, questions, token_counting(None)).warnings == ()
+
+
+def fact_rows(stating: int, plain: int) -> list[tuple[str, str]]:
+    """Return rows whose replies state a price or a time, and rows whose replies do not."""
+    names = [f"{first}{last}" for first in "bcdfgkmprt" for last in ("ane", "ello", "ista", "umo")]
+    prices = [(f"How much is a {n}?", f"A {n} is £{i}.50. Anything else?") for i, n in enumerate(names)]
+    others = [(f"Is the {n} nice warm?", f"It is! Warm the {n} gently and enjoy.") for n in names]
+    return prices[:stating] + others[:plain]
+
+
+def test_replies_that_are_facts_count_as_a_task_of_facts_without_documents(tmp_path: Path) -> None:
+    path = tmp_path / "examples.jsonl"
+    documents = tmp_path / "notes"
+    documents.mkdir()
+    (documents / "a.md").write_text("# Prices\n\nA loaf is £2.50.\n", "utf-8")
+
+    def measured(stating: int, plain: int, folder: Path | None = None) -> data_stats.DataStats:
+        rows = fact_rows(stating, plain)
+        path.write_text("".join(json.dumps({"prompt": p, "completion": c}) + "\n" for p, c in rows), "utf-8")
+        return measure_files(folder, path, None, token_counting(None))
+
+    facts = measured(20, 15)
+    assert facts.facts.facts_in_replies == pytest.approx(20 / 35, abs=1e-4)
+    assert facts.counted["task_needs_facts"] == "new"
+    assert facts.notes["task_needs_facts"].startswith("57% of the replies state prices, times")
+    assert any("which documents hold these?" in line for line in facts.warnings)
+    style = measured(10, 25)
+    assert style.facts.facts_in_replies == pytest.approx(10 / 35, abs=1e-4)
+    assert "task_needs_facts" not in style.counted
+    assert not any("which documents" in line for line in style.warnings)
+    given = measured(20, 15, documents)
+    assert given.facts.facts_in_replies is None
+    assert given.notes["task_needs_facts"] == "there are documents"
+
+
+def test_replies_that_are_facts_are_a_reason_against_tuning_on_them(tmp_path: Path, laptop: Machine) -> None:
+    """Without documents half of the replies are prices: no longer "full", which learns them by heart."""
+    path = tmp_path / "examples.jsonl"
+    rows = fact_rows(35, 30)
+    path.write_text("".join(json.dumps({"prompt": p, "completion": c}) + "\n" for p, c in rows), "utf-8")
+
+    def advice(**answers: str) -> Ranking:
+        given = Answers().put("flag", {"examples": str(path), **answers})
+        return rank_methods(complete_situation(given, laptop).profile)
+
+    advised = advice()
+    assert advised.choice == "rag"
+    reasons = {finding.rule.code(): finding.text for finding in advised.findings}
+    assert "the examples would teach these" in reasons["RK002"]
+    without_documents = advice(corpus_tokens="0")
+    assert without_documents.choice in ("prompting", "few-shot")
+    assert "RK002" in {finding.rule.code() for finding in advice(task_needs_facts="none").findings}

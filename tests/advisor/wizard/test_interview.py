@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -20,6 +22,8 @@ from rag.errors import BadInput
 from runners.catalog.models import DEFAULT_MODEL
 from runners.resources.machine import Machine
 
+WORDS = [f"{first}{last}" for first in "bcdfgkmprt" for last in ("ane", "ello", "umo")]
+"""Thirty names of goods."""
 SHARED = ("prompting", "few-shot", "lora")
 """Arms that are given the same probability of coming out best."""
 
@@ -202,6 +206,26 @@ def test_columns_of_examples_are_asked_where_their_names_do_not_tell(
     script, answers = interview({"examples": [str(table), str(task_files.examples)], "columns": "none"})
     assert script.asked.count("examples") == 2
     assert "columns" not in answers
+
+
+def test_documents_are_asked_again_where_the_examples_are_facts(
+    interview: RunInterview, tmp_path: Path
+) -> None:
+    rows = [{"prompt": f"What is a {word}?", "completion": f"A {word} is £3.50."} for word in WORDS]
+    (tmp_path / "facts.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), "utf-8")
+    (tmp_path / "prices.md").write_text("# Prices\n\nA loaf is £3.50.\n", "utf-8")
+    documents = str(tmp_path / "prices.md")
+    script, answers = interview(
+        {"documents": [None, documents], "examples": str(tmp_path / "facts.jsonl"), "behaviour_gap": "low"}
+    )
+    assert script.asked[1:4] == ["documents", "examples", "documents"]
+    assert any("which documents hold these?" in line for line in script.lines)
+    assert answers["documents"].value == documents
+    none_named, answers = interview(
+        {"examples": str(tmp_path / "facts.jsonl"), "behaviour_gap": "low"},
+    )
+    assert none_named.asked.count("documents") == 2, "asked again once, not for ever"
+    assert answers["task_needs_facts"].value == "new"
 
 
 def test_interruption_keeps_answers(laptop: Machine) -> None:

@@ -84,6 +84,38 @@ def test_encoding_is_detected_and_reported(encoding: str, text: str, reported: s
     assert meta.get("encoding") == reported
 
 
+@pytest.mark.parametrize(
+    ("encoding", "text"),
+    [
+        ("cp1252", "Désolé, nous sommes fermés à Noël"),
+        ("cp1250", "Žitný chléb stojí třicet korun, děkujeme"),
+        ("iso8859_2", "Chleb żytni są dziś po dziesięć złotych"),
+        ("cp1254", "Ekmek beş lira, teşekkür ederiz"),
+        ("mac_roman", "Ein Brötchen für Großkunden, schöne Grüße"),
+        ("cp852", "Chleb żytni kosztuje dziesięć złotych"),
+    ],
+)
+def test_encodings_of_latin_letters_are_told_apart_by_the_letters_of_languages(
+    encoding: str, text: str
+) -> None:
+    assert decode_bytes(text.encode(encoding)) == (text, {"encoding": encoding})
+
+
+@pytest.mark.parametrize("name", ["a.pdf", "a.docx", "a.xlsx"])
+def test_an_empty_file_is_said_to_be_empty(name: str) -> None:
+    with pytest.raises(UnreadableFile, match="the file is empty"):
+        detect_loader(name, b"")
+
+
+def test_broken_quotes_of_a_table_are_named_by_line_and_column() -> None:
+    """The line is that of the row, not the last one of the file, where a quote that is never closed ends."""
+    (item,) = parse_file("a.csv", b'name,text\nx,"one\ntwo"\ny,"three\nz,four\n')
+    assert isinstance(item, Skipped)
+    assert item.reason.startswith(
+        "broken table at line 4: in column 2 'text' the quote is never closed that opens"
+    )
+
+
 def test_damaged_utf8_stays_utf8() -> None:
     data = ("Grüße aus Köln über Düsseldorf nach Lübeck. " * 5).encode() + b"\xff end"
     raw, meta = decode_bytes(data)

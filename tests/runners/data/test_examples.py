@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 
 from rag.errors import BadInput
 from runners.data.examples import load_examples
-from runners.data.tabular import count_rows, read_rows, text_lines
+from runners.data.questions import read_question_file
+from runners.data.tabular import count_rows, detect_delimiter, read_rows, text_lines
 
 USER, REPLY = {"role": "user", "content": "Where?"}, {"role": "assistant", "content": "Here."}
 PAIR = {"question": "Where?", "answer": "Here."}
@@ -185,26 +186,125 @@ def test_byte_order_mark_decides_encoding(tmp_path: Path, encoding: str) -> None
 
 
 @pytest.mark.parametrize(
-    ("data", "message"),
+    ("name", "data", "message"),
     [
         (
-            "Wo,Über\nb,ä\n".encode("latin-1"),
-            r"e\.csv:1: not UTF-8 \(byte 0xdc at offset 3; often Windows-1252",
+            "e.jsonl",
+            '{"a": "Über"}\n'.encode("latin-1"),
+            r"e\.jsonl:1: not UTF-8 \(byte 0xdc at offset 7; often Windows-1252",
         ),
-        ("a,b\nc,ä\n".encode("latin-1"), r"e\.csv:2: not UTF-8 \(byte 0xe4 at offset 6"),
-        ("a,b\n".encode("utf-16-le"), r"byte 0x00 at offset 1; UTF-16 without a mark"),
-        ("a,b".encode("utf-16") + b"\x00", "begins as UTF-16, but byte 8 is not"),
-        (b"question,answer,question\nx,y,z\n", "the column 'question' occurs twice"),
+        ("e.jsonl", '{}\n{"c": "ä"}\n'.encode("latin-1"), r"e\.jsonl:2: not UTF-8 \(byte 0xe4 at offset 10"),
+        ("e.jsonl", "{}\n".encode("utf-16-le"), r"byte 0x00 at offset 1; UTF-16 without a mark"),
+        ("e.csv", f"a,{'äöü' * 9}\nc,".encode() + b"\xff\n", r"e\.csv:2: not UTF-8 \(byte 0xff at offset 59"),
+        ("e.csv", bytes(range(256)), r"e\.csv:1: not UTF-8 \(byte 0x00 at offset 0"),
+        ("e.csv", "a,b".encode("utf-16") + b"\x00", "begins as UTF-16, but byte 8 is not"),
+        ("e.csv", b"question,answer,question\nx,y,z\n", "the column 'question' occurs twice"),
         (
+            "e.csv",
             b'question,answer\n"a\nb",c\n"x\ny"\n',
-            r"e\.csv:4: the row does not have one value per column \(1 val",
+            r"e\.csv:4: the row does not have one value per column \(1 val.*put values in double quotes",
+        ),
+        (
+            "e.csv",
+            b'question,answer\nWho?,"Ann"\nWhat?,"He said "hi" to me"\n',
+            r"""csv:3: broken CSV: in column 2 'answer' a quote inside a quoted value is not doubled, near '"He said "hi""",
+        ),
+        (
+            "e.csv",
+            b'question;answer\n"a;b\n";c\n"Where to;Here\nWhen?;Now\n',
+            r"""e\.csv:4: broken CSV: in column 1 'question' the quote is never closed that opens at '"Where to;Here""",
         ),
     ],
 )
-def test_errors_of_encoding_and_tables_name_the_place(tmp_path: Path, data: bytes, message: str) -> None:
-    (tmp_path / "e.csv").write_bytes(data)
-    with pytest.raises(BadInput, match=message):
-        load_examples(tmp_path / "e.csv")
+def test_errors_of_encoding_and_tables_name_the_place(
+    tmp_path: Path, name: str, data: bytes, message: str
+) -> None:
+    (tmp_path / name).write_bytes(data)
+    with pytest.raises(BadInput, match=message) as refused:
+        load_examples(tmp_path / name)
+    assert refused.value.hint
+
+
+@pytest.mark.parametrize(
+    ("encoding", "said", "reply"),
+    [
+        ("cp1252", "Windows-1252", "Ein Brötchen kostet 0,40 €, schöne Grüße"),
+        ("cp1252", "Windows-1252", "Désolé, nous sommes fermés à Noël"),
+        ("cp1250", "Windows-1250", "Žitný chléb stojí třicet korun, děkujeme"),
+        ("cp1250", "Windows-1250", "Chleb żytni kosztuje dziesięć złotych"),
+        ("cp1251", "Windows-1251", "Хлеб стоит сорок рублей, спасибо"),
+        ("cp1254", "Windows-1254", "Ekmek beş lira, teşekkür ederiz, iyi günler"),
+        ("mac_roman", "Mac Roman", "Ein Brötchen für Großkunden, schöne Grüße"),
+        ("cp850", "CP850", "Ein Brötchen für Großkunden, schöne Grüße"),
+        ("cp932", "CP932", "パンは二百円です。ありがとうございます。"),
+        ("utf-16-le", "UTF-16-LE", "Ein Brötchen, bitte"),
+    ],
+)
+def test_tables_of_a_spreadsheet_are_read_in_their_encoding(
+    tmp_path: Path, encoding: str, said: str, reply: str
+) -> None:
+    """Excel writes CSV with semicolons in the encoding of the system; what it was read as is said, with a word of it."""
+    text = f"Question;Answer\nHow much, please?;{reply}\nHow much today?;{reply}!\n"
+    (tmp_path / "e.csv").write_bytes(text.encode(encoding))
+    found = load_examples(tmp_path / "e.csv")
+    assert [row.reply for row in found.rows] == [reply, f"{reply}!"]
+    assert found.notes[0].startswith(f"e.csv: not UTF-8: read as {said}, as in '")
+    assert (
+        read_question_file(tmp_path / "e.csv")
+        .notes("e.csv")[0]
+        .startswith(f"e.csv: not UTF-8: read as {said}")
+    )
+
+
+def test_delimiter_is_the_one_that_fits_the_rows(tmp_path: Path) -> None:
+    """A comma in a header of two columns makes it three values by either mark; in the rows it does not."""
+    path = tmp_path / "e.csv"
+    path.write_text("Question, in short;Answer\nHow much?;Two\nFor four, please?;Yes, of course\n", "utf-8")
+    assert detect_delimiter(path) == ";"
+    path.write_text("question,answer; long\nHow much?,Two; three\nWhen?,Now\n", "utf-8")
+    assert detect_delimiter(path) == ","
+
+
+def test_columns_are_proposed_by_their_texts(tmp_path: Path) -> None:
+    head = "Nr;Kundentext;Antwort an Kunden;CSAT\n"
+    rows = "".join(
+        f"{n};Wo ist mein Brot mit der Nummer {n}?;Es kommt morgen früh um sechs;{n % 5 + 1 if n % 3 else ''}\n"
+        for n in range(30)
+    )
+    path = tmp_path / "e.csv"
+    path.write_text(head + rows, "utf-8")
+    with pytest.raises(BadInput, match="--columns 'prompt=Kundentext,reply=Antwort an Kunden'"):
+        load_examples(path)
+    with pytest.raises(
+        BadInput, match=r"no column 'Antwort' \(there are: .*\); did you mean 'Antwort an Kunden'\?"
+    ):
+        load_examples(path, {"prompt": "Kundentext", "reply": "Antwort"})
+
+
+def test_a_column_of_ratings_as_reply_is_named(tmp_path: Path) -> None:
+    """It is refused where ratings are missing, with the column as the reason and not the empty rows; else it is said."""
+    path = tmp_path / "e.csv"
+
+    def table(*ratings: str) -> None:
+        rows = "".join(f"Is loaf {n} fresh?;Yes, it is;{ratings[n % len(ratings)]}\n" for n in range(20))
+        path.write_text("question;our text;csat\n" + rows, "utf-8")
+
+    columns = {"prompt": "question", "reply": "csat"}
+    table("4", "5", "", "3")
+    with pytest.raises(BadInput) as refused:
+        load_examples(path, columns)
+    said = (
+        "the column 'csat' is taken as the reply and holds numbers or ratings (4, 5, 3); "
+        "the other columns are question, our text"
+    )
+    assert refused.value.message == f"{path}: 5 of 20 examples have no reply: {said}"
+    for ratings in (("4", "5"), ("4/5", "5/5"), ("★★★★", "★★"), ("4 stars", "1 star"), ("90 %", "100 %")):
+        table(*ratings)
+        assert said.partition(" (")[0] in load_examples(path, columns).notes[-1]
+    table("Thanks", "Great")
+    assert load_examples(path, columns).notes == ("e.csv: columns are separated by ';'",)
+    sums = [{"question": f"What is {n} and {n}?", "answer": n + n} for n in range(20)]
+    assert load_examples(write(tmp_path / "sums.jsonl", sums)).notes == ()
 
 
 def test_json_object_with_several_lists_is_refused(tmp_path: Path) -> None:

@@ -87,11 +87,19 @@ def test_what_is_no_question_is_counted_and_named_by_its_line(tmp_path: Path) ->
 def test_a_table_with_damaged_rows_keeps_the_others(tmp_path: Path) -> None:
     file = tmp_path / "log.csv"
     file.write_bytes(
-        b'id,question\n1,how much\n2,too,many\n3,"in\ntwo lines"\n4,\xe9t\xe9\n5,last one\n6,"never closed\n7,lost\n'
+        "id,question\n1,how much größer, äöüäöüäöü\n".replace(", ", " ").encode()
+        + b'2,too,many\n3,"in\ntwo lines"\n4,\xe9t\xe9\n5,last one\n6,"never closed\n7,lost\n'
     )
     log = load_log_questions(file)
-    assert log.texts == ("how much", "in two lines", "last one", "never closed 7,lost")
+    assert log.texts == ("how much größer äöüäöüäöü", "in two lines", "last one", "never closed 7,lost")
     assert (log.damaged, log.damaged_lines) == (2, (3, 6))
+
+
+def test_a_table_of_windows_is_read(tmp_path: Path) -> None:
+    file = tmp_path / "log.csv"
+    file.write_bytes("id;question\n1;Wann öffnet ihr?\n2;Was kostet das Brötchen?\n".encode("cp1252"))
+    log = load_log_questions(file)
+    assert (log.texts, log.damaged) == (("Wann öffnet ihr?", "Was kostet das Brötchen?"), 0)
 
 
 def test_a_pasted_document_is_no_question(tmp_path: Path) -> None:

@@ -67,6 +67,19 @@ def test_related_rows_are_on_one_side(
     assert sorted(map(repr, again[1])) == sorted(map(repr, valid))
 
 
+@pytest.mark.parametrize(("groups", "share"), [((1, 4), 0.6), ((1, 1), 0.9), ((2, 1, 6), 0.75)])
+def test_rows_to_train_on_are_always_left(groups: tuple[int, ...], share: float) -> None:
+    """The last group was held out too where half of it was within the target: one row and four, .6, no row to train on."""
+    rows = [
+        row(" ".join(WORDS[n::3]), doc=str(n), line=i) for n, size in enumerate(groups) for i in range(size)
+    ]
+    for seed in range(6):
+        train, valid = hold_out(rows, share, seed)
+        assert train
+        assert valid
+        assert abs(len(valid) - share * len(rows)) <= max(groups)
+
+
 def test_chain_of_near_repeats_is_one_group() -> None:
     long = " ".join(f"word{n}" for n in range(60))
     chain = [row(long.replace("word10 ", "x ")), row(long), row(long.replace("word40 ", "y "))]

@@ -8,11 +8,12 @@ from typing import Any
 
 import pytest
 
-from advisor.drafting.row_sorting import (
+from advisor.questionnaire.row_sorting import (
     BEHAVIOUR,
     CHANGING,
     STABLE,
     kinds_of_change,
+    share_stating_facts,
     sort_rows_by_kind,
     sort_rows_of_files,
     sort_rows_without_documents,
@@ -99,6 +100,37 @@ def test_sort_rows_without_documents_reports_none_missing() -> None:
     assert "stand in" not in sorting.text.replace("what a fact stands in", "")
 
 
+def test_share_of_replies_that_state_facts_of_their_own() -> None:
+    """Values that the prompt holds, results of a calculation and a number in a long reply do not count."""
+    plain = [
+        row(f"How nice is the {word}?", "Very nice. Enjoy it!") for word in ("rye", "bun", "pie", "tart")
+    ]
+    stating = [
+        row("What is a rye loaf?", "A rye loaf is £2.40. Anything else?"),
+        row("When does the van leave?", "At 5:30 am. Good night!"),
+        row("How long does it keep?", "It keeps 3 days. Enjoy it!"),
+        row("When is the fair?", "It is on 12 July. See you there!"),
+    ]
+    repeated = [row("Is it on 12 July?", "Yes, on 12 July."), row("Is it £4?", "It is £4.")]
+    assert share_stating_facts([*plain, *stating] * 5) == 0.5
+    assert share_stating_facts([*plain, *repeated] * 5) == 0.0
+    worked_out = [row("Two trays at £4 and 3 at £5: what is it?", "It is £23.")] * 30
+    assert share_stating_facts([*worked_out, *stating * 5]) is None, "most replies can be worked out"
+    assert share_stating_facts(stating * 4) is None, "too few to tell"
+    essay = " ".join(["Bread is a friend of every meal."] * 9)
+    assert share_stating_facts([row("What of bread?", f"{essay} It keeps 3 days.")] * 30) == 0.0
+
+
+def test_public_replies_that_are_facts(shared: Path) -> None:
+    """One set of twenty is about dates; code, sums, labels, rewriting and dialogue are not facts to look up."""
+    shares = {}
+    for path in sorted((shared / "data").glob("*/train.jsonl")):
+        shares[path.parent.name] = share_stating_facts(load_examples(path, None, 300).rows[::3])
+    assert len(shares) >= 20
+    high = {name for name, share in shares.items() if share is not None and share >= 0.3}
+    assert high == {"endoflife_dates"}
+
+
 def test_shipped_facts_are_found_in_documents(example: Path) -> None:
     rows = load_examples(example / "examples.jsonl").rows
     sorting = sort_rows_of_files(rows, example / "documents")
@@ -115,5 +147,5 @@ def test_shipped_facts_are_found_in_documents(example: Path) -> None:
 def test_row_sorting_imports_no_torch() -> None:
     import subprocess
 
-    code = "import sys, advisor.drafting.row_sorting; sys.exit('torch' in sys.modules)"
+    code = "import sys, advisor.questionnaire.row_sorting; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -4,7 +4,7 @@ Decided by fixed rules from reply and documents, without a model: a fact is what
 states a number, a date or a name that the question does not; it changes when it states a price, a time, a
 date, a telephone number or a version. A reply that states nothing of that kind, refuses, or is only tone is
 an example of behaviour. :func:`sort_rows_of_files` and :func:`sort_rows_without_documents` are the entry
-points.
+points; :func:`share_stating_facts` tells in milliseconds whether replies are mostly facts that their prompts lack.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from typing import Any
 
 from rag.grounding import gold
 from rag.sentences import claims
-from rag.text.dates import extract_dates
+from rag.text.dates import extract_dates, without_dates
 from rag.text.words import count_noun, sentences
 from rag.types import Document
 from runners.data.document_sample import block_texts
@@ -47,6 +47,19 @@ _VOLATILE = {
     "telephone": re.compile(r"(?<![\w.])\+?\d(?:[\d ()/-]{5,})\d(?!\w)"),
     "version": re.compile(r"\bv\d+(?:\.\d+)*\b|\bversion \d|\b\d+\.\d+\.\d+\b", re.I),
 }
+_QUANTITY = re.compile(
+    r"\b\d+(?:[.,]\d+)?\s?(?:hours?|hrs?|days?|weeks?|months?|minutes?|mins?|kg|kilos?|grams?|g|lit(?:re|er)s?|ml|cm|m|km|miles?)\b",
+    re.I,
+)
+"""A duration or a measure: a fact as well, though it seldom changes."""
+FACT_SENTENCES = 1 / 3
+"""Share of a reply's sentences that must state such a value: a long reply has a number somewhere, whatever it is about."""
+MOST_NUMBERS_GIVEN = 1
+"""Most numbers in a prompt whose reply is looked at: from two on it may be worked out."""
+MIN_LOOKED_AT = 20
+"""Fewest replies that can be looked at, from which a share is given."""
+MIN_LOOKED_AT_SHARE = 0.5
+"""Share of all replies that can be looked at, from which they stand for the file."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,6 +163,49 @@ def kinds_of_change(statement: str) -> tuple[str, ...]:
     """Return the kinds of content in a statement that are likely to change."""
     kinds = [kind for kind, pattern in _VOLATILE.items() if pattern.search(statement)]
     return tuple(kinds + ["date"] * bool(extract_dates(statement)))
+
+
+def share_stating_facts(rows: Sequence[Example]) -> float | None:
+    """Return the share of replies that state prices, times, dates, telephone numbers or quantities of their own.
+
+    A value counts that the chat before the reply does not hold. Raw texts, refusals, and replies to prompts with several
+    numbers are left out.
+
+    Returns:
+        The share, 0 to 1; None where fewer than :data:`MIN_LOOKED_AT` replies, or less than half, can be looked at.
+    """
+    chats = [row for row in rows if not row.raw and not row.refuses]
+    looked_at = [
+        row for row in chats if len(re.findall(r"\d+(?:[.,:]\d+)*", _before(row))) <= MOST_NUMBERS_GIVEN
+    ]
+    if len(looked_at) < max(MIN_LOOKED_AT, MIN_LOOKED_AT_SHARE * len(chats)):
+        return None
+    return round(sum(map(_states_facts, looked_at)) / len(looked_at), 4)
+
+
+def _before(row: Example) -> str:
+    """Return what the model is given before the reply."""
+    return "\n".join(turn["content"] for turn in row.messages[:-1])
+
+
+def _states_facts(row: Example) -> bool:
+    """Whether enough sentences of a reply state values that the chat before it does not hold."""
+    before = _before(row)
+    given, dates = " ".join(before.lower().split()), extract_dates(before)
+    statements = sentences(row.reply)
+    stating = sum(
+        bool(extract_dates(text) - dates) or any(value not in given for value in _values(text))
+        for text in statements
+    )
+    return stating > 0 and stating >= FACT_SENTENCES * len(statements)
+
+
+def _values(statement: str) -> list[str]:
+    """Return the values in a statement that can be facts, dates aside, in lower case."""
+    rest = without_dates(statement)
+    patterns = (*_VOLATILE.values(), _QUANTITY)
+    values = [match[0] for pattern in patterns for match in pattern.finditer(rest)]
+    return [" ".join(value.lower().split()) for value in values]
 
 
 def _sort_row(row: Example, finder: gold.GoldFinder, refusals: Sequence[str]) -> SortedRow:
