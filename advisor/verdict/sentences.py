@@ -396,7 +396,7 @@ class Conclusion:
         text = f"{other.arm} costs less, and may be no worse by {other.by:g} or more"
         needed = other.more_questions_needed
         if needed and needed <= MOST_TIMES * question_count(self.report.arms):
-            return f"{text}: about {rounded_up(needed)} more questions would show that."
+            return f"{text}: about {rounded_up(needed)} more question{'s' * (needed != 1)} would show that."
         return f"{text}; that was not shown."
 
     @property

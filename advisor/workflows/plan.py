@@ -55,21 +55,10 @@ if TYPE_CHECKING:
 
 PLAN_OUT = Path("plan.yaml")
 RECORD_OUT = Path("decision.md")
+NO_QUESTIONS = "the plan measures arms, but there are no test questions"
 WRITE_QUESTIONS = "write test questions with their answers, 45 or more, and name the file: --questions"
 MAX_SORTED_TOKENS, MAX_SORTED_ROWS = 100_000, 500
 """Largest corpus, and most examples, that are sorted into facts and behaviour while the user waits."""
-
-
-@dataclass(frozen=True, slots=True)
-class WrittenPlan:
-    """Where the plan was written, None for nowhere, and why it cannot be run as it is, one sentence each."""
-
-    path: Path | None
-    obstacles: tuple[str, ...] = ()
-    notes: tuple[DataNote, ...] = ()
-    """What was noticed in the files."""
-    failing_gold: tuple[FailingReference, ...] = ()
-    """References of the questions that would not count as right answers, the first of each question."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -79,6 +68,15 @@ class CheckedFiles:
     problem: BadInput | None = None
     notes: tuple[DataNote, ...] = ()
     failing_gold: tuple[FailingReference, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class WrittenPlan:
+    """Where the plan was written, None for nowhere, and why it cannot be run as it is, one sentence each."""
+
+    path: Path | None
+    obstacles: tuple[str, ...] = ()
+    checked: CheckedFiles = CheckedFiles()
 
 
 def make_plan(request: PlanRequest) -> Path | None:
@@ -162,8 +160,8 @@ def _file_keys(written: WrittenPlan) -> dict[str, Any]:
     """Return the keys of ``plan --json`` about what stands in the way of a run, and about references that fail."""
     return {
         "cannot_run": list(written.obstacles),
-        "data_notes": [each.to_json() for each in written.notes],
-        "failing_gold": [asdict(each) for each in written.failing_gold],
+        "data_notes": [each.to_json() for each in written.checked.notes],
+        "failing_gold": [asdict(each) for each in written.checked.failing_gold],
     }
 
 
@@ -327,7 +325,7 @@ def _write(rec: BaseRecommendation, situation: Situation, request: PlanRequest) 
     if problem := checked.problem:
         output.note(f"it cannot be run as it is: {problem.message}")
         output.note(f"  next: {problem.hint}")
-        return WrittenPlan(out, (problem.message,), checked.notes, checked.failing_gold)
+        return WrittenPlan(out, (problem.message,), checked)
     _note_downloads(drafted.plan)
     blocked = []
     for model in requirements.unobtainable_models(drafted.plan):
@@ -341,7 +339,7 @@ def _write(rec: BaseRecommendation, situation: Situation, request: PlanRequest) 
     flags = accept if _downloads_need_terms(drafted.plan) else []
     flags += launcher_words(drafted.plan, profile)
     output.note(f"{'then run' if blocked else 'run'} it with: {output.command_line('run', out, *flags)}")
-    return WrittenPlan(out, tuple(blocked), checked.notes, checked.failing_gold)
+    return WrittenPlan(out, tuple(blocked), checked)
 
 
 def _back_up(plan: Path) -> None:
@@ -418,10 +416,8 @@ def check_files(plan: Plan, folder: Path, situation: Situation) -> CheckedFiles:
     """
     examples = situation.stats.examples
     if examples is not None and examples.total > len(examples.rows) + len(examples.rejected):
-        if not situation.stats.questions:
-            problem = BadInput("the plan measures arms, but there are no test questions", WRITE_QUESTIONS)
-            return CheckedFiles(problem=problem)
-        return CheckedFiles()
+        asked = bool(situation.stats.questions)
+        return CheckedFiles(problem=None if asked else BadInput(NO_QUESTIONS, WRITE_QUESTIONS))
     paths = plan.data.model_dump(exclude_none=True)
     full = {key: folder / value for key, value in paths.items() if isinstance(value, Path)}
     whole = plan.model_copy(update={"data": plan.data.model_copy(update=full)})
@@ -437,7 +433,7 @@ def check_files(plan: Plan, folder: Path, situation: Situation) -> CheckedFiles:
         notes = check_data(whole, data, gold)
     except BadInput as problem:
         return CheckedFiles(problem=problem)
-    for line in lines:
+    for line in dict.fromkeys(lines):
         if line not in [note.text for note in notes]:
             output.note(line)
     if gold.too_many:
