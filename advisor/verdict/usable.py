@@ -63,7 +63,7 @@ class UsableCheck:
             if name not in self.usable:
                 short = "below" if count.share < self.threshold else "not clearly above"
                 least = f"{10 * self.threshold:g} of 10"
-                reasons[name] = f"answers {count.text} questions with an answer right, {short} {least}"
+                reasons[name] = f"is right on {count.text} answerable questions, {short} {least}"
         return reasons
 
 
