@@ -1,12 +1,13 @@
 """How often a verdict calls a difference sure that is none, and which differences it finds: simulated through what decides.
 
-    python -m benchmarks.simulated_verdicts [--part few|many|lead|recheck] [--trials N] [--record]
+    python -m benchmarks.simulated_verdicts [--part few|many|lead|recheck|needed] [--trials N] [--record]
 
 Two arms answer the same questions. Questions of one document are alike, and each arm is good or bad at a document by luck
 (``LUCKS``: standard deviation of the log odds), so with equal arms every "surely better" is wrong. ``few`` simulates 3 to 9
 documents of 5 to 40 questions each, alike and unlike in size, ``many`` 10 to 30; each is also run with one arm truly better.
 ``lead`` simulates which lead in right answers 30 to 200 questions of as many documents find. ``recheck`` compares the loss
-that a recheck says it finds with 80 % with how often its decision finds it. Fixed seeds. ``--record`` writes
+that a recheck says it finds with 80 % with how often its decision finds it. ``needed`` compares the further questions that
+an open verdict or recheck names with how often so many more decide it. Fixed seeds. ``--record`` writes
 benchmarks/simulated_verdicts.json, of which ``python scripts/docs.py`` makes a part of docs/how-it-measures.md.
 """
 
@@ -21,8 +22,8 @@ from typing import Any
 
 import numpy as np
 
-from advisor.verdict.comparison import compare_with_others
-from advisor.verdict.regression import decide, paired_changes, smallest_found_loss
+from advisor.verdict.comparison import ArmStanding, compare_with_others, questions_needed
+from advisor.verdict.regression import Decision, decide, paired_changes, smallest_found_loss
 from runners.trial.trial import ArmScores
 
 RECORD = Path(__file__).parent / "simulated_verdicts.json"
@@ -32,6 +33,8 @@ LUCKS = (1.0, 3.0)
 SHAPES = ("alike", "unlike")
 BETTER = 1.5
 """Log odds by which the better arm is better where power is simulated: about 50 right of 100 become 75."""
+MOST_NAMED = 2000
+"""Trials that name more questions than this are left out of ``needed``: their larger trial takes long to simulate."""
 LEADS: Mapping[int, Sequence[float]] = {
     30: (0.2, 0.3, 0.4),
     60: (0.15, 0.2, 0.3),
@@ -66,10 +69,15 @@ def arm_of(name: str, right: Sequence[float], documents: Sequence[str]) -> ArmSc
     return ArmScores(name, ids, rows, tuple(right), (0.1,) * count, ones, ones, tuple(documents))
 
 
+def standing_of(of_arms: np.ndarray, documents: Sequence[str], seed: int) -> ArmStanding:
+    """Return how the first of two arms stands against the second, by the comparison of a verdict."""
+    arms = {name: arm_of(name, row.tolist(), documents) for name, row in zip("ab", of_arms, strict=True)}
+    return compare_with_others("a", arms, ("b",), 0.0, seed)
+
+
 def sure(of_arms: np.ndarray, documents: Sequence[str], seed: int) -> bool | None:
     """Return whether the first of two arms is surely better (True), surely worse (False), or neither."""
-    arms = {name: arm_of(name, row.tolist(), documents) for name, row in zip("ab", of_arms, strict=True)}
-    standing = compare_with_others("a", arms, ("b",), 0.0, seed)
+    standing = standing_of(of_arms, documents, seed)
     return True if standing.gate_met else False if standing.better else None
 
 
@@ -131,6 +139,115 @@ def found_losses(margin: float, questions: int, each: int, flips: float, trials:
     return {"stated": [min(stated.values()), max(stated.values())], "found": found / trials}
 
 
+def resampled(
+    draw: np.random.Generator, values: np.ndarray, documents: np.ndarray, count: int
+) -> tuple[np.ndarray, list[str]]:
+    """Return the answers of ``count`` documents drawn from those seen, whose difference is the one seen, and their names."""
+    columns = [np.flatnonzero(documents == drawn) for drawn in draw.integers(0, documents.max() + 1, count)]
+    names = [f"d{n}" for n, questions in enumerate(columns) for _ in questions]
+    return values[:, np.concatenate(columns)], names
+
+
+def decided_with_more(documents: int, each: int, lift: float, trials: int) -> dict[str, Any]:
+    """Return how many more questions open verdicts name, and how often so many more decide.
+
+    ``as seen`` draws the larger trial from the documents seen, so that the difference is the one that was seen;
+    ``as it is`` draws it from where the trial came from, where the difference is another than the one seen.
+
+    Args:
+        documents: of a trial.
+        each: questions of a document.
+        lift: log odds by which the first arm is truly better.
+        trials: trials; those that decide at once are not counted.
+    """
+    draw, named, as_seen, as_it_is = np.random.default_rng([documents, each, int(10 * lift)]), [], 0, 0
+    for trial in range(trials):
+        of_question = np.repeat(np.arange(documents), each)
+        answers = right_answers(draw, of_question, 1.0, lift)
+        standing = standing_of(answers, of_question.astype(str).tolist(), trial)
+        needed = None if standing.gate_met or standing.better else questions_needed([standing.gate["b"]])
+        if needed is None or needed.questions > MOST_NAMED:
+            continue
+        named.append(needed.questions)
+        total = documents + (needed.documents or -(-needed.questions // each))
+        as_seen += sure(*resampled(draw, answers, of_question, total), trial) is not None
+        more = np.repeat(np.arange(total), each)
+        as_it_is += sure(right_answers(draw, more, 1.0, lift), more.astype(str).tolist(), trial) is not None
+    count = len(named)
+    return {
+        "named": [int(np.percentile(named, share)) for share in (10, 50, 90)],
+        "open": count,
+        "as seen": as_seen / count,
+        "as it is": as_it_is / count,
+    }
+
+
+def found_with_more(questions: int, each: int, margin: float, loss: float, trials: int) -> dict[str, Any]:
+    """Return how many more questions undecided rechecks name, and how often so many more find a loss as large as seen.
+
+    Args:
+        questions: of which 70 % were right.
+        each: questions of a document.
+        margin: the loss that is accepted.
+        loss: share of the answers that are truly lost; as many as half of it are gained besides.
+        trials: rechecks; those that decide at once are not counted.
+    """
+    draw, named, found = np.random.default_rng([questions, each, int(100 * margin), int(100 * loss)]), [], 0
+    of_question = np.arange(questions) // each
+    was = (draw.permutation(questions) < 0.7 * questions).astype(float)
+    for seed in range(trials):
+        chance = np.where(was == 1, 1.5 * loss / 0.7, 0.5 * loss / 0.3)
+        values = np.vstack([was, np.where(draw.random(questions) < chance, 1 - was, was)])
+        decision = decision_of(values, of_question.astype(str).tolist(), margin, seed)
+        if decision.outcome != "undecided" or not 0 < (decision.more_questions_needed or 0) <= MOST_NAMED:
+            continue
+        named.append(decision.more_questions_needed)
+        total = -(-(questions + named[-1]) // each)
+        larger, names = resampled(draw, values, of_question, total)
+        found += decision_of(larger, names, margin, seed).outcome == "regression"
+    count = len(named)
+    return {
+        "named": [int(np.percentile(named, share)) for share in (10, 50, 90)],
+        "open": count,
+        "as seen": found / count,
+    }
+
+
+def decision_of(values: np.ndarray, documents: Sequence[str], margin: float, seed: int) -> Decision:
+    """Return what a recheck decides of right answers before and now, float [2, questions]."""
+    before, now = (arm_of("rag", row.tolist(), documents) for row in values)
+    return decide(paired_changes([(before, now)], seed=seed), margin, 0)
+
+
+def needed_rows(trials: int) -> Iterator[dict[str, Any]]:
+    """Yield what open verdicts and rechecks name as needed, and how often it decides."""
+    for documents, each, lift in (
+        (40, 1, 0.5),
+        (120, 1, 0.3),
+        (12, 5, 0.5),
+        (30, 4, 0.5),
+        (6, 10, 0.7),
+        (4, 12, 1.0),
+    ):
+        cell = {"of": "verdict", "documents": documents, "each": each, "lift": lift, "trials": trials}
+        yield cell | decided_with_more(documents, each, lift, trials)
+    for questions, each, margin, loss in (
+        (60, 1, 0.0, 0.05),
+        (120, 6, 0.0, 0.04),
+        (120, 24, 0.0, 0.06),
+        (120, 6, 0.05, 0.08),
+    ):
+        cell = {
+            "of": "recheck",
+            "documents": questions // each,
+            "each": each,
+            "margin": margin,
+            "loss": loss,
+            "trials": trials,
+        }
+        yield cell | found_with_more(questions, each, margin, loss, trials)
+
+
 def few_rows(counts: Sequence[int], trials: int) -> Iterator[dict[str, Any]]:
     """Yield a row for each number of documents, questions each, luck and shape."""
     for documents in counts:
@@ -188,7 +305,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--part", choices=("few", "many", "lead", "recheck"), action="append")
+    parser.add_argument("--part", choices=("few", "many", "lead", "recheck", "needed"), action="append")
     parser.add_argument("--trials", type=int)
     parser.add_argument("--record", action="store_true")
     options = parser.parse_args()
@@ -200,6 +317,7 @@ def main() -> None:
         "many power": lambda: power_rows(MANY, options.trials or 100),
         "lead": lambda: lead_rows(options.trials or 300),
         "recheck": lambda: recheck_rows(options.trials or 300),
+        "needed": lambda: needed_rows(options.trials or 400),
     }
     for name, rows in parts.items():
         if options.part and name.split()[0] not in options.part:

@@ -23,6 +23,21 @@ What a recheck prints as found with 80 % chance, and how often its decision foun
 rechecks of which 70 % of the answers were right. "Change by chance" is the share of the answers that come out otherwise
 when asked again, half of them in either direction; every recheck states its loss by what it saw, so there it is a span."""
 
+NEEDED_TEXT = """\
+Further questions that an open verdict or recheck names, and how often so many more decided, in {trials} simulated trials
+each. *As seen*: the true difference is the one that was seen, which is what the sentence assumes (nominal .80). *As it is*:
+the difference is where the trial's questions came from, often smaller than the one seen. Trials that decided at once, or
+named more than 2,000 questions, are left out."""
+NEEDED_COLUMNS = (
+    "of",
+    "documents",
+    "questions each",
+    "open",
+    "named, median (10 to 90 %)",
+    "as seen",
+    "as it is",
+)
+
 
 def simulated_section() -> list[str]:
     """Return the tables: false alarms and power by number of documents, and the stated power of rechecks."""
@@ -59,7 +74,21 @@ def simulated_section() -> list[str]:
                 for row in record["recheck"]
             ],
         ),
+        "",
+        NEEDED_TEXT.format(trials=record["needed"][0]["trials"]),
+        "",
+        *table(
+            NEEDED_COLUMNS,
+            [_needed_row(row) for row in record["needed"]],
+        ),
     ]
+
+
+def _needed_row(row: Mapping[str, Any]) -> tuple[str, ...]:
+    low, median, high = row["named"]
+    as_it_is = f"{row['as it is']:.2f}" if "as it is" in row else "–"
+    counts = (str(row["documents"]), str(row["each"]), str(row["open"]))
+    return (row["of"], *counts, f"{median} ({low} to {high})", f"{row['as seen']:.2f}", as_it_is)
 
 
 def _rows(

@@ -200,7 +200,7 @@ def _settled(
     if closed_book.above(PASSING_RATE):
         settled["task_needs_facts"] = "known"
         because["task_needs_facts"] = f"right from memory: {closed_book.text()}"
-    elif closed_book.below(MAJORITY) and lift is not None and lift.low > 0:
+    elif closed_book.below(MAJORITY) and lift is not None and _is_above_zero(lift):
         settled["task_needs_facts"] = "new"
         because["task_needs_facts"] = (
             f"right from memory: {closed_book.text()}; with the right passage {_points(lift)}"
@@ -252,9 +252,9 @@ def _reading(
             "most answers are wrong even with the right passage in the prompt: style or skill is missing, which fine-tuning "
             "can teach"
         )
-    elif lift is not None and lift.low > 0 and not closed_book.above(PASSING_RATE):
+    elif lift is not None and _is_above_zero(lift) and not closed_book.above(PASSING_RATE):
         sentences.append(f"the right passage helps ({_points(lift)}), so a search (RAG) is worth trying")
-    if lost is not None and lost.low > 0 and not open_book.below(MAJORITY):
+    if lost is not None and _is_above_zero(lost) and not open_book.below(MAJORITY):
         sentences.append(_retrieval_loss_text(lost, brought))
     style = shares["style"]
     if style.below(MAJORITY):
@@ -273,11 +273,11 @@ def _reading(
 def _rival_reading(shares: dict[str, WilsonShare], shown: PairedDifference | None) -> tuple[str, ...]:
     """Return what examples in the prompt, and a classifier, do against prompting alone, as sentences."""
     sentences: list[str] = []
-    if shown is not None and shown.low > 0 and shown.p < MAX_P:
+    if shown is not None and _is_above_zero(shown):
         sentences.append(
             f"examples in the prompt help ({_points(shown)}): try few-shot before a prompt alone"
         )
-    elif shown is not None and shown.high < 0 and shown.p < MAX_P:
+    elif shown is not None and shown.high < 0 and shown.p <= MAX_P:
         sentences.append(
             f"examples in the prompt do harm ({_points(shown)}): try a prompt alone before few-shot"
         )
@@ -307,6 +307,10 @@ def _retrieval_loss_text(lost: PairedDifference, brought: WilsonShare) -> str:
             "fewer (k of the index step), or train on examples with search results (hybrid)"
         )
     return f"{loss}; the search found the passage for {brought.text()}: improve the search first, with tunewise index tune"
+
+
+def _is_above_zero(pair: PairedDifference) -> bool:
+    return pair.low > 0 and pair.p <= MAX_P
 
 
 def _points(lift: PairedDifference) -> str:

@@ -287,7 +287,8 @@ def _sentences(data: Mapping[str, Any], decision: Decision) -> list[str]:
         )
     if decision.more_questions_needed:
         lines.append(
-            f"{decision.more_questions_needed} more questions would decide, if the loss is as large as seen."
+            f"{decision.more_questions_needed} more questions would decide in 8 of 10 rechecks, "
+            "if the loss is as large as seen."
         )
     lines += [f"Power: {row['text']}." for row in data["power"]]
     if data["verdict"] and data["verdict"]["text"]:

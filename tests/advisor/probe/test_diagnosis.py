@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import numpy as np
 import pytest
+from scipy.stats import binom
 
-from advisor.probe.diagnosis import diagnose
+from advisor.probe.diagnosis import MAX_P, diagnose
 from advisor.questionnaire.probe_facts import ProbeFacts, ProbeShare
 from runners.trial.base_probe import (
     ALONE,
@@ -217,3 +219,27 @@ def test_facts_hold_what_was_measured() -> None:
         )
     )
     assert any("measure it first" in line for line in passing.reading)
+
+
+@pytest.mark.parametrize("n", [12, 30])
+def test_a_passage_that_changes_nothing_is_seldom_called_a_help(n: int) -> None:
+    """The sentence and the answer that it settles are as rare as a test at 5 % allows, on few questions too."""
+    draw, helped, trials = np.random.default_rng(n), 0, 150
+    for trial in range(trials):
+        rows = [
+            ProbeReply(way=way, id=f"q{i}", answerable=True, right=right, style=None, answer="")
+            for i in range(n)
+            for way, right in ((CLOSED, draw.random() < 0.3), (OPEN, draw.random() < 0.3))
+        ]
+        probe = ProbeReplies(
+            replies=tuple(rows),
+            questions=n,
+            grounded=frozenset(f"q{i}" for i in range(n)),
+            ungrounded=0,
+            brought=n,
+        )
+        found = diagnose(probe, seed=trial)
+        helped += "task_needs_facts" in found.settled or any(
+            "passage helps" in line for line in found.reading
+        )
+    assert helped <= binom.ppf(0.999, trials, MAX_P)

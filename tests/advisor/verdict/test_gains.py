@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import numpy as np
+from scipy.stats import binom
+
+from advisor.verdict.comparison import SIGNIFICANCE_LEVEL
 from advisor.verdict.verdict import gains_by_score, judge_trial
 from runners.plan.schema import Plan, parse_plan
 from runners.trial.trial import ArmScores
@@ -74,3 +78,17 @@ def test_no_gains_text_without_gain_or_tuning() -> None:
     arms = {a.arm: a for a in (arm("prompting", 0.1, 0), arm("rag", 0.9, 0), arm("lora", 0.1, 0))}
     assert gains_by_score(plan(), arms) == ""
     assert gains_by_score(plan("rag"), arms) == ""
+
+
+def test_a_tuning_that_changes_nothing_seldom_raised_a_score() -> None:
+    draw, named, trials, count = np.random.default_rng(0), 0, 80, 30
+    ids = tuple(f"q{n}" for n in range(count))
+    for _ in range(trials):
+        arms = {}
+        for name in ("prompting", "lora"):
+            style, final = (draw.random((2, count)) < 0.3).astype(float)
+            rows = tuple({"style": a, "final_answer": b} for a, b in zip(style, final, strict=True))
+            values = tuple(((style + final) / 2).tolist())
+            arms[name] = ArmScores(name, ids, rows, values, (0.1,) * count, (9,) * count, (5,) * count)
+        named += gains_by_score(plan(), arms) != ""
+    assert named <= binom.ppf(0.999, trials, SIGNIFICANCE_LEVEL)
