@@ -160,7 +160,8 @@ class VerdictFacts:
             return ""
         questions, of = self.needed.questions, self.needed.documents
         documents = f", from about {rounded_up(of)} more documents," if of else ""
-        return f" About {rounded_up(questions)} more question{'s' * (questions != 1)}{documents} would decide it."
+        more = f"About {rounded_up(questions)} more question{'s' * (questions != 1)}{documents}"
+        return f" {more} would decide it 8 times in 10, if the difference is as large as seen."
 
 
 def unverdicted_text(

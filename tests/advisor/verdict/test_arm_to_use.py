@@ -241,8 +241,8 @@ def test_arm_that_beats_the_others_and_is_not_used_is_not_called_no_better() -> 
     verdict = judged(plan({"usable_from": 0.8}, gate={"must_beat": ["rag"]}), arms)
     assert (verdict.use, verdict.gate_met, verdict.outcome) == (None, True, "undecided")
     assert (
-        "Not decided: hybrid is clearly better than the arms it must beat, but it answers 42 of 60 questions with an answer "
-        "right, below 8 of 10; none of these can be used yet." in verdict.text
+        "Not decided: hybrid is clearly better than the arms it must beat, but it is right on 42 of 60 answerable "
+        "questions, below 8 of 10; none of these can be used yet." in verdict.text
     )
     assert verdict.none_reason == (
         "8 of 10 questions with an answer must be right, and the best, hybrid, answers 42 of 60"

@@ -13,7 +13,14 @@ from scipy import stats
 
 from advisor.verdict.comparison import SIGNIFICANCE_LEVEL, STATISTICAL_POWER
 from advisor.verdict.sentences import FOUND_WITH_MORE
-from benchmarks.simulated_verdicts import BETTER, share_led, share_sure, sure
+from benchmarks.simulated_verdicts import (
+    BETTER,
+    decided_with_more,
+    found_with_more,
+    share_led,
+    share_sure,
+    sure,
+)
 
 
 @pytest.mark.parametrize(
@@ -50,3 +57,11 @@ def test_the_lead_that_a_tendency_promises_is_found() -> None:
     for questions, points in stated:
         found = share_led(int(questions), int(points) / 100, 50)
         assert abs(found - STATISTICAL_POWER) <= 0.05 + 3 * (0.16 / 50) ** 0.5
+
+
+@pytest.mark.parametrize("of", ["verdict", "recheck"])
+def test_the_questions_that_are_named_decide(of: str) -> None:
+    """Where the difference is the one that was seen, as the sentence says."""
+    more = decided_with_more(12, 5, 0.5, 40) if of == "verdict" else found_with_more(120, 6, 0.0, 0.04, 40)
+    assert more["open"] >= 10
+    assert abs(more["as seen"] - STATISTICAL_POWER) <= 0.05 + 3 * (0.16 / more["open"]) ** 0.5
