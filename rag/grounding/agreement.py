@@ -45,13 +45,24 @@ _STATES = frozenset(("off",))
 
 def compare(claim: ParsedStatement, source: Source) -> str:
     """Return whether a sentence bears out every clause of a claim: yes, no, or nearly (one word stands for another)."""
-    if not claim.names <= source.elsewhere:
+    if not claim.names <= source.elsewhere or _names_other_number(claim, source):
         return NO
     clauses = [clause for clause in claim.clauses if clause.content or clause.quantities]
     if not clauses or not all(_bears_out(clause, claim, source) for clause in clauses):
         return NO
     stands = words_stand(claim, source)
     return LIMITED if stands == YES and any(_is_limited(c, claim, source) for c in clauses) else stands
+
+
+def _names_other_number(claim: ParsedStatement, source: Source) -> bool:
+    """Return whether a claim names "Alva 2" where the sentence names "Alva 1" only."""
+    own = {name for name in source.statement.names if name[-1].isdigit()}
+    return any(
+        name[-1].isdigit()
+        and name not in own
+        and any(other.rstrip("0123456789") == name.rstrip("0123456789") for other in own - claim.names)
+        for name in claim.names
+    )
 
 
 def _is_limited(clause: Clause, claim: ParsedStatement, source: Source) -> bool:
@@ -88,6 +99,7 @@ def _bears_out(clause: Clause, claim: ParsedStatement, source: Source) -> bool:
     return (
         _same_subject(clause, content, missing, displaced, claim, source)
         and not _joins_clauses(clause, content, claim, source)
+        and not _differs_for_both(clause, source)
         and quantities_agree(clause, content, claim, source)
         and all(
             _clause_agrees(clause, content, claim, own, source)
@@ -96,6 +108,15 @@ def _bears_out(clause: Clause, claim: ParsedStatement, source: Source) -> bool:
             for own in _nearest(content, clause, source)
         )
     )
+
+
+def _differs_for_both(clause: Clause, source: Source) -> bool:
+    """Return whether a clause about "both" is said of one thing and denied of the other: "A has a lift, B has none"."""
+    if "both" not in clause.words:
+        return False
+    predicate = clause.content - clause.subject - set(leading_words(clause.tokens))
+    own = [part for part in source.statement.clauses if predicate and predicate <= part.words | part.context]
+    return len({part.negated for part in own}) > 1
 
 
 def _joins_clauses(clause: Clause, content: frozenset[str], claim: ParsedStatement, source: Source) -> bool:
@@ -165,13 +186,15 @@ def _fits_nearly(clause: Clause, words: Sequence[str], claim: ParsedStatement, s
     for part in source.statement.clauses:
         whole = part.words | part.subject | part.context
         stray = [word for word in words if not is_covered(word, whole) and not has_opposite(word, whole)]
-        if len(words) < 3 * len(stray) or any(word not in allowed for word in stray):
+        if len(words) < 3 * len(stray) or any(word not in allowed or word in EXCLUSIVE for word in stray):
             continue
         others = frozenset[str]().union(
             *(leading_words(other.tokens) for other in source.statement.clauses if other is not part)
         )
         subject = part.subject or frozenset(leading_words(part.tokens))
         known = all(is_covered(word, claim.words) for word in subject)
+        if "both" in clause.words and "both" not in part.words:
+            continue
         whole_known = all(is_covered(word, claim.words) for word in part.content - FILLERS)
         if (
             whole_known
@@ -208,6 +231,10 @@ def _same_subject(
         return False
     # a clause whose whole subject is in other sentences is about something else
     subject = clause.subject or leading_words(clause.tokens)
+    # and one of which all that is said of its subject is in other sentences says something else
+    predicate = own - set(subject) - FILLERS
+    if predicate and predicate <= displaced:
+        return False
     if (
         subject
         and not displaced.isdisjoint(subject)
@@ -297,6 +324,7 @@ def _is_other_person(clause: Clause, own: Clause, claim: ParsedStatement, source
         return False  # "the warden is A" is "A is the warden"
     persons = (clause.subject or frozenset(leading_words(clause.tokens))) & (claim.names - EXCLUSIVE.keys())
     names = (own.subject or frozenset(leading_words(own.tokens))) & known
-    if not persons or not names or not persons.isdisjoint(names) or persons <= source.above.words:
+    persons, names = persons - TITLES, names - TITLES
+    if not persons or not names or persons <= names or names <= persons or persons <= source.above.words:
         return False
     return ("by" in clause.words) == ("by" in own.words)

@@ -31,6 +31,8 @@ def quantities_agree(clause: Clause, content: frozenset[str], claim: ParsedState
             continue
         if quantity.is_year and any(q.year == quantity.value for q in clause.quantities):
             continue  # compared with the amount of that year
+        if _is_article(quantity, source):
+            continue
         if formerly and not quantity.change:
             quantity = replace(quantity, change=FROM)
         places = [own for own in source.clauses if any(agree(quantity, other) for other in own.quantities)]
@@ -44,6 +46,16 @@ def quantities_agree(clause: Clause, content: frozenset[str], claim: ParsedState
         if not is_said and not is_derived(quantity, clause.words, (*source.quantities, *source.previous)):
             return False
     return True
+
+
+def _is_article(quantity: Quantity, source: Source) -> bool:
+    """Return whether a "one" stands for "a": the source has what is counted and no number of it."""
+    return (
+        quantity.value == "1"
+        and bool(quantity.counted)
+        and not quantity.bound
+        and quantity.counted not in (other.counted for other in source.quantities)
+    )
 
 
 def _has_later(quantities: Sequence[Quantity]) -> bool:

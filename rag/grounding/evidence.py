@@ -23,7 +23,8 @@ from rag.sentences.lexicon import FILLERS
 from rag.sentences.pronouns import resolve_pronouns
 from rag.sentences.statements import ParsedStatement, parts, read_statement
 from rag.sentences.tables import Table, read_tables, stating_row
-from rag.text.words import sentence_spans, words
+from rag.sentences.verbs import VERBS
+from rag.text.words import sentence_spans, stem, words
 from rag.types import Chunk
 
 _MAX_BEFORE = 3
@@ -32,6 +33,8 @@ MIN_VERBATIM = 0.85
 """Share of a statement's content words in one sentence, from which its clauses are not looked for in other sentences."""
 _PLURAL = frozenset(("both", "they", "neither", "each", "all", "these"))
 """Words at the beginning of a sentence about several things of those before it."""
+_COUNTS = re.compile(r"\W*(?:neither\b.*?\b(nor)\b|each\s+([a-z]{3,}))", re.I)
+"""Words that count something that they name themselves."""
 _MAX_LESS = 1
 """Words and quantities that a sentence may share less with a statement than the one that shares most."""
 MIN_SHARED = 0.75
@@ -171,7 +174,7 @@ def _read_passage(chunk: Chunk) -> _ReadPassage:
     before: tuple[ParsedStatement, ...] = ()
     for n, ((start, end), statement, continues) in enumerate(zip(spans, statements, goes_on, strict=True)):
         continued = before[:_MAX_BEFORE] if continues else ()
-        if _PLURAL.intersection(_first(texts[n])[:1]):
+        if _PLURAL.intersection(_first(texts[n])[:1]) and not _counts_other(texts[n], statements[:n]):
             continued = tuple(reversed(statements[max(0, n - _MAX_BEFORE) : n]))
         window = statement.words.union(above.words, *(other.words for other in continued))
         near = [statements[m].words for m in (n - 1, n + 1) if 0 <= m < len(statements)]
@@ -194,6 +197,16 @@ def _read_passage(chunk: Chunk) -> _ReadPassage:
 
 def _first(text: str) -> list[str]:
     return words(text)[:2]
+
+
+def _counts_other(text: str, before: Sequence[ParsedStatement]) -> bool:
+    """Return whether "each" or "neither" counts things that no sentence before names: "Each payslip has a number"."""
+    if not (match := _COUNTS.match(text)):
+        return False
+    if match[1] is not None:
+        return True
+    counted = stem(match[2].lower())
+    return counted not in VERBS and not any(counted in other.words for other in before[-_MAX_BEFORE:])
 
 
 def _best(

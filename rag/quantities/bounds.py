@@ -56,7 +56,7 @@ _PREFIXES = tuple(
         ),
         (
             DOWN,
-            r"at (?:the very )?most|up to|as (?:many|much|late) as|within|max\.?|limited to|(?:only )?up to"
+            r"at (?:the (?:very )?)?most|up to|as (?:many|much|late) as|within|max\.?|limited to|(?:only )?up to"
             r"|(?:a )?maximum(?: \w+)?(?: of| is)?|como máximo|hasta|máximo(?: de)?|höchstens|maximal|bis zu",
         ),
         (LESS, rf"{_FEWER}|under|below|menos de|weniger als|unter"),
@@ -84,7 +84,9 @@ _SUFFIXES = (
     ),
     (
         DOWN,
-        re.compile(rf"\s*(?:(?:\w+ ){{0,2}}?(?:or|and) {_LOWER}|(?:\w+ )?(?:at most|maximum|max)\b)", re.I),
+        re.compile(
+            rf"\s*(?:(?:\w+ ){{0,2}}?(?:or|and) {_LOWER}|(?:\w+ )?(?:at (?:the )?most|maximum|max)\b)", re.I
+        ),
     ),
     (ABOUT, re.compile(r"\s*(?:\w+ )?(?:or so|approximately|or thereabouts|on average)\b", re.I)),
 )
@@ -93,7 +95,7 @@ _RISE = (
     r"|rais(?:e[sd]?|ing)"
     r"|went up|goes up|gone up|jump(?:s|ed)?|improv(?:e[sd]?|ing)|exten(?:d(?:s|ed)?)|enlarg(?:e[sd]?|ing)"
     r"|expand(?:s|ed)?|went"
-    r"|climbed|reached)"
+    r"|climbed|reached|put up(?= by\b))"
 )
 _FALL = (
     r"(?:f[ae]lls?|fallen|falling|dropp?(?:s|ed|ing)?|declin(?:e[sd]?|ing)|decreas(?:e[sd]?|ing)|shr[aiu]nk"
@@ -104,14 +106,16 @@ _FALL = (
 _CHANGE = re.compile(rf"\b(?:{_RISE}|{_FALL}|doubled|tripled|halved|change[sd]?)\b", re.I)
 _BY_BEFORE = re.compile(
     r"(?:\bby|\b(?:rose|rises?|risen|fell|falls?|fallen|grew|grows?|grown|increased|decreased|dropped|declined"
-    r"|shrank|sank|up|down)|\b(?:rise|fall|drop|increase|decrease|growth|reduction|cut|decline|gain"
+    r"|shrank|sank|gained|gains?|up|down)|\b(?:rise|fall|drop|increase|decrease|growth|reduction|cut|decline|gain"
     r"|loss) of)\s*(?:about |around |roughly |nearly |almost |over |some |only |a further |another |more than "
     r"|just )*[$£€¥]?\s*$",
     re.I,
 )
 _BY_AFTER = re.compile(
-    r"\s*(?:(?:more|higher|lower|less|fewer|longer|shorter|cheaper|dearer|cooler|warmer|wider|taller|heavier|lighter)\b"
-    r"(?! than [$£€]?\d)|(?:\w+ )?(?:increase|decrease|rise|fall|drop|reduction|growth)\b)",
+    r"\s*(?:(?:more|higher|lower|less|fewer|longer|shorter|cheaper|dearer|cooler|warmer|wider|taller|heavier|lighter"
+    r"|further|farther|faster|slower)\b"
+    r"(?! than [$£€]?\d)|(?:\w+ ){0,2}(?:was|were) added\b"
+    r"|(?:\w+ )?(?:increase|decrease|rise|fall|drop|reduction|growth)\b)",
     re.I,
 )
 _TO_BEFORE = re.compile(

@@ -139,7 +139,7 @@ def has_verb(tokens: Sequence[Token]) -> bool:
     return any(
         token.key in VERBS
         or token.key.endswith("n't")
-        or (token.verb and after is not None and not after.content)
+        or (token.verb and after is not None and (not after.content or after.key in TITLES))
         for token, after in zip_longest(tokens, tokens[1:])
     )
 

@@ -259,9 +259,12 @@ _HE = frozenset(
         "anders",
     ]
 )
-_TITLE = (
-    r"(?:Mr|Mrs|Ms|Miss|Dr|Prof|Professor|Captain|Sir|Lady|Lord|Reverend|Father|Sister|Judge|Inspector)\.?"
-)
+_TITLES = [
+    *("Mr", "Mrs", "Ms", "Miss", "Dr", "Prof", "Professor", "Captain", "Sir", "Lady", "Lord", "Reverend"),
+    *("Father", "Sister", "Judge", "Inspector", "Chef", "Nurse"),
+]
+_ROLES = frozenset(("chairman", "chairwoman", "headmaster", "headmistress", "director", "doctor", "chief"))
+_TITLE = rf"(?:{'|'.join(_TITLES)})\.?"
 _NAME = r"[A-Z][\w’'-]*[a-z](?:\s(?:de|van|von|der|la)\b)?"
 _PERSON = re.compile(
     rf"(?P<role>\b[a-zA-Z]+\s)?(?P<name>\b{_TITLE}\s{_NAME}(?:\s{_NAME})*|\b(?!(?:The|A|An|In|On|At|From|Our|Its|Each|All)\b){_NAME}(?:\s{_NAME})+"
@@ -272,6 +275,13 @@ _PRONOUN = re.compile(r"\b(?P<pronoun>[Hh]e|[Ss]he)\b(?!['’])")
 _THING = re.compile(
     r"^(?:(?:Yes|No),\s+)?(?P<thing>(?:(?:The|A|An)\s(?:[a-z]+\s)?)?(?:[A-Z][\w’'-]*|\d+)(?:\s(?:[A-Z][\w’'-]*"
     r"|\d+))*)\s(?=[a-z])"
+)
+_LABELLED = re.compile(r"\b[A-Z][\w’'-]*(?:\s[A-Z][\w’'-]*)*\s\d+\b(?![.,]\d)")
+"""A name that ends in a number."""
+_MAX_CLAUSE = 300
+"""Characters before a pronoun in which the clause before it is looked for."""
+_CLAUSE_END = re.compile(
+    r"[;,]\s+(?:(?:and|but|while|whereas|since|because|as)\s+)?|\s(?:and|but|while|whereas)\s"
 )
 _ONE_WORD = re.compile(r"[A-Z][\w’'-]*")
 _IT = re.compile(
@@ -319,12 +329,16 @@ def resolve_pronouns(sentences: Sequence[str]) -> list[str]:
             if "pronoun" not in match.re.groupindex:
                 _note(match, persons)
                 continue
-            person = _meant(match["pronoun"].lower() == "she", persons)
+            she = match["pronoun"].lower() == "she"
+            person = _meant(she, persons) or _subject_before(sentence[: match.start()], she, persons)
             if person is not None:
                 text, at = text + sentence[at : match.start()] + person.name, match.end()
         text += sentence[at:]
-        if thing and (place := _IT.search(text)):
-            text = text[: place.start()] + thing + text[place.end() :]
+        if place := _IT.search(text):
+            # a name that ends in a number in the clause before is nearer than the subject of the sentence before
+            near = _LABELLED.search(_clause_before(text[: place.start()]))
+            if meant := near.group() if near else thing:
+                text = text[: place.start()] + meant + text[place.end() :]
         head = _THING.match(text)
         named = head is not None and not _ONE_WORD.fullmatch(head["thing"])
         if head is not None and named and not _is_person(head["thing"], persons):
@@ -341,12 +355,18 @@ def _note(match: re.Match[str], persons: list[_Person]) -> None:
     signs = [role, *(word.strip(".").lower() for word in name.split())]
     she = True if any(s in _SHE for s in signs[:2]) else False if any(s in _HE for s in signs[:2]) else None
     for other in persons:
-        if set(name.split()) & set(other.name.split()) - {"Mr", "Ms", "Mrs", "Dr", "Captain"}:
+        if _own_names(name) & _own_names(other.name):
             other.she = she if other.she is None else other.she
             persons.remove(other)
             persons.append(other)
             return
     persons.append(_Person(name, she))
+
+
+def _own_names(name: str) -> set[str]:
+    """Return the words of a name without titles and roles."""
+    words = (word.strip(".") for word in name.split())
+    return {word for word in words if word not in _TITLES and word.lower() not in _ROLES}
 
 
 def _meant(she: bool, persons: list[_Person]) -> _Person | None:
@@ -358,6 +378,20 @@ def _meant(she: bool, persons: list[_Person]) -> _Person | None:
         return None
     unknown[0].she = she
     return unknown[0]
+
+
+def _subject_before(before: str, she: bool, persons: Sequence[_Person]) -> _Person | None:
+    """Return the first person of the clause before a pronoun in its sentence: "A leads, and B cooks; she also paints"."""
+    match = _PERSON.search(_clause_before(before))
+    if match is None:
+        return None
+    named = _own_names(match["name"])
+    return next((p for p in persons if p.she is not (not she) and named & _own_names(p.name)), None)
+
+
+def _clause_before(text: str) -> str:
+    """Return the last clause of the beginning of a sentence."""
+    return next((piece for piece in reversed(_CLAUSE_END.split(text[-_MAX_CLAUSE:])) if piece.strip()), "")
 
 
 def _is_person(thing: str, persons: Sequence[_Person]) -> bool:

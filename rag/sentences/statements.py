@@ -61,6 +61,14 @@ _LEAD = re.compile(
     re.I,
 )
 """Words that introduce a statement and are no part of it."""
+_CLEFT = re.compile(
+    r"^It (?:is|was) (?P<named>(?!(?:not|only|until|because|when|so)\b)[^,;:]{2,80}?) (?:that|who|which) (?P<next>[a-z]+)\b"
+)
+"""The beginning of "It was Ada Berg who founded the school", which says that Ada Berg founded it."""
+_NAMED = re.compile(r"(?:the|an?|his|her|its|their|our)\b|[A-Z0-9]")
+_NO_CLEFT = frozenset(
+    ("the", "a", "an", "his", "her", "its", "their", "our", "you", "we", "they", "he", "she", "it", "all")
+)
 _HERE = re.compile(
     r",?\s+(?:at|in|of|from|by) (?:this|our|their) (?:hotel|restaurant|place|location|property|establishment"
     r"|venue|facility"
@@ -71,6 +79,13 @@ _HERE = re.compile(
 _NOT_EARLIER = re.compile(r"\b(?:no|not) earlier than\b(?= [A-Z])")
 _NOT_LATER = re.compile(r"\b(?:no|not) later than\b(?= [A-Z])")
 """Bounds of a day or month that is a word."""
+_NAME_BEFORE = re.compile(
+    r"\b([A-Z][\w’'-]+(?:\s[A-Z][\w’'-]+)*),?\s+who\s+$"
+    r"|[;,]\s+(?:his|her|its|their|our|the)\s[a-z ]+,\s+([A-Z][\w’'-]+\.?(?:\s[A-Z][\w’'-]+)*),\s+$"
+)
+"""The name before "who", or in apposition: "his brother Lars, who runs", "his predecessor, Ms. Orr, now chairs"."""
+_MAX_NAMED = 120
+"""Characters before a clause in which a name that it is about stands."""
 _HYPHEN = re.compile(r"\b(on|off|wi|e|non|pre|co|multi|self|anti)-(?=[a-z])", re.I)
 _BOUND_IDIOM = re.compile(
     r"\b(?:no|not|never|n['’]t)(?: \w+)? (?:(?:more|less|fewer|later|earlier|greater|longer|larger|higher|lower"
@@ -123,8 +138,7 @@ def read_statement(sentence: str) -> ParsedStatement:
     labels = find_labels(sentence)
     clauses = _completed(clauses)
     clauses = tuple(
-        clause if n == 0 or _has_subject(clause) else replace(clause, subject=frozenset(leading))
-        for n, clause in enumerate(clauses)
+        _with_subject(sentence, clause, leading) if n else clause for n, clause in enumerate(clauses)
     )
     clauses = with_context(clauses, sentence)
     first = [token.key for token in tokens[:2]]
@@ -193,7 +207,17 @@ def without_lead(sentence: str) -> str:
     while (lead := _LEAD.match(sentence)) and lead.end() < len(sentence):
         sentence = sentence[lead.end() :]
     sentence = _NOT_LATER.sub("by", _NOT_EARLIER.sub("from", sentence))
-    return plain_wording(_HYPHEN.sub(r"\1", _HERE.sub("", sentence)))
+    sentence = plain_wording(_HYPHEN.sub(r"\1", _HERE.sub("", sentence)))
+    return _CLEFT.sub(_uncleft, sentence)
+
+
+def _uncleft(match: re.Match[str]) -> str:
+    """Return the subject and first word of what "It was ... who" says; all as it was where no verb follows."""
+    named, after = match["named"], match["next"]
+    is_verb = after.endswith("ed") or stem(after) in VERBS
+    if after in _NO_CLEFT or not (is_verb or _NAMED.match(named)):
+        return match.group()  # "It is important that visitors register"
+    return f"{named[0].upper()}{named[1:]} {after}"
 
 
 def _tokens(sentence: str, quantities: Sequence[Quantity]) -> list[Token]:
@@ -220,12 +244,16 @@ def _is_verb(sentence: str, match: re.Match[str]) -> bool:
     if not before or not _DETERMINER.match(sentence, match.end()):
         return False
     last = before[1].lower()
-    if last in STOP_WORDS and last not in ("who", "which", "that", "he", "she", "it", "they", "we", "you"):
+    if last in STOP_WORDS and last not in _BEFORE_VERBS:
         return False
     ends = word.endswith("s") and not word.endswith(("ss", "us", "is", "ings"))
     return ends != (last.endswith("s") and not last.endswith("ss") and before[1].islower())
 
 
+_BEFORE_VERBS = frozenset(
+    ("who", "which", "that", "he", "she", "it", "they", "we", "you", "now", "also", "still", "then")
+)
+"""Words without content behind which a word may be a verb."""
 _DETERMINER = re.compile(
     r"\s+(?:the|an?|his|her|its|their|our|your|all|every|each|no|any|it|them|him|both)\b"
 )
@@ -342,6 +370,15 @@ def _has_subject(clause: Clause) -> bool:
         (token for token in clause.tokens if token.content or token.key[0] == "#" or token.key in VERBS), None
     )
     return first is not None and first.content and first.key not in VERBS
+
+
+def _with_subject(sentence: str, clause: Clause, leading: Sequence[str]) -> Clause:
+    """Return a clause with its subject: the name that "who" is about, or the leading words where it has none of its own."""
+    start = min((token.start for token in clause.tokens), default=0)
+    if match := _NAME_BEFORE.search(sentence[max(0, start - _MAX_NAMED) : start]):
+        named = WORD_PATTERN.findall(match[1] or match[2])
+        return replace(clause, subject=frozenset(stem(word.lower()) for word in named))
+    return clause if _has_subject(clause) else replace(clause, subject=frozenset(leading))
 
 
 def _clause(

@@ -9,6 +9,10 @@ _PAIRS = (
     (r"\bcan['’]t\b", "cannot"),
     (r"\bwon['’]t\b", "will not"),
     (r"\b(\w+)n['’]t\b", r"\1 not"),
+    (r"\b(you|we|they|i|he|she|it)['’]ll\b", r"\1 will"),
+    (r"\b(you|we|they|i)['’]ve\b", r"\1 have"),
+    (r"\b(you|we|they)['’]re\b", r"\1 are"),
+    (r"\bit['’]s (?=not\b|[A-Za-z])", "it is "),
     # what is free
     (
         r"\b(?:is|are) (?:available |offered |provided )?(?:at no (?:extra |additional |further )?(?:charge"
@@ -25,6 +29,13 @@ _PAIRS = (
     (r"\b(?:do|does) not (?:have to |need to )?pay (?:anything )?for\b", "free"),
     (r"\b(?:do|does) not (?:have to )?pay (?:anything|for anything)\b", "is free"),
     (r"\bpays? (?:nothing|no (?:fee|charge)s?)\b", "is free"),
+    (r"\b(?:nobody|no one) (?:pays|has to pay|needs to pay|is charged)(?: anything)? for\b", "free"),
+    (r"\b(?:will|is|are|do|does) not (?:be |get )?(?:billed|charged)(?: anything)? for\b", "free"),
+    (r"\bfree (?:of|from) (?!charge\b)(?=[a-z])", "without "),
+    (
+        r"\bas (?:many|much|often|long) (?:\w+ ){0,4}?as (?:you|they|he or she|she|he|one) (?:likes?|wants?|wish(?:es)?)\b",
+        "without limit",
+    ),
     # conditions
     (r"\b(?:but )?only (?:if|when|while|as long as|once)\b", "only if"),
     (
@@ -42,6 +53,32 @@ _PAIRS = (
     ),
     (r"\beverywhere (?:but|except)\b", "everywhere except"),
     # obligation and permission
+    (
+        r"\b(?:must|may|can|should)(?: not|not) (\w+ )?(?:more|longer|larger|heavier|higher|later) than\b",
+        r"may \1at most",
+    ),
+    (
+        r"\b(?:is|are) (?:left )?(?:to|at|up to) (?:the )?(?:(?:own )?discretion(?: of)?|[\w'’]+ (?:own )?discretion)\b",
+        "is optional for",
+    ),
+    (
+        r"\b(?:is|are) (?:left )?to (?:the discretion of )?([\w ]{2,20}?)['’] discretion\b",
+        r"is optional for \1",
+    ),
+    (
+        r"\bit is (?:entirely )?(?:left )?up to ((?:\w+ ){1,3}?)whether (?:or not )?",
+        r"it is optional for \1whether ",
+    ),
+    (
+        r"\b(?:can|may) (?:choose|decide)(?: for themselves| themselves)? whether(?: or not)?\b",
+        "is optional whether",
+    ),
+    (r"\b(?:is|are) (?:under no obligation|not under (?:an|any) obligation) to\b", "need not"),
+    (
+        r"\bit is (?:a good idea|best|advisable|wise|recommended|advised) (?:to|that you|if you)\b",
+        "you should",
+    ),
+    (r"\boff[- ]limits\b", "forbidden"),
     (
         r"\b(?:is|are) (?:obliged|obligated|required|forced) to\b|\b(?:has|have) got to\b|\b(?:has|have|had) to\b",
         "must",
@@ -87,6 +124,11 @@ _PAIRS = (
     (r"\bstood at\b", "was"),
     (r"\bmakes? up\b", "is"),
     (r"\bused to be\b", "was formerly"),
+    (
+        r"(?<!\bis )(?<!\bare )(?<!\bbe )(?<!\bwas )(?<!\bwere )(?<!\bbeen )\bused to"
+        r" (?=(?:have|take|cost|last|need|hold|number|stand|start|end|open|close)\b)",
+        "formerly ",
+    ),
     (r"\bis made (?:up )?of\b", "consists of"),
     (r"\b(?:every|each) day\b", "daily"),
     (r"\bin advance\b|\bbeforehand\b", "ahead"),
@@ -101,6 +143,7 @@ _PAIRS = (
     (r"\bas well as\b", "and"),
     (r"\b(?:a little|just|slightly|somewhat) (?:under|short of|below|less than)\b", "nearly"),
     (r"\bas well\b", "also"),
+    (r"\bcomes? on top(?: of (?:that|this|it))?\b", "is excluded"),
     (r"\bno longer\b", "not now"),
     (r"\bat the latest\b", "latest"),
     (r"\b(?:has|have|had) been\b", "was"),

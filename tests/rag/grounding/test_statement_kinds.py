@@ -40,6 +40,28 @@ FALSE = {
     "Line 12 leaves the station at 7.05. Line 4 starts at the harbour.": (
         "Line 4 starts at the harbour. It leaves the station at 7.05."
     ),
+    "Dr. Voss leads the choir, and Dr. Marsh plays the organ; she also teaches singing.": (
+        "Dr. Voss teaches singing.|It is Dr. Voss who teaches singing."
+    ),
+    "Sister Ivers is here by day; at night Sister Coe takes over, and she also holds the key.": (
+        "Sister Ivers holds the key."
+    ),
+    "The mill was taken over by Ada Quint. Mr. Tarr is the manager; his predecessor, Ms. Lund, now chairs the council.": (
+        "Mr. Tarr now chairs the council."
+    ),
+    "The Kite 2 carries cars. Her older sister, Kite 1, will be sold next autumn.": "The Kite 2 will be sold next autumn.",
+    "Oil may be used in the Perk 40, but never in the Perk 30, since it has no pump.": "The Perk 40 has no pump.",
+    "Cleaners must wear gloves.": "Wearing gloves is at the cleaners' discretion.",
+    "The rent went from 290 to 305 euros.": "The rent was put up by 305 euros.",
+    "The number of lockers climbed to 86 last year.": "Last year the hall gained 86 lockers.",
+    "The kiosk sells stamps in spring and autumn; in summer they are sold at the farm.": (
+        "The kiosk sells stamps in spring, summer and autumn."
+    ),
+    "The soap contains no dyes, but it does contain perfume.": "The soap is free of perfume.",
+    "Most branches close on Mondays; the Quay branch and the Hill branch are open every day. Only the Quay branch has a"
+    " music room.": "Both the Quay branch and the Hill branch have a music room.",
+    "Menu A always contains meat, Menu B never does.": "Both Menu A and Menu B are free of meat.",
+    "Readers may order five files a day.": "Readers may order as many files a day as they like.",
     TABLE: "The Elm room seats 30.|The Oak room has a projector.|The Pine room costs 80 euros a day.",
 }
 TRUE = {
@@ -60,6 +82,20 @@ TRUE = {
     "Its two cars, the Heron and the Otter, were built in 1934 and 1961 respectively.": (
         "The Heron was built in 1934, while the Otter was built in 1961."
     ),
+    "Dr. Voss leads the choir, and Dr. Marsh plays the organ; she also teaches singing.": (
+        "Dr. Marsh teaches singing.|It is Dr. Marsh who teaches singing."
+    ),
+    "The songs were recorded by students of the school.": "It was students of the school that recorded the songs.",
+    "The owner, Jon Berg, lives here with his brother Lars, who runs the kiosk.": "It is Lars who runs the kiosk.",
+    "The bridge was designed by John Fowler in 1890.": "It was John Fowler who designed the bridge.",
+    "The ward was extended by six beds in 2015.": "Six beds were added to the ward in 2015.",
+    "At most two people may be at a bed. Each cabin takes up to 30 passengers.": (
+        "There may be no more than two people at a bed.|A cabin takes 30 passengers at the most."
+    ),
+    "Urgent samples fell from 90 to 55 minutes.": "Urgent samples used to take 90 minutes.",
+    "A driving lesson lasts 45 minutes.": "One driving lesson lasts 45 minutes.",
+    "Pressure hoses are forbidden for cleaning.": "Pressure hoses are off limits for cleaning.",
+    "Empty drums should be returned within three months.": "You should return empty drums within three months.",
     TABLE: "The Oak room seats 30.|Room Pine costs 60 euros per day.|There is a projector in the Elm room.",
 }
 LIMITED = {
