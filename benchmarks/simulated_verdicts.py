@@ -199,10 +199,11 @@ def found_with_more(questions: int, each: int, margin: float, loss: float, trial
         chance = np.where(was == 1, 1.5 * loss / 0.7, 0.5 * loss / 0.3)
         values = np.vstack([was, np.where(draw.random(questions) < chance, 1 - was, was)])
         decision = decision_of(values, of_question.astype(str).tolist(), margin, seed)
-        if decision.outcome != "undecided" or not 0 < (decision.more_questions_needed or 0) <= MOST_NAMED:
+        more = decision.more_questions_needed or 0
+        if decision.outcome != "undecided" or not 0 < more <= MOST_NAMED:
             continue
-        named.append(decision.more_questions_needed)
-        total = -(-(questions + named[-1]) // each)
+        named.append(more)
+        total = -(-(questions + more) // each)
         larger, names = resampled(draw, values, of_question, total)
         found += decision_of(larger, names, margin, seed).outcome == "regression"
     count = len(named)

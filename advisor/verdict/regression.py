@@ -487,8 +487,8 @@ def _questions_needed(deciding: Sequence[ScoreChange], margin: float) -> int | N
         gap = -change.difference - margin
         if gap > MIN_SPREAD and change.error > 0:
             total = change.independent * (quantiles * change.error / gap) ** 2
-            # Sign changes of whole answers are tested exactly, which takes half an answer more than the normal does (Fleiss's
-            # continuity correction): total * gap - 1 / 2 lost answers in place of total * gap.
+            # Sign changes of whole answers are tested exactly, which takes half an answer more than the normal does
+            # (Fleiss's continuity correction): total * gap - 1 / 2 lost answers in place of total * gap.
             total *= (1 + math.sqrt(1 + 2 / (total * gap))) ** 2 / 4
             needed.append(max(1, math.ceil(total) - change.independent))
     return min(needed, default=None)
