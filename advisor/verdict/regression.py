@@ -452,8 +452,7 @@ def decide(
         beyond = f", more than the margin of {margin:g}" if margin else ""
         return Decision(REGRESSION, f"{change_text(named)}{beyond}")
     if worst is None:
-        outcome = NEW_GOLD if lost_gold else UNDECIDED
-        return Decision(outcome, "no question can be compared")
+        return Decision(NEW_GOLD if lost_gold else UNDECIDED, "no question can be compared")
     if gained:
         named = max(gained, key=lambda change: (change.score == RIGHT, change.difference))
         return Decision(IMPROVED, change_text(named))
@@ -480,15 +479,13 @@ def _questions_needed(deciding: Sequence[ScoreChange], margin: float) -> int | N
     """Return how many more questions would make the worst loss sure, if it is as large as seen; None where there is none."""
     from statistics import NormalDist
 
-    normal = NormalDist()
-    quantiles = normal.inv_cdf(1 - LEVEL) + normal.inv_cdf(STATISTICAL_POWER)
+    quantiles = sum(map(NormalDist().inv_cdf, (1 - LEVEL, STATISTICAL_POWER)))
     needed = []
     for change in deciding:
         gap = -change.difference - margin
         if gap > MIN_SPREAD and change.error > 0:
             total = change.independent * (quantiles * change.error / gap) ** 2
-            # Sign changes of whole answers are tested exactly, which takes half an answer more than the normal does
-            # (Fleiss's continuity correction): total * gap - 1 / 2 lost answers in place of total * gap.
+            # Whole answers are tested exactly, which takes half an answer more (Fleiss's continuity correction).
             total *= (1 + math.sqrt(1 + 2 / (total * gap))) ** 2 / 4
             needed.append(max(1, math.ceil(total) - change.independent))
     return min(needed, default=None)

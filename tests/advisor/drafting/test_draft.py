@@ -121,12 +121,13 @@ def test_draft_trains_on_raw_texts_without_showing_them(
 
 
 def test_draft_from_examples_only(task_files: Any, laptop: Machine) -> None:
-    """No index, no retrieval."""
-    plan = drafted(
-        laptop, "behaviour_gap=high", examples=task_files.examples, questions=task_files.questions
-    ).plan
+    """No index, no retrieval; the replies state facts, which are scored unless it is said that none are needed."""
+    files = {"examples": task_files.examples, "questions": task_files.questions}
+    plan = drafted(laptop, "behaviour_gap=high", **files).plan
     assert plan.index is None
     assert [arm.arm for arm in plan.arms][:2] == ["prompting", "few-shot"]
+    assert "fact_recall" in plan.weights
+    plan = drafted(laptop, "behaviour_gap=high", "task_needs_facts=none", **files).plan
     assert "fact_recall" not in plan.weights
 
 
