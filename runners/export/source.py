@@ -126,7 +126,7 @@ class ExportSource:
 
     def _describe(self, arm: EvaluateStep) -> str:
         if arm.classifier:
-            return "it is a linear head over the embedder's vectors"
+            return "it is a linear head over embeddings or TF-IDF"
         given = [name for name, used in (("passages", arm.retrieval), ("examples", arm.shots)) if used]
         remote = resolve.parse_remote((arm.model or self.plan.model).name)
         base = f"{remote.name} at its endpoint" if remote else "the base model as it is"

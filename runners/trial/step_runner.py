@@ -281,7 +281,13 @@ def evaluate_arm(context: OpenRun, step: EvaluateStep) -> dict[str, Any]:
     drop_outdated_answers(context.folder.path / TRIAL, step.arm, made_from)
     if step.classifier:
         trained = classifier.train_classifier(
-            plan, step.arm, context.examples, context.models.embedder, context.folder.path, made_from
+            plan,
+            step.arm,
+            context.examples,
+            context.models.embedder,
+            context.folder.path,
+            made_from,
+            context.split.test,
         )
         context.emit({"event": "classifier.trained", "arm": step.arm, **trained})
     first_weights = context.folder.adapter(step.weights, seeds[0]) if step.weights else None
