@@ -10,6 +10,8 @@ import numpy as np
 
 WORD_NGRAMS = (1, 2)
 CHARACTER_NGRAMS = (2, 5)
+WORD_PATTERN = r"(?u)\b\w+\b"
+"""What a word is; the library's own pattern leaves out words of one character."""
 MIN_ROWS_TO_PRUNE = 100
 """Texts from which on an n-gram must occur in two of them: one that occurs once tells no two texts apart."""
 MAX_WEIGHTS = 2_000_000
@@ -96,8 +98,7 @@ def _vectorizer(kind: str, **settings: Any) -> Any:
     from sklearn.feature_extraction.text import TfidfVectorizer
 
     ways: dict[str, dict[str, Any]] = {
-        # The library's own pattern leaves out words of one character.
-        WORDS: {"analyzer": "word", "ngram_range": WORD_NGRAMS, "token_pattern": r"(?u)\b\w+\b"},
+        WORDS: {"analyzer": "word", "ngram_range": WORD_NGRAMS, "token_pattern": WORD_PATTERN},
         CHARACTERS: {"analyzer": "char_wb", "ngram_range": CHARACTER_NGRAMS},
     }
     if kind not in ways:

@@ -75,6 +75,8 @@ class ExportSource:
         elif need_weights:
             with_weights = [step.arm for step in self.plan.arms if step.weights]
             instead = "its index, its rows or all of it: --to index, provider-jsonl or bundle"
+            if self.arm.classifier:
+                instead = "its labels and numbers, or all of the run: --to classifier or bundle"
             arms = f"; arms with weights: --arm {' or '.join(with_weights)}" if with_weights else ""
             raise BadInput(
                 f"the arm {self.arm.arm} has no weights of its own: {self._describe(self.arm)}",

@@ -22,8 +22,13 @@ from runners.classification.text_features import MAX_WEIGHTS, TextFeatures
 LABELS = 4
 
 
+def label_of(number: int) -> int:
+    """Return the label of a number, which its digits do not show."""
+    return (number * 2_654_435_761 >> 7) % LABELS
+
+
 class Vectors:
-    """An encoder of texts that begin with a number: a noisy point around the centre of the number modulo the labels."""
+    """An encoder of texts that begin with a number: a noisy point around the centre of the number's label."""
 
     fingerprint, dimension = "vectors", 16
 
@@ -38,7 +43,7 @@ class Vectors:
         rows = [
             np.ones(self.dimension)
             if number is None  # the name of a label says nothing
-            else self._centres[number % LABELS]
+            else self._centres[label_of(number)]
             + self._noise * np.random.default_rng(number).normal(size=self.dimension)
             for number in numbers
         ]
@@ -48,7 +53,7 @@ class Vectors:
 
 def texts_of(rows: range, word: str = "") -> tuple[list[str], list[str]]:
     """Return texts and labels; with a word, a text says its label by it and the label's number."""
-    labels = [n % LABELS for n in rows]
+    labels = [label_of(n) for n in rows]
     texts = [f"{n} {word}{label}" if word else str(n) for n, label in zip(rows, labels, strict=True)]
     return texts, [f"l{label}" for label in labels]
 
