@@ -29,7 +29,7 @@ ARMS = {
     ),
     "classifier": (
         "a linear classifier on the texts of the examples, no language model",
-        "For labels: no language model is asked. It is trained in seconds, a minute with many labels, and answers in milliseconds.",
+        "For labels: no language model is asked. It is trained within a minute or two and answers in milliseconds.",
     ),
     "long-context": (
         "all documents in every prompt",

@@ -19,6 +19,7 @@ from rag.files import check_manifest, publish_folder, write_json, write_manifest
 from runners.classification.linear_head import LinearHead
 from runners.classification.selection import FEATURE_NAMES, TextClassifier, TriedFeatures
 from runners.classification.text_features import TextFeatures
+from runners.models.cards import CARD_FILE
 
 if TYPE_CHECKING:
     from rag.embedding.protocol import Encoder
@@ -90,7 +91,7 @@ def read_classifier(folder: Path, embedder: Callable[[], Encoder]) -> tuple[Text
     from safetensors import SafetensorError
     from safetensors.numpy import load_file
 
-    check_manifest(folder, KIND)
+    check_manifest(folder, KIND, (CARD_FILE,))  # an export has a card
     try:
         facts = json.loads((folder / FACTS).read_text("utf-8"))
         arrays = load_file(str(folder / WEIGHTS))

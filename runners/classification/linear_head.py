@@ -104,23 +104,24 @@ class Folds:
 
 
 def make_folds(y: np.ndarray, seed: int, groups: Sequence[int] | None = None) -> Folds:
-    """Divide rows for cross-validation, each label about evenly; rows of labels with one row are left out.
+    """Divide rows for cross-validation, each label about evenly; rows of labels in one group are left out.
 
     Args:
         y: the label of each row.
         seed: draws at most :data:`MAX_CV_ROWS` rows and the folds.
-        groups: rows of one number are never divided; None divides any.
+        groups: rows of one number are never divided; None: each row is a group.
     """
     from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold
 
     rows = np.sort(np.random.default_rng(seed).permutation(len(y))[:MAX_CV_ROWS])
-    counts = Counter(y[rows].tolist())
+    group_of = np.arange(len(y)) if groups is None else np.asarray(groups)
+    counts = Counter(label for label, _ in set(zip(y[rows].tolist(), group_of[rows].tolist(), strict=True)))
     rows = rows[np.array([counts[label] >= 2 for label in y[rows].tolist()], bool)]
-    counts = Counter(y[rows].tolist())
+    counts = Counter({label: count for label, count in counts.items() if count >= 2})
     if len(counts) < 2:
         return Folds(())
-    own = None if groups is None else np.asarray(groups)[rows]
-    divided = own is not None and len(set(own.tolist())) < len(own)
+    own = group_of[rows]
+    divided = len(set(own.tolist())) < len(own)
     way = StratifiedGroupKFold if divided else StratifiedKFold
     folds = way(min(HEAD_CV_FOLDS, *counts.values()), shuffle=True, random_state=seed)
     parts = [
@@ -137,7 +138,8 @@ def fit_weights(features: Features, y: np.ndarray, c: float) -> tuple[np.ndarray
 
     with threadpool_limits(1):
         model = LogisticRegression(C=c, max_iter=MAX_ITERATIONS).fit(features, y)
-    weights, bias = np.asarray(model.coef_, np.float32), np.asarray(model.intercept_, np.float32)
+    weights: np.ndarray = np.asarray(model.coef_, np.float32)
+    bias: np.ndarray = np.asarray(model.intercept_, np.float32)
     if len(model.classes_) == 2:
         # scikit-learn fits one row for two labels, that of the second; the first one's is its negative.
         weights, bias = np.vstack([-weights, weights]) / 2, np.concatenate([-bias, bias]) / 2

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from advisor.report.report import judge
 from rag.errors import BadInput
 from runners.classification.files import read_classifier
 from runners.export.bundle import unbundle
@@ -78,6 +79,7 @@ def test_classifier_is_trained_measured_and_asked(tmp_path: Path, server: Any) -
     vectors = encoder.encode(list(QUESTIONS)) if encoder else None
     scores = read.scores(list(QUESTIONS), vectors)
     assert [read.head.labels[n] for n in scores.argmax(axis=1)] == list(QUESTIONS.values())
+    judge(run.path)
     bundle = export(run.path, ExportRequest("bundle", out=tmp_path / "bundle"))
     unbundle(Path(bundle.out) / "p.zip", tmp_path / "unpacked")
     again = OpenRun.open(tmp_path / "unpacked").obtain().ask(list(QUESTIONS), session.arm("classifier"))

@@ -119,6 +119,11 @@ def test_near_repeats_are_in_one_fold() -> None:
     for train, test in folds.parts:
         assert not {groups[n] for n in train} & {groups[n] for n in test}
     assert sorted(folds.rows.tolist()) == list(range(40))
+    # A label whose rows all repeat one text cannot be learnt from the others: no row of it is judged.
+    same = ["money back", "money back!", "lost my bag", "lost a coat", "when open", "hours of the hall"]
+    judged = make_folds(np.array([0, 0, 1, 1, 2, 2]), 0, repeat_groups(same))
+    assert sorted(judged.rows.tolist()) == [2, 3, 4, 5]
+    assert make_folds(np.array([0, 0, 1, 1]), 0, repeat_groups(same[:4])).parts == ()
 
 
 def test_label_with_one_row_counts_as_wrong() -> None:
