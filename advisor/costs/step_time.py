@@ -75,9 +75,8 @@ def estimate_step_times(
             seconds = train_seconds(step, plan, profile, examples)
             times.append((f"train:{step.arm}", LOAD_SECONDS + seconds * len(step.seeds)))
         elif step.classifier:
-            texts = (examples + test_questions) / EMBEDDED_TEXTS_PER_S
-            fits = CHOICE_SECONDS * examples * len(_labels(plan))
-            times.append((f"evaluate:{step.arm}", LOAD_SECONDS + (texts + fits) / machine))
+            seconds = _classifier_seconds(plan, examples, test_questions)
+            times.append((f"evaluate:{step.arm}", LOAD_SECONDS + seconds / machine))
         else:
             prompt_length = prompt + QUESTION_TOKENS + step.shots * SHOT_TOKENS
             prompt_length += passage_tokens(plan) if step.retrieval and step.passages == "found" else 0
@@ -171,6 +170,12 @@ def passage_tokens(plan: Plan) -> float:
 def _label_tokens(plan: Plan) -> float:
     """Return the tokens of all labels of a plan, each with its end token."""
     return sum(len(label) / CHARS_PER_TOKEN + 1 for label in _labels(plan))
+
+
+def _classifier_seconds(plan: Plan, examples: int, test_questions: int) -> float:
+    """Return the seconds in which a classifier's texts are embedded and its features are chosen."""
+    embedding = (examples + test_questions) / EMBEDDED_TEXTS_PER_S
+    return embedding + CHOICE_SECONDS * examples * len(_labels(plan))
 
 
 def _labels(plan: Plan) -> list[str]:

@@ -107,11 +107,7 @@ def check_classifier_plan(plan: Plan, examples: Sequence[Example]) -> None:
         rows = [(text, label) for text, label in labelled_texts(plan, examples)[0] if text.strip()]
         labels = {label for _, label in rows}
         if len(labels) == 1 and len(rows) > 1:
-            raise BadInput(
-                f"the arm {arm.arm} needs labels to choose from, and all {len(rows)} examples have the label "
-                f"{next(iter(labels))!r}",
-                f"examples of another label, or take {arm.arm} out of the plan",
-            )
+            raise _one_label(arm.arm, [label for _, label in rows])
         if len(labels) < 2 or len(rows) < MIN_ROWS_PER_LABEL * len(labels):
             raise BadInput(
                 f"the arm {arm.arm} needs labels: the replies of {len(rows)} examples are {len(labels)} different texts",
@@ -149,11 +145,16 @@ def train_classifier(
 
     Returns:
         Counts, what was compared and chosen, and notes on the rows, for the event that reports the training.
+
+    Raises:
+        BadInput: all rows have one label.
     """
     folder = run / CLASSIFIER_FOLDER / arm
     labelled, left_out = labelled_texts(plan, examples)
     rows = [(text, label) for text, label in labelled if text.strip()]
     texts, labels = [text for text, _ in rows], [label for _, label in rows]
+    if len(set(labels)) < 2:
+        raise _one_label(arm, labels)
     classifier = _read_unchanged(folder, encoder, made_from)
     if classifier is None:
         classifier = choose_classifier(texts, labels, encoder, plan.seed)
@@ -191,6 +192,15 @@ def load_classifier(run: Path, arm: str, embedder: Callable[[], Encoder]) -> Cla
             f"the run has no classifier for the arm {arm}", f"finish it with: tunewise run {run} --resume"
         )
     return Classifier(*read_classifier(folder, embedder))
+
+
+def _one_label(arm: str, labels: Sequence[str]) -> BadInput:
+    """Return what is wrong where no label can be told from another, as in a small part of the rows."""
+    return BadInput(
+        f"the arm {arm} needs labels to choose from, and all {count_noun(len(labels), 'example')} have the label "
+        f"{next(iter(labels), '')!r}",
+        f"give examples of another label, or take {arm} out of the plan",
+    )
 
 
 def _most_likely(labels: Sequence[str], probabilities: np.ndarray) -> list[tuple[LabelProbability, ...]]:

@@ -112,7 +112,9 @@ def read_classifier(folder: Path, embedder: Callable[[], Encoder]) -> tuple[Text
         )
         made_with = facts["embedder"]
         if classifier.features not in FEATURE_NAMES or len(head.bias) != len(head.labels):
-            raise ValueError(f"features {classifier.features!r}, {len(head.labels)} labels")
+            raise ValueError(
+                f"features {classifier.features!r}, labels and biases: {len(head.labels)}, {len(head.bias)}"
+            )
     except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
         raise BadInput(
             f"{folder} is damaged: {error!r}", "train it again: tunewise run RUN --resume"

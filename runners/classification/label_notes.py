@@ -99,7 +99,7 @@ def _many_labels(rows: Sequence[tuple[str, str]]) -> str:
     if labels < MANY_LABELS:
         return ""
     return (
-        f"{labels:,} labels with {len(rows) / labels:.1f} examples each on average: TF-IDF reads the "
+        f"{count_noun(labels, 'label')} for {count_noun(len(rows), 'row')}: TF-IDF reads the "
         f"{MAX_WEIGHTS // (2 * labels):,} most frequent n-grams of words and as many of characters"
     )
 
@@ -109,7 +109,7 @@ def _rare_labels(rows: Sequence[tuple[str, str]]) -> str:
     rare = sorted(label for label, count in counts.items() if count < FEW_ROWS)
     if not rare:
         return ""
-    return f"{count_noun(len(rare), 'label')} with under {FEW_ROWS} examples ({_names(rare)})"
+    return f"{count_noun(len(rare), 'label')} with fewer rows than {FEW_ROWS} ({_names(rare)})"
 
 
 def _names(labels: Sequence[str]) -> str:

@@ -166,12 +166,18 @@ def test_rows_without_label_of_the_plan_are_left_out() -> None:
     assert ("x", "lost") in labelled
 
 
-def test_replies_that_are_no_labels_are_refused(examples: tuple[Example, ...]) -> None:
+def test_replies_that_are_no_labels_are_refused(
+    examples: tuple[Example, ...], words: Any, tmp_path: Path
+) -> None:
     classifier.check_classifier_plan(plan(), rows())
     with pytest.raises(BadInput, match="36 different texts"):
         classifier.check_classifier_plan(plan(), examples)
     with pytest.raises(BadInput, match="all 4 examples have the label 'refund'"):
         classifier.check_classifier_plan(plan(), rows({"refund": TEXTS["refund"]}))
+    with pytest.raises(BadInput, match="all 4 examples have the label 'refund'"):  # a small size of a curve
+        classifier.train_classifier(
+            plan(), "classifier", rows({"refund": TEXTS["refund"]}), words, tmp_path, "one"
+        )
 
 
 def test_faults_of_the_rows_are_counted_and_said(words: Any, tmp_path: Path) -> None:
@@ -189,5 +195,5 @@ def test_faults_of_the_rows_are_counted_and_said(words: Any, tmp_path: Path) -> 
         "1 text with two labels or more (for example 'lost', 'refund'): one at most can be right",
         "2 examples nearly repeat another: kept in one fold with it",
         "2 replies with several labels (for example 'refund, lost'): each combination is learnt as a label of its own",
-        "1 label with under 5 examples ('refund, lost')",
+        "1 label with fewer rows than 5 ('refund, lost')",
     ]

@@ -156,9 +156,9 @@ def test_five_hundred_labels_are_learnt_with_fewer_n_grams() -> None:
     assert reader.dimension <= MAX_WEIGHTS // 500
     notes = label_notes(rows, list(range(len(rows))))
     assert notes == (
-        "500 labels with 4.0 examples each on average: TF-IDF reads the 2,000 most frequent n-grams of words and as many "
+        "500 labels for 2,000 rows: TF-IDF reads the 2,000 most frequent n-grams of words and as many "
         "of characters",
-        "500 labels with under 5 examples ('label 0', 'label 1', 'label 10', ...)",
+        "500 labels with fewer rows than 5 ('label 0', 'label 1', 'label 10', ...)",
     )
 
 
