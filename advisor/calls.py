@@ -129,7 +129,7 @@ def export(
 
     Args:
         run: a run, or its folder.
-        to: peft, merged, gguf, ollama, vllm, index, bundle or provider-jsonl.
+        to: peft, merged, gguf, ollama, vllm, classifier, index, bundle or provider-jsonl.
         arm: the arm; by default the one that the verdict says to use.
         seed: which training run of the arm; by default its first.
         out: the folder to make, or a URL such as ``s3://BUCKET/FOLDER``; by default ``exports/NAME-ARM-TO``.

@@ -20,9 +20,9 @@ def command(
         ...,
         autocompletion=completion.complete_targets,
         help="peft (the adapter's folder), merged (a whole model in safetensors), gguf (one file for llama.cpp), "
-        "ollama (that file with its Modelfile), vllm (adapter, base and the line that serves them), index (passages "
-        "and vectors as Parquet), bundle (the whole run in one archive), provider-jsonl (training rows for a hosted "
-        "provider), run (unpack a bundle).",
+        "ollama (that file with its Modelfile), vllm (adapter, base and the line that serves them), classifier "
+        "(its weights, labels and n-grams), index (passages and vectors as Parquet), bundle (the whole run in one "
+        "archive), provider-jsonl (training rows for a hosted provider), run (unpack a bundle).",
     ),
     arm: str | None = typer.Option(
         None,

@@ -24,6 +24,8 @@ DECODE_TOKENS_PER_S = 250.0
 LOAD_SECONDS = 6.0
 EMBED_CORPUS_SECONDS = 10.0
 EMBEDDED_TEXTS_PER_S = 200.0
+CHOICE_SECONDS = 3e-4
+"""Of a processor for each row and label, to choose a classifier's features: 18 s with 770 rows and 77 labels."""
 TUNED_TOKENS_PER_S = 2_000.0
 """Tokens of questions and passages that tuning the default embedder reads in a second: twice the 1,060 that one core read
 (128 pairs of xquad_en with a negative each, 42,000 tokens in 40 s; benchmarks/LOG.md, tuned retrieval)."""
@@ -73,8 +75,8 @@ def estimate_step_times(
             seconds = train_seconds(step, plan, profile, examples)
             times.append((f"train:{step.arm}", LOAD_SECONDS + seconds * len(step.seeds)))
         elif step.classifier:
-            texts = (examples + test_questions) / EMBEDDED_TEXTS_PER_S
-            times.append((f"evaluate:{step.arm}", LOAD_SECONDS + texts / machine))
+            seconds = _classifier_seconds(plan, examples, test_questions)
+            times.append((f"evaluate:{step.arm}", LOAD_SECONDS + seconds / machine))
         else:
             prompt_length = prompt + QUESTION_TOKENS + step.shots * SHOT_TOKENS
             prompt_length += passage_tokens(plan) if step.retrieval and step.passages == "found" else 0
@@ -167,8 +169,18 @@ def passage_tokens(plan: Plan) -> float:
 
 def _label_tokens(plan: Plan) -> float:
     """Return the tokens of all labels of a plan, each with its end token."""
-    labels = [label for check in plan.checks if check.kind == "labels" for label in check.value]
-    return sum(len(str(label)) / CHARS_PER_TOKEN + 1 for label in labels)
+    return sum(len(label) / CHARS_PER_TOKEN + 1 for label in _labels(plan))
+
+
+def _classifier_seconds(plan: Plan, examples: int, test_questions: int) -> float:
+    """Return the seconds in which a classifier's texts are embedded and its features are chosen."""
+    embedding = (examples + test_questions) / EMBEDDED_TEXTS_PER_S
+    return embedding + CHOICE_SECONDS * examples * len(_labels(plan))
+
+
+def _labels(plan: Plan) -> list[str]:
+    """Return the labels that a plan's checks allow, [] where it has no such check."""
+    return [str(label) for check in plan.checks if check.kind == "labels" for label in check.value]
 
 
 def _tries_prompts(plan: Plan, step: EvaluateStep) -> bool:

@@ -56,7 +56,7 @@ def event_lines(event: Mapping[str, Any]) -> list[str]:
     if kind.startswith("models."):
         return _model_lines(kind, event)
     if kind == "classifier.trained":
-        return [_classifier_line(event)]
+        return _classifier_lines(event)
     if kind == "arm.refused":
         return [f"{event['arm']} is not measured: its tuned search was not accepted"]
     if kind == "labels.prior":
@@ -160,9 +160,13 @@ def _decoding_lines(event: Mapping[str, Any]) -> list[str]:
     return lines
 
 
-def _classifier_line(event: Mapping[str, Any]) -> str:
+def _classifier_lines(event: Mapping[str, Any]) -> list[str]:
+    """Return what a classifier learnt from and what was compared, and what was noticed of its rows."""
     accuracy_known = event["accuracy"] is not None
     accuracy = f", cross-validated accuracy {event['accuracy']:.2f}" if accuracy_known else ""
     left_out = f"; {event['left_out']} skipped: no label of the plan" if event["left_out"] else ""
     read = f"{count_noun(event['labels'], 'label')} from {count_noun(event['rows'], 'example')}"
-    return f"{read}{accuracy} (C {event['c']:g}){left_out}"
+    lines = [f"{read}{accuracy} (C {event['c']:g}){left_out}"]
+    if event.get("compared"):
+        lines.append(f"compared by cross-validation: {event['compared']}")
+    return [*lines, *event.get("notes", ())]

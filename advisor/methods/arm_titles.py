@@ -28,8 +28,8 @@ ARMS = {
         "As prompting-scored, after the prompt that the few-shot arm chose, with its examples.",
     ),
     "classifier": (
-        "a linear classifier on the embeddings of the examples, no language model",
-        "For labels: no language model is asked. It is trained in seconds and answers in milliseconds.",
+        "a linear classifier on the texts of the examples, no language model",
+        "For labels: no language model is asked. It is trained within a minute or two and answers in milliseconds.",
     ),
     "long-context": (
         "all documents in every prompt",

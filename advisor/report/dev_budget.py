@@ -50,9 +50,12 @@ def _without_choice(step: EvaluateStep, records: RunRecords) -> str:
             return (
                 "no dev question: a fixed strength of regularisation, too few examples for a cross-validation"
             )
+        chosen = "its features and strength" if trained.get("compared") else "its strength"
+        compared = f": {trained['compared']}" if trained.get("compared") else ""
+        notes = "".join(f"; {note}" for note in trained.get("notes", ()))
         return (
-            f"no dev question: its strength of regularisation by cross-validation on {trained['rows']} examples "
-            f"(accuracy {trained['accuracy']:.2f})"
+            f"no dev question: {chosen} of regularisation by cross-validation on {trained['rows']} examples "
+            f"(accuracy {trained['accuracy']:.2f}{compared}){notes}"
         )
     if step.labels == "scored":
         return _scored_labels(step, records)

@@ -11,7 +11,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Container, Mapping, Sequence
 from collections.abc import Generator as Running
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from rag.grounding.citations import SentenceCiter, marked_end, remove_marks, strip_marks
@@ -139,6 +139,7 @@ class Answer:
                 **self._reasoning_json(),
             },
             "seconds": round(self.completion.seconds, 3),
+            **self._labels_json(),
         }
 
     def to_json(self, arm: str, seed: int) -> dict[str, Any]:
@@ -169,6 +170,7 @@ class Answer:
             "seconds": round(self.completion.seconds, 4),
             "finish": self.completion.finish,
             **self._reasoning_json(),
+            **self._labels_json(),
             **({"decision": self.found.decision.to_json()} if self.found and self.found.is_searched else {}),
         }
 
@@ -177,6 +179,11 @@ class Answer:
         done = self.completion
         counts = {"reasoning_tokens": done.reasoning_tokens, "reasoning_cut": done.reasoning_cut}
         return {key: value for key, value in counts.items() if value}
+
+    def _labels_json(self) -> dict[str, Any]:
+        """Return the probabilities of the most likely labels; {} for answers that no classifier gave."""
+        labels = [asdict(one) for one in self.completion.labels]
+        return {"labels": labels} if labels else {}
 
 
 OnAnswers = Callable[[list[Answer]], None] | None

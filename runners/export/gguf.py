@@ -21,15 +21,16 @@ from typing import Any
 import numpy as np
 
 from rag.errors import BadInput
-from runners.export import merged, sentencepiece
+from runners.export import merged
 from runners.export.card import short_model_name
 from runners.export.job import ExportedFiles, ExportJob, require_disk_space
 from runners.export.merged import MergedModel, load_merged, merging_notes, write_in_smallest_dtype
 from runners.export.peft import prompting_notes
-from runners.export.sentencepiece import CONTROL, NORMAL, UNUSED, USER_DEFINED, Pieces
 from runners.export.source import ExportSource
 from runners.models.fingerprint import read_json
+from runners.tokenization import sentencepiece
 from runners.tokenization.chat_template import ChatTokenizer
+from runners.tokenization.sentencepiece import CONTROL, NORMAL, UNUSED, USER_DEFINED, Pieces
 
 _ROPE_TYPES = ("default", "llama3")
 LLAMA3 = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}|"

@@ -19,8 +19,8 @@ class Target:
     name: str
     makes: str
     """The result, in a few words."""
-    needs: Literal["weights", "rows", "run"]
-    """What it is made from: one arm's weights, the rows that an arm is trained on, or the whole run."""
+    needs: Literal["weights", "rows", "classifier", "run"]
+    """What it is made from: one arm's weights, the rows that an arm is trained on, a classifier, or the whole run."""
     maker: str
     """"module:function", imported on use; the function takes an `ExportJob` and returns `ExportedFiles`."""
     dtypes: tuple[str, ...] = ()
@@ -51,6 +51,12 @@ TARGETS: tuple[Target, ...] = (
         "the adapter, its base and the line that serves them",
         "weights",
         "runners.export.vllm:make_vllm",
+    ),
+    Target(
+        "classifier",
+        "a classifier's weights, labels and n-grams, for numpy and scikit-learn",
+        "classifier",
+        "runners.export.classifier:make_classifier",
     ),
     Target("index", "passages and vectors as Parquet", "run", "runners.export.parquet:make_index_export"),
     Target("bundle", "the whole run in one archive", "run", "runners.export.bundle:make_bundle"),

@@ -75,6 +75,8 @@ class ExportSource:
         elif need_weights:
             with_weights = [step.arm for step in self.plan.arms if step.weights]
             instead = "its index, its rows or all of it: --to index, provider-jsonl or bundle"
+            if self.arm.classifier:
+                instead = "its labels and numbers, or all of the run: --to classifier or bundle"
             arms = f"; arms with weights: --arm {' or '.join(with_weights)}" if with_weights else ""
             raise BadInput(
                 f"the arm {self.arm.arm} has no weights of its own: {self._describe(self.arm)}",
@@ -126,7 +128,7 @@ class ExportSource:
 
     def _describe(self, arm: EvaluateStep) -> str:
         if arm.classifier:
-            return "it is a linear head over the embedder's vectors"
+            return "it is a linear head over embeddings or TF-IDF"
         given = [name for name, used in (("passages", arm.retrieval), ("examples", arm.shots)) if used]
         remote = resolve.parse_remote((arm.model or self.plan.model).name)
         base = f"{remote.name} at its endpoint" if remote else "the base model as it is"

@@ -19,6 +19,14 @@ def check_max_new_tokens(max_new_tokens: int) -> None:
 
 
 @dataclass(frozen=True, slots=True)
+class LabelProbability:
+    """How likely a classifier finds a label for a text, calibrated on held-out training rows."""
+
+    label: str
+    probability: float
+
+
+@dataclass(frozen=True, slots=True)
 class Completion:
     """One answer of a model."""
 
@@ -35,6 +43,8 @@ class Completion:
     """Tokens of the reasoning before the answer; they are among ``completion_tokens``, the reasoning is not in ``text``."""
     reasoning_cut: bool = False
     """Whether the limit of tokens was reached inside the reasoning, so that there is no answer."""
+    labels: tuple[LabelProbability, ...] = ()
+    """Of a classifier: the most likely labels, the likeliest first; () for answers that were generated."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -258,7 +258,8 @@ class EvaluateStep(StrictModel):
         "every arm; 0 keeps the default.",
     )
     classifier: bool = Field(
-        False, description="A linear head over the embedder's vectors of the examples answers, for labels."
+        False,
+        description="A linear head over embeddings, TF-IDF or both, chosen on the examples, answers; for labels.",
     )
     instructions: Literal["plan", "chosen"] = implied(
         "plan",

@@ -119,7 +119,7 @@ class RunModels:
         if arm.classifier:
             from runners.arms import classifier
 
-            return classifier.load_classifier(self.run.path, arm.arm, self.embedder)
+            return classifier.load_classifier(self.run.path, arm.arm, lambda: self.embedder)
         base, settings = self.base_of(arm), self.settings_of(arm)
         if isinstance(base, resolve.RemoteModel):
             if arm.labels == "scored":

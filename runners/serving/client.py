@@ -23,7 +23,7 @@ from rag.version import __version__
 from runners.arms.answer import Answer
 from runners.arms.retriever import Retrieved
 from runners.data.questions import Question
-from runners.inference.types import Completion
+from runners.inference.types import Completion, LabelProbability
 from runners.runs.opened import OpenRun
 from runners.serving.http.auth import token_text
 from runners.serving.server_record import ServerRecord, find_servers, run_fingerprint
@@ -245,6 +245,7 @@ def _answer_of(
         estimated=bool(extra.get("tokens_estimated", False)),
         reasoning_tokens=int(details.get("reasoning_tokens", 0)),
         reasoning_cut=bool(extra.get("reasoning_cut", False)),
+        labels=tuple(LabelProbability(**one) for one in extra.get("labels", ())),
     )
     retrieved = None
     if (decision := extra["decision"]) is not None:

@@ -257,7 +257,8 @@ def _bank(context: OpenRun, asked: Sequence[Question], count: int) -> FewShotExa
 
 def _classified(context: OpenRun) -> ClassifiedRows:
     """Return the cross-validated labels of a classifier over the embeddings of the examples."""
-    from runners.arms.classifier import cross_validated_rows, labelled_texts
+    from runners.arms.classifier import labelled_texts
+    from runners.classification.linear_head import cross_validated_rows
 
     rows, left_out = labelled_texts(context.plan, context.examples)
     vectors = context.models.embedder.encode([text for text, _ in rows])

@@ -269,6 +269,20 @@ def prepare_retrieval_rows(context: OpenRun, step: TrainStep, seed: int) -> Retr
     )
 
 
+def _train_classifier(context: OpenRun, step: EvaluateStep, made_from: str) -> None:
+    """Train the head of a classifier arm, unless the run has it, and report what was compared."""
+    trained = classifier.train_classifier(
+        context.plan,
+        step.arm,
+        context.examples,
+        context.models.embedder,
+        context.folder.path,
+        made_from,
+        context.split.test,
+    )
+    context.emit({"event": "classifier.trained", "arm": step.arm, **trained})
+
+
 def evaluate_arm(context: OpenRun, step: EvaluateStep) -> dict[str, Any]:
     """Let one arm answer every test question, with the weights of each of its seeds; return counts of the answers."""
     plan = context.plan
@@ -280,10 +294,7 @@ def evaluate_arm(context: OpenRun, step: EvaluateStep) -> dict[str, Any]:
     made_from = sha256_text(canonical_json(step_inputs(context, step)))
     drop_outdated_answers(context.folder.path / TRIAL, step.arm, made_from)
     if step.classifier:
-        trained = classifier.train_classifier(
-            plan, step.arm, context.examples, context.models.embedder, context.folder.path, made_from
-        )
-        context.emit({"event": "classifier.trained", "arm": step.arm, **trained})
+        _train_classifier(context, step, made_from)
     first_weights = context.folder.adapter(step.weights, seeds[0]) if step.weights else None
     indexed = (context.folder.path / INDEX).exists()  # a plan may evaluate an arm before its index step
     gold = partial(gold_text, context) if indexed else lambda question: ""

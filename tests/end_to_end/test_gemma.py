@@ -99,7 +99,7 @@ def test_model_continues_english_text(net: Any, tokenizer: Any) -> None:
 
 
 def test_texts_survive_and_pieces_are_joined_as_llama_cpp_joins_them(gemma: Model, tokenizer: Any) -> None:
-    from runners.export.sentencepiece import lookup_of, piece_ids, read_pieces
+    from runners.tokenization.sentencepiece import lookup_of, piece_ids, read_pieces
 
     body = json.loads((gemma.folder / "tokenizer.json").read_text("utf-8"))
     lookup = lookup_of(read_pieces(body, 262144))

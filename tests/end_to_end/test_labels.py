@@ -8,7 +8,13 @@ from typing import Any
 
 import pytest
 
+from advisor.report.report import judge
 from rag.errors import BadInput
+from runners.classification.files import read_classifier
+from runners.export.bundle import unbundle
+from runners.export.export import export
+from runners.export.job import ExportRequest
+from runners.inference.types import LabelProbability
 from runners.plan.schema import parse_plan
 from runners.run_folder import TRIAL, read_journal
 from runners.runs.opened import OpenRun
@@ -63,6 +69,26 @@ def test_classifier_is_trained_measured_and_asked(tmp_path: Path, server: Any) -
     assert len(server.seen) == requests, "the classifier sends no request"
     session.ask(["Refund please."], session.arm("similar"))
     assert [m["content"] for m in server.seen[-1]["messages"]][-2] == "refund"
+    stored = [row for row in answers if row["arm"] == "classifier"]
+    assert all(row["labels"][0]["label"] == row["answer"] for row in stored), (
+        "the likeliest label is the answer"
+    )
+    exported = export(run.path, ExportRequest("classifier", "classifier", out=tmp_path / "exported"))
+    assert {Path(name).suffix for name in exported.files} <= {".json", ".safetensors"}
+    read, encoder = read_classifier(tmp_path / "exported", lambda: session.models.embedder)
+    vectors = encoder.encode(list(QUESTIONS)) if encoder else None
+    scores = read.scores(list(QUESTIONS), vectors)
+    assert [read.head.labels[n] for n in scores.argmax(axis=1)] == list(QUESTIONS.values())
+    judge(run.path)
+    bundle = export(run.path, ExportRequest("bundle", out=tmp_path / "bundle"))
+    unbundle(Path(bundle.out) / "p.zip", tmp_path / "unpacked")
+    again = OpenRun.open(tmp_path / "unpacked").obtain().ask(list(QUESTIONS), session.arm("classifier"))
+    assert [a.completion.labels for a in again] == [
+        tuple(LabelProbability(**one) for one in row["labels"])
+        for row in sorted(stored, key=lambda row: list(QUESTIONS).index(row["question"]))
+    ]
+    with pytest.raises(BadInput, match="is no classifier"):
+        export(run.path, ExportRequest("classifier", "prompting", out=tmp_path / "other"))
     weights = next((run.path / "classifiers").rglob("*.safetensors"))
     weights.write_bytes(weights.read_bytes()[:-1] + b"\x00")
     with pytest.raises(BadInput, match="damaged"):

@@ -22,7 +22,7 @@ ORDER: dict[str, tuple[str, ...]] = {
     "runners": (
         "paths", "interrupts", "resources", "catalog", "data", "plan", "models", "tokenization", "run_folder", "report",
         "made_from", "tracking", "inference", "distributed", "launch", "training", "preflight", "train", "scoring",
-        "synthesis", "notebook", "arms", "runs", "trial", "recheck", "serving", "export", "__init__",
+        "synthesis", "notebook", "classification", "arms", "runs", "trial", "recheck", "serving", "export", "__init__",
     ),
     "advisor": (
         "output", "terminal", "glossary", "catalog", "questionnaire", "evidence", "settings", "costs", "rules", "methods",

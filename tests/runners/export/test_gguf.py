@@ -157,7 +157,7 @@ def test_sentencepiece_file_gives_the_original_tokens(
     import gguf
 
     from runners.export.gguf import _write_tokenizer, stored_pieces
-    from runners.export.sentencepiece import BYTE, UNKNOWN, lookup_of, piece_ids
+    from runners.tokenization.sentencepiece import BYTE, UNKNOWN, lookup_of, piece_ids
 
     folder = tiny_model(tmp_path / "model", "llama", pre)
     size = int(read_json(folder / "config.json")["vocab_size"])

@@ -46,7 +46,7 @@ def test_help_names_every_target() -> None:
     from advisor.commands.export import command
 
     text = inspect.signature(command).parameters["to"].default.help
-    assert len(TARGETS) == 8
+    assert len(TARGETS) == 9
     assert all(name in text for name in TARGET_NAMES)
 
 

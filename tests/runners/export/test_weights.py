@@ -209,8 +209,8 @@ def test_gemma_file_is_read_back_and_replays_the_prompts(gemma: Any, tmp_path: P
     from safetensors.torch import load_file
 
     from runners.export.gguf import stored_pieces
-    from runners.export.sentencepiece import lookup_of, piece_ids
     from runners.models.gguf_import import load_gguf
+    from runners.tokenization.sentencepiece import lookup_of, piece_ids
 
     result = export(gemma.path, ExportRequest("gguf", "lora", None, tmp_path / "out", dtype="float32"))
     assert result.checked[EQUAL_TOKENS].startswith("5 of 5 prompts")

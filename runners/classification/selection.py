@@ -1,0 +1,258 @@
+"""Choose features and regularisation of a classifier by cross-validation inside the training rows.
+
+Three kinds of features are compared on the same folds: embeddings, TF-IDF of words and characters (no model at all), and
+both side by side; the first and the last also with each label's name as one more training row. The highest share of
+right labels wins, of equal ones the first in :data:`SETTINGS`. Near repeats of a text are in one fold, and TF-IDF reads its
+n-grams in each fold from the training rows alone. The temperature of the chosen head is fitted on the held-out rows, so
+that its probabilities are of texts that it has not seen.
+"""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+
+from runners.classification.linear_head import (
+    INVERSE_REGULARISATION,
+    Features,
+    Folds,
+    HeldOutScores,
+    LinearHead,
+    fit_weights,
+    make_folds,
+    numbered,
+)
+from runners.classification.text_features import TextFeatures
+from runners.data.duplicates import near_duplicate_groups
+
+if TYPE_CHECKING:
+    from rag.embedding.protocol import Encoder
+
+FeatureKind = Literal["embeddings", "tfidf", "both"]
+FEATURE_NAMES: dict[str, str] = {
+    "embeddings": "embeddings",
+    "tfidf": "TF-IDF of words and characters",
+    "both": "both side by side",
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Setting:
+    """One way to turn texts into columns, and how strongly their weights are held down."""
+
+    features: FeatureKind
+    c: float
+    """scikit-learn's inverse regularisation C."""
+    embedding_weight: float = 1.0
+    """What embeddings are multiplied by where they stand beside TF-IDF, whose rows have length 1."""
+    label_names: bool = False
+    """Whether the name of each label is one more training row of it."""
+
+
+SETTINGS: tuple[Setting, ...] = (
+    *(Setting(features="embeddings", c=c) for c in INVERSE_REGULARISATION),
+    *(Setting(features="embeddings", c=c, label_names=True) for c in INVERSE_REGULARISATION),
+    *(Setting(features="tfidf", c=c) for c in (1.0, 10.0)),
+    *(Setting(features="both", c=10.0, embedding_weight=weight) for weight in (1.0, 2.0)),
+    Setting(features="both", c=10.0, embedding_weight=2.0, label_names=True),
+)
+"""What is tried, in three folds each."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TriedFeatures:
+    """The best setting of one kind of features, and what trying all of its settings took."""
+
+    features: FeatureKind
+    c: float
+    embedding_weight: float
+    label_names: bool
+    accuracy: float
+    """Share of held-out rows that get their own label."""
+    seconds: float
+
+    def to_json(self) -> dict[str, Any]:
+        """Return it as a JSON object."""
+        return asdict(self)
+
+    @property
+    def text(self) -> str:
+        """It in words, such as ``embeddings and label names 0.81 (2.4 s)``."""
+        names = " and label names" * self.label_names
+        return f"{FEATURE_NAMES[self.features]}{names} {self.accuracy:.2f} ({self.seconds:.1f} s)"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TextClassifier:
+    """A head with the features that it reads."""
+
+    head: LinearHead
+    features: FeatureKind
+    embedding_weight: float = 1.0
+    text_features: TextFeatures | None = None
+    """None for embeddings alone."""
+    tried: tuple[TriedFeatures, ...] = ()
+    """What was compared, in the order of trying; () when there were too few rows, and for heads of 0.2.0."""
+
+    @property
+    def embeds(self) -> bool:
+        """Whether it needs the vectors of an embedder."""
+        return self.features != "tfidf"
+
+    def scores(self, texts: Sequence[str], vectors: np.ndarray | None) -> np.ndarray:
+        """Return the scores of texts, float32 [texts, labels]; ``vectors`` are their embeddings where it needs them."""
+        sparse = self.text_features.transform(texts) if self.text_features else None
+        return self.head.scores(_columns(self.features, self.embedding_weight, sparse, vectors))
+
+
+def choose_classifier(
+    texts: Sequence[str], labels: Sequence[str], encoder: Encoder, seed: int = 0
+) -> TextClassifier:
+    """Train the head with the best features; the same rows and seed give the same.
+
+    Args:
+        texts: the training texts, each with a character that is no space.
+        labels: the label of each.
+        encoder: the embedder.
+        seed: seed of the folds.
+
+    Raises:
+        ValueError: fewer than two labels.
+    """
+    names, y = numbered(labels)
+    if len(names) < 2:
+        raise ValueError("a classifier needs two labels")
+    rows = _Rows(
+        texts=texts,
+        y=y,
+        vectors=encoder.encode(texts),
+        names=[label_text(name) for name in names],
+        name_vectors=encoder.encode([label_text(name) for name in names]),
+    )
+    folds = make_folds(y, seed, repeat_groups(texts))
+    tried, held_out = _compare(rows, folds) if folds.parts else ((), None)
+    best = max(tried, key=lambda one: one.accuracy, default=None)
+    setting = SETTINGS[0] if best is None else _setting_of(best)
+    reader = None if setting.features == "embeddings" else TextFeatures.fit(texts, len(names))
+    weights, bias, _ = rows.fit(setting, np.arange(len(y)), reader)
+    head = LinearHead(labels=names, weights=weights, bias=bias, strength=setting.c, accuracy=None)
+    if held_out is not None:
+        head = replace(head, accuracy=held_out.accuracy, temperature=held_out.temperature())
+    return TextClassifier(
+        head=head,
+        features=setting.features,
+        embedding_weight=setting.embedding_weight,
+        text_features=reader,
+        tried=tried,
+    )
+
+
+def label_text(label: str) -> str:
+    """Return the name of a label as words: ``card_arrival`` is "card arrival"."""
+    return " ".join(re.sub(r"[\W_]+", " ", label).split()) or label
+
+
+def repeat_groups(texts: Sequence[str]) -> list[int]:
+    """Return the number of the group of near repeats that each text belongs to."""
+    group_of = [0] * len(texts)
+    for number, members in enumerate(near_duplicate_groups(texts)):
+        for member in members:
+            group_of[member] = number
+    return group_of
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Rows:
+    """The training rows as all settings read them."""
+
+    texts: Sequence[str]
+    y: np.ndarray
+    vectors: np.ndarray
+    names: Sequence[str]
+    """The name of each label, as words."""
+    name_vectors: np.ndarray
+
+    def columns(self, setting: Setting, rows: np.ndarray, reader: TextFeatures | None) -> Features:
+        """Return the columns of some rows."""
+        sparse = reader.transform([self.texts[n] for n in rows]) if reader else None
+        return _columns(setting.features, setting.embedding_weight, sparse, self.vectors[rows])
+
+    def fit(
+        self, setting: Setting, rows: np.ndarray, reader: TextFeatures | None
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Fit a head on some rows; return what :func:`fit_weights` does."""
+        columns, y = self.columns(setting, rows, reader), self.y[rows]
+        if setting.label_names:
+            sparse = reader.transform(self.names) if reader else None
+            more = _columns(setting.features, setting.embedding_weight, sparse, self.name_vectors)
+            columns = _stacked(columns, more)
+            y = np.concatenate([y, np.arange(len(self.names))])
+        return fit_weights(columns, y, setting.c)
+
+    def held_out(
+        self, setting: Setting, folds: Folds, readers: Sequence[TextFeatures | None]
+    ) -> HeldOutScores:
+        """Score every held-out row by a head that was trained on the other folds."""
+        blocks = []
+        for (train, test), reader in zip(folds.parts, readers, strict=True):
+            weights, bias, known = self.fit(setting, train, reader)
+            block = np.full((len(test), len(self.names)), -np.inf, np.float32)
+            block[:, known] = self.columns(setting, test, reader) @ weights.T + bias
+            blocks.append(block)
+        return HeldOutScores(scores=np.vstack(blocks), y=self.y[folds.rows])
+
+
+def _compare(rows: _Rows, folds: Folds) -> tuple[tuple[TriedFeatures, ...], HeldOutScores]:
+    """Return the best setting of each kind of features, and the held-out scores of the best of all."""
+    tried: list[TriedFeatures] = []
+    best: HeldOutScores | None = None
+    readers: Sequence[TextFeatures | None] = [None] * len(folds.parts)
+    for kind in FEATURE_NAMES:
+        started = time.monotonic()
+        if kind != "embeddings" and readers[0] is None:
+            own_texts = ([rows.texts[n] for n in train] for train, _ in folds.parts)
+            readers = [TextFeatures.fit(texts, len(rows.names)) for texts in own_texts]
+        settings = [one for one in SETTINGS if one.features == kind]
+        scored = [(setting, rows.held_out(setting, folds, readers)) for setting in settings]
+        setting, scores = max(scored, key=lambda one: one[1].right)
+        seconds = round(time.monotonic() - started, 2)
+        tried.append(TriedFeatures(**asdict(setting), accuracy=scores.accuracy, seconds=seconds))
+        if best is None or scores.right > best.right:
+            best = scores
+    assert best is not None
+    return tuple(tried), best
+
+
+def _columns(features: FeatureKind, weight: float, sparse: Features, vectors: np.ndarray | None) -> Features:
+    """Return the columns of one kind of features: embeddings are dense, the others sparse."""
+    if features == "tfidf":
+        return sparse
+    assert vectors is not None
+    if features == "embeddings":
+        return vectors
+    from scipy.sparse import hstack
+
+    return hstack([sparse, np.float32(weight) * vectors], format="csr")
+
+
+def _stacked(above: Features, below: Features) -> Features:
+    """Return two blocks of rows as one."""
+    if isinstance(above, np.ndarray):
+        return np.vstack([above, below])
+    from scipy.sparse import vstack
+
+    return vstack([above, below], format="csr")
+
+
+def _setting_of(tried: TriedFeatures) -> Setting:
+    return Setting(
+        features=tried.features,
+        c=tried.c,
+        embedding_weight=tried.embedding_weight,
+        label_names=tried.label_names,
+    )
