@@ -25,11 +25,11 @@ chance alone does not explain the difference. It does not say that the advised w
 it leads.
 
 **On decisions that no rule had seen the number did not hold.** The advice was right in {unseen}, and not more often where it
-was surer: of the last 115, a higher number went with right advice in 52 of 100 pairs of a right and a wrong one (AUC .52, .40 to
-.64), and its log score was .78 where that of a constant is .63. Of the newest 62 (`benchmarks/unseen/cases.json`, scored before any rule
-was changed: `first_score.json`) 31 were right, of their 26 label tasks 11: a classifier, a router or a nearest reply that won there is
-not among the methods yet. So take the number and its word for a count of the doubts that apply here, and a trial of your own for the
-answer.
+was surer: of the last 115, a higher number went with right advice in 52 of 100 pairs of a right and a wrong one (AUC .52,
+.40 to .64), and its log score was .78 where that of a constant is .63. Of the newest 62 (`benchmarks/unseen/cases.json`,
+scored before any rule was changed: `first_score.json`) 31 were right, of their 26 label tasks 11: a classifier, a router or
+a nearest reply, which won some of these, are not among the methods yet. So take the number and its word for a count of the
+doubts that apply here, and a trial of your own for the answer.
 
 It is not an opinion of the program about itself. The rules choose the method. Then a small formula looks at what made
 advice fail before, on published decisions and on the public trials of [accuracy](accuracy.md), and takes something off for
