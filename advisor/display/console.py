@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from rich.console import Console, Group
+from rich.constrain import Constrain
 from rich.markup import escape
 from rich.padding import Padding
 from rich.panel import Panel
@@ -27,6 +28,8 @@ from runners.plan.train_config import TUNING_METHODS
 MIN_SCORE_SHOWN = 0.3
 WIDE_COLUMNS = 96
 """Terminal width from which the table of methods uses long bars."""
+MAX_PROSE_COLUMNS = 160
+"""Widest a box of sentences becomes; redirected output has no width of its own."""
 CONFIDENCE_COLOURS = {
     "high": "green",
     "medium": "yellow",
@@ -212,7 +215,7 @@ def render_difference(before: BaseRecommendation, after: BaseRecommendation, cha
     return Group(Text.from_markup(head), table(("method", "before", "after"), rows), _lines(lines))
 
 
-def _choice(rec: BaseRecommendation) -> Panel:
+def _choice(rec: BaseRecommendation) -> Constrain:
     first = rec.ranking.methods[0]
     body: list[Any] = [Text(first.method.text().split("\n")[0], style="italic"), Text()]
     # One line for each need: its last finding has the most to say. Weights below the minimum only break ties between
@@ -234,7 +237,8 @@ def _choice(rec: BaseRecommendation) -> Panel:
     title = (
         f"[bold]{rec.choice}[/]  [{colour}]confidence {rec.confidence.level}, {rec.probability.value:.2f}[/]"
     )
-    return Panel(Group(*body), title=title, title_align="left", border_style=colour, expand=False)
+    panel = Panel(Group(*body), title=title, title_align="left", border_style=colour, expand=False)
+    return Constrain(panel, MAX_PROSE_COLUMNS)
 
 
 def _reason_against(finding: Finding, choice: str) -> str:
