@@ -31,7 +31,7 @@ NEEDED = (
     ((0.78, 0.80), 0.0, 50, 0.8),
     ((0.78, 0.80), 0.0, 50, 0.5),
     ((0.60,), 0.5, 40, 0.5),
-    ((0.65,), 0.5, 40, 0.5),
+    ((0.58,), 0.5, 50, 0.5),
     ((0.85,), 0.8, 60, 0.5),
 )
 """Shares of right answers, the threshold, the questions asked and how alike the arms are, of what ``needed`` simulates."""
@@ -136,7 +136,7 @@ def share_at_needed(
     Args:
         shares: of right answers of one arm or two.
         threshold: the share of right answers from which an arm is usable.
-        count: the questions of the trials that say how many are enough.
+        count: the questions of the trials that say how many are enough; too few to use the arm where it is right so often.
         trials: with that many questions.
         alike: the share of the questions that are right or wrong for both by the same luck.
     """
