@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
@@ -214,14 +215,25 @@ def trainable_parameters(net: nn.Module) -> dict[str, nn.Parameter]:
     return {name: parameter for name, parameter in net.named_parameters() if parameter.requires_grad}
 
 
+def save_tokenizer(base: Model, folder: Path) -> None:
+    """Write the base's tokenizer and template, as every folder of tuned weights holds them.
+
+    A training does this before it loads the model: of a vocabulary of 262 k tokens it takes .7 GiB for a moment.
+    """
+    load_tokenizer(base.folder).save_pretrained(folder)
+
+
 def save_weights(
     net: nn.Module,
     folder: Path,
     base: Model,
+    tokenizer: Path,
     facts: dict[str, Any],
     tensors: dict[str, Tensor] | None = None,
 ) -> None:
     """Write tuned weights with tokenizer, template, generation settings, model card and, last, the manifest.
+
+    ``tokenizer`` is the folder that :func:`save_tokenizer` wrote.
 
     lora and qlora give PEFT's own folder layout, full a model folder; both are safetensors only. The card is not in the
     manifest, because users may edit it. ``facts`` are recorded in the manifest and in the card. ``tensors`` are the whole
@@ -234,7 +246,7 @@ def save_weights(
     else:
         assert isinstance(net, PreTrainedModel)
         net.save_pretrained(folder, state_dict=tensors)
-    load_tokenizer(base.folder).save_pretrained(folder)
+    shutil.copytree(tokenizer, folder, dirs_exist_ok=True)
     facts = {"base": base_facts(base), **facts}
     (folder / CARD_FILE).write_text(model_card(facts), encoding="utf-8")
     for file in folder.iterdir():

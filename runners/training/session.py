@@ -37,6 +37,9 @@ from runners.training.optimizer import MasterOptimizer
 TRAINING_LOG = "training.jsonl"
 """File with every step's loss, gradient norm and learning rate, and every validation loss, in the result's folder."""
 
+TOKENIZER = "tokenizer"
+"""In the work folder: the tokenizer's files, which the folder of the weights will hold."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TrainingJob:
@@ -112,6 +115,7 @@ def start_training(
         [len(row.ids) for row in rows], config.batch_tokens, config.epochs, config.seed
     )
     tokens = sum(len(rows[i].ids) for steps in passes for step in steps for i in step)
+    group.first(lambda: _write_tokenizer(job))
     prepared = prepared_model.prepare(job.base, config, chosen, rows, tokens, resumed, group, replicate)
     group.first(lambda: chosen.write(work))
     prepared_model.require_shared_folder(work, group)
@@ -136,6 +140,11 @@ def start_training(
         group=group,
         wrapped=prepared.wrapped,
     )
+
+
+def _write_tokenizer(job: TrainingJob) -> None:
+    with disk_full_as_problem(job.out):
+        lora.save_tokenizer(job.base, job.work / TOKENIZER)
 
 
 def _optimizer(net: nn.Module, config: TrainConfig) -> MasterOptimizer:
@@ -315,7 +324,7 @@ def publish_weights(loop: TrainingLoop, base: Model, out: Path, facts: dict[str,
             with disk_full_as_problem(out):
                 tmp.mkdir(parents=True)
                 write_text(tmp / TRAINING_LOG, "".join(json.dumps(row) + "\n" for row in loop.log()))
-                lora.save_weights(loop.net, tmp, base, recorded, tensors)
+                lora.save_weights(loop.net, tmp, base, loop.work / TOKENIZER, recorded, tensors)
                 if out.exists():
                     out.rename(loop.work / "replaced")
                 publish_folder(tmp, out)
