@@ -200,7 +200,14 @@ class _Answer:
         if foreign > FREE_LISTED_WORDS and self._is_list:
             return False
         off_topic = sum(map(self._is_off_topic, self.sentences))
-        return off_topic <= FREE_SENTENCES + len(statements(wanted.fact)) // 3
+        return off_topic <= FREE_SENTENCES + len(statements(wanted.fact)) // 3 + self._begins_with_the_fact
+
+    @property
+    def _begins_with_the_fact(self) -> bool:
+        """Whether the first sentence answers in the question's words: a person reads no further."""
+        wanted, first = self.wanted, self.sentences[0]
+        asked = shared_tokens(wanted.question_tokens, content_tokens(first, wanted.language))
+        return bool(asked) and not self._is_off_topic(first) and self._has_all(first)
 
     @property
     def _replies_by_kind(self) -> bool:
