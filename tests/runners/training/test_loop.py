@@ -448,7 +448,8 @@ def test_tokenizer_is_written_before_the_model_is_in_memory(
     tiny: Model, examples: tuple[Example, ...], tmp_path: Path
 ) -> None:
     """Beside the model it was the peak of a training of gemma-3-270m: 1.46 GiB of its own, and 1.10 estimated."""
-    out, seen = tmp_path / "out", []
+    out = tmp_path / "out"
+    seen: list[tuple[str, bytes]] = []
 
     def look(event: dict[str, Any]) -> None:
         if event["event"] == "train.start":
