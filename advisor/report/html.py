@@ -334,7 +334,7 @@ def _recommended_first(curves: Mapping[str, Any], arm: str) -> dict[str, Any]:
     )
 
 
-def _headline(sentences: Sequence[str], least: int = 40) -> tuple[str, list[str]]:
+def _headline(sentences: Sequence[str], least: int = 25) -> tuple[str, list[str]]:
     """Return the first sentences, at least ``least`` characters of them, and the rest."""
     first: list[str] = []
     for sentence in sentences:
