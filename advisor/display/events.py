@@ -18,6 +18,7 @@ _SHOWN_BY_REASON = (
     "model.note",
     "plan.note",
     "judge.failed",
+    "trial.judged_again",
     "prompt.chosen",
     "prompt.note",
     "index.sampled",

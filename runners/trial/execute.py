@@ -163,8 +163,10 @@ def carry_out(request: RunRequest, on_event: OnEvent | None = None) -> Run:
         _report_start(context, machine, notes, only is not None)
         total = len(named) + bool(forgetting.tuned_arms(plan))
         done = _run_steps(context, named, only, total, request.accept_lost_rows)
-        # A finished trial is not scored again: the index, and with it the gold spans, may have changed since.
-        if only is None and (any(done) or not (folder.path / TRIAL / SCORES).is_file()):
+        # A finished trial is scored again only where its gold was corrected: scores with other gold are kept as they were.
+        if only is None and (
+            any(done) or _gold_corrected(context) or not (folder.path / TRIAL / SCORES).is_file()
+        ):
             _score_arms(context)
         if only is None:
             judge.judge_trial(context)
@@ -374,6 +376,21 @@ def _measure_forgetting(context: OpenRun, number: int) -> None:
     context.emit({"event": "step.end", "step": name, **result})
 
 
+def _gold_corrected(context: OpenRun) -> bool:
+    """Return whether answers were judged by other gold than there is now; then the run is unsealed, and says so."""
+    scored = trial.scored_gold(context.folder.path / TRIAL / SCORES)
+    if scored in ("", trial.gold_digest(context.split.test)):
+        return False
+    context.folder.unseal()
+    reason = (
+        "the gold of the test questions is another than the answers were judged by: they are judged again"
+    )
+    context.emit(
+        {"event": "trial.judged_again", "reason": f"{reason}; what was chosen on dev questions stays"}
+    )
+    return True
+
+
 def _score_arms(context: OpenRun) -> None:
     """Score the answers of all arms and write the scores."""
     if not context.plan.arms:
@@ -390,7 +407,7 @@ def _score_arms(context: OpenRun) -> None:
     arms = [
         arm for arm in arms if arm.questions or arm.arm not in refused_arms(context.folder.path, context.plan)
     ]
-    trial.write_scores(arms, folder / SCORES)
+    trial.write_scores(arms, folder / SCORES, trial.gold_digest(context.split.test))
     if test := embedder_step.compare_on_test(context):
         context.emit({"event": "retriever.test", "test": test})
     _write_scores_to_cards(context, arms)

@@ -15,7 +15,7 @@ from typing import Any
 
 from rag.evaluation.clusters import linearised, mean_by_question
 from rag.evaluation.statistics import bootstrap_interval
-from rag.files import append_lines, write_json, write_text
+from rag.files import append_lines, sha256_text, write_json, write_text
 from rag.types import Citation, OnEvent
 from runners.arms.answer import Answer, answer_all
 from runners.arms.prompts import FewShotExamples
@@ -382,7 +382,18 @@ def with_intervals(arm: ArmScores) -> dict[str, Any]:
     return {"arm": arm.arm, "questions": len(arm.questions), "scores": to_json(scores_with_intervals(arm))}
 
 
-def write_scores(arms: Sequence[ArmScores], path: Path) -> None:
+def gold_digest(questions: Sequence[Question]) -> str:
+    """Return the digest of what the answers to questions are judged by."""
+    fields = ("id", "answers", "all_of", "reference", "references", "fact", "answerable", "doc_id", "spans")
+    return sha256_text(repr([[getattr(question, name) for name in fields] for question in questions]))
+
+
+def scored_gold(path: Path) -> str:
+    """Return the digest of the gold that a file of scores was computed with; "" where it was not recorded."""
+    return str(json.loads(path.read_text("utf-8")).get("gold", "")) if path.is_file() else ""
+
+
+def write_scores(arms: Sequence[ArmScores], path: Path, gold: str = "") -> None:
     """Write the scores of every question, so that other statistics can be computed from them.
 
     The file also holds the source document of each question (questions of one document are not independent),
@@ -418,6 +429,7 @@ def write_scores(arms: Sequence[ArmScores], path: Path) -> None:
         {question for arm in arms for question, mark in zip(arm.questions, arm.made, strict=False) if mark}
     )
     content = {"schema": 1, "arms": body, "documents": documents, "seeds": seeds}
+    content |= {"gold": gold} if gold else {}
     content |= {"question_weights": weight_of} if weight_of else {}
     content |= {"made": made_ids} if made_ids else {}
     wordings = {

@@ -63,6 +63,26 @@ def test_guards_are_measured_once_and_not_again_on_resume(plan: Plan, tmp_path: 
     assert (journal.read_bytes(), scores.read_bytes()) == before
 
 
+def test_answers_are_judged_again_where_gold_was_corrected(plan: Plan, tmp_path: Path) -> None:
+    """Every step is finished then, and the numbers of the old gold would stand beside the new one."""
+    plan = plan.model_copy(update={"steps": [step for step in plan.steps if step.arm == "prompting"]})
+    plan = plan.model_copy(update={"choice": "prompting"})
+    run = run_plan(plan, tmp_path / "run")
+    answers = (run.path / "trial" / "answers.jsonl").read_bytes()
+    assert plan.data.questions is not None
+    text = plan.data.questions.read_text("utf-8").replace('["no"]', '["yes"]')
+    plan.data.questions.write_text(text, "utf-8")
+    events: list[dict[str, Any]] = []
+    before = (run.path / "trial" / "scores.json").read_bytes()
+    run_plan(plan, run.path, on_event=events.append, resume=True)
+    assert [e["event"] for e in events].count("trial.judged_again") == 1
+    assert (run.path / "trial" / "answers.jsonl").read_bytes() == answers
+    assert (run.path / "trial" / "scores.json").read_bytes() != before
+    events.clear()
+    run_plan(plan, run.path, on_event=events.append, resume=True)
+    assert "trial.judged_again" not in [e["event"] for e in events]
+
+
 def test_leak_is_refused_before_run_folder_exists(
     plan: Plan, examples: Sequence[Example], tmp_path: Path
 ) -> None:
