@@ -65,8 +65,7 @@ def test_guards_are_measured_once_and_not_again_on_resume(plan: Plan, tmp_path: 
 
 def test_answers_are_judged_again_where_gold_was_corrected(plan: Plan, tmp_path: Path) -> None:
     """Every step is finished then, and the numbers of the old gold would stand beside the new one."""
-    plan = plan.model_copy(update={"steps": [step for step in plan.steps if step.arm == "prompting"]})
-    plan = plan.model_copy(update={"choice": "prompting"})
+    plan = plan.model_copy(update={"choice": "prompting", "steps": list(plan.arms)[:1]})
     run = run_plan(plan, tmp_path / "run")
     answers = (run.path / "trial" / "answers.jsonl").read_bytes()
     assert plan.data.questions is not None
