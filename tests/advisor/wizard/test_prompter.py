@@ -295,12 +295,20 @@ def test_model_question_closes_large_and_rejects_unknown_models(root: Path, tmp_
 
 
 def test_first_question_appears_quickly(root: Path, tmp_path: Path) -> None:
-    """In processor time from the start to the first question: 4 times ``--version``, and 11 with an import of torch."""
-    before = children_seconds()
-    terminal = Terminal(root, tmp_path)
-    terminal.expect("what should the model do?")
-    terminal.child.send("\x03")
-    terminal.code()
-    middle = children_seconds()
-    assert Terminal(root, tmp_path, "--version").code() == 0
-    assert middle - before < 7 * (children_seconds() - middle)
+    """In processor time from the start to the first question: 4 times ``--version``, and 11 with an import of torch.
+
+    The time of children also holds that of other tests' children which end meanwhile, so the lowest of three counts.
+    """
+    ratios = []
+    for _ in range(3):
+        before = children_seconds()
+        terminal = Terminal(root, tmp_path)
+        terminal.expect("what should the model do?")
+        terminal.child.send("\x03")
+        terminal.code()
+        middle = children_seconds()
+        assert Terminal(root, tmp_path, "--version").code() == 0
+        ratios.append((middle - before) / (children_seconds() - middle))
+        if ratios[-1] < 7:
+            break
+    assert min(ratios) < 7
