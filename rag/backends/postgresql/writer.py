@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from hashlib import sha256
 from typing import Any
 
@@ -60,6 +60,9 @@ def locked_writer(address: PostgresAddress) -> Iterator[PostgresWriter]:
             record = read_newest(connection, address)
         yield PostgresWriter(connection, address, record)
     finally:
+        # The server gives a lock back some time after a connection is closed, and the next writer may be here before.
+        with suppress(psycopg.Error):
+            connection.execute("select pg_advisory_unlock_all()")
         connection.close()
 
 
