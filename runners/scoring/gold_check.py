@@ -57,11 +57,6 @@ class GoldCheck:
         return len(self.failing) > MAX_FAILING_SHARE * self.checked
 
     @property
-    def lines(self) -> list[str]:
-        """The count and the first references that fail, with their reasons; [] where none does."""
-        return [self.headline, *self.rows] if self.failing else []
-
-    @property
     def headline(self) -> str:
         """How many questions have a reference that fails."""
         of = f"{len(self.failing)} of {count_noun(self.checked, 'question')}"

@@ -96,5 +96,5 @@ def test_questions_that_agree_with_themselves_pass(tmp_path: Path, base: Plan) -
         {"question": "How long is a half-day hire?", "answers": ["4 hours"], "reference": "A half-day is four hours."},
     ]  # fmt: skip
     check = checked(plan_of(tmp_path, rows, base))
-    assert (check.checked, check.failing, check.lines) == (5, (), [])
+    assert (check.checked, check.failing) == (5, ())
     require_gold(check)
