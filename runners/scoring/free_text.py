@@ -70,6 +70,9 @@ LIST_ITEMS = 5
 """From so many items without function words on, an answer is a list; it may hold FREE_LISTED_WORDS foreign words."""
 FREE_LISTED_WORDS = 2
 MAX_LACKS_SHOWN = 3
+_WORKING_DAYS = re.compile(r"\b(?:working|business)[ -]days?\b", re.I)
+_LEFT_OUT_DAYS = re.compile(r"\b(?:(?:working|business|week)[ -]?days?|weekends?)\b", re.I)
+_DAYS = re.compile(r"\bdays?\b", re.I)
 _COURTESIES = (
     "answer ask assist assistance call check contact detail enjoy find forward glad happy hear hello help hope "
     "inform information know let like look love pleas pleasur question reach tell thank today visit welcom "
@@ -150,6 +153,8 @@ def _fault(answer: str, wanted: WantedFact) -> str:
         return "it states nothing"
     if not given.is_about_the_fact:
         return "most of it is about something else"
+    if _WORKING_DAYS.search(wanted.text) and _DAYS.search(answer) and not _LEFT_OUT_DAYS.search(answer):
+        return "it says days, and the gold working days"
     if given.contradicts:
         return "it says something else in the place of the gold"
     if wanted.is_denial:
