@@ -29,6 +29,7 @@ from advisor.drafting.train_steps import with_passages_settings, with_refusal_sh
 from advisor.methods.base import Drafting, Method
 from advisor.methods.hybrid import Hybrid
 from advisor.methods.registry import METHOD_PLUGINS, methods_by_name
+from advisor.methods.small import SMALL_METHODS
 from advisor.questionnaire.answers import Answers, names_a_path
 from advisor.questionnaire.answers_files import probe_facts_entry
 from advisor.questionnaire.gather import Situation, columns_of, prompt_text
@@ -305,6 +306,7 @@ def without_what(recommendation: BaseRecommendation, steps: Sequence[Step], prof
         "rag": ("documents",),
         "hybrid": ("documents", "examples"),
         "few-shot": ("examples",),
+        **dict.fromkeys(SMALL_METHODS, ("examples",)),
         **dict.fromkeys(TUNING_METHODS, ("examples",)),
     }
     needed = files_of_methods.get(choice, ())

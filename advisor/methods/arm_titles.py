@@ -10,6 +10,9 @@ from collections.abc import Iterable
 METHOD_TITLES = {
     "prompting": "instructions alone, no examples",
     "few-shot": "instructions and examples in the prompt",
+    "nearest-reply": "the reply of the most similar example, word for word, or a refusal",
+    "classifier": "a small classifier trained on the examples, no language model",
+    "router": "the classifier where it is sure, a language model where it is not",
     "rag": "search in your documents; the passages found are put into the prompt (RAG)",
     "lora": "fine-tuning by low-rank adaptation (LoRA)",
     "qlora": "LoRA on a base model loaded in 4 bits (QLoRA)",
@@ -26,10 +29,6 @@ ARMS = {
     "few-shot-scored": (
         "the most likely label after a prompt with examples, nothing is generated",
         "As prompting-scored, after the prompt that the few-shot arm chose, with its examples.",
-    ),
-    "classifier": (
-        "a linear classifier on the texts of the examples, no language model",
-        "For labels: no language model is asked. It is trained within a minute or two and answers in milliseconds.",
     ),
     "long-context": (
         "all documents in every prompt",

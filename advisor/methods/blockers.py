@@ -12,6 +12,8 @@ from advisor.costs.rental import fits_at_hand, memory_use_of, training_cost
 from advisor.costs.tokens import PROMPT_TOKENS, device_plan
 from advisor.costs.training_time import training_hours
 from advisor.questionnaire.profile import (
+    MIN_LABELLED,
+    MIN_PER_LABEL,
     MIN_RAW_TOKENS,
     READING_EXAMPLES,
     TINY_MODEL_B,
@@ -136,10 +138,10 @@ def nothing_to_show(profile: Profile, method: str) -> str:
 def half_unused(profile: Profile, method: str) -> str:
     """BL008. A hybrid is for tasks that need both facts and another style; without one of them, half of it has no use.
 
-    A style that is nearly right counts from 1,000 examples on, or from 100 for a model below a billion parameters, which
-    has to learn to read passages. Sources: Balaguer et al., arXiv 2401.08406, and
-    Bharti's 2x2: both halves add where both are missing; Ovadia et al., arXiv 2312.05934: retrieval alone is
-    better where only facts are missing.
+    A style that is nearly right counts from 1,000 examples on. From 100 on a model below a billion parameters is tuned in
+    any case, unless a plain model already answers as wanted: it has to learn to read passages. Sources: Balaguer et al.,
+    arXiv 2401.08406, and Bharti's 2x2: both halves add where both are missing; Ovadia et al., arXiv 2312.05934: retrieval
+    alone is better where only facts are missing.
     """
     if profile.passages_given:
         return ""  # BL009 says it
@@ -152,7 +154,8 @@ def half_unused(profile: Profile, method: str) -> str:
         if profile.task_needs_facts is None:
             return "you have not said that the task needs facts, and there are no documents, so a search would have no use"
         return "the task needs no facts, so a search would have no use"
-    if profile.behaviour_gap == "none" or profile.behaviour_gap is None:
+    unknown = profile.behaviour_gap is None and not profile.can_learn_to_read
+    if profile.behaviour_gap == "none" or unknown:
         return "you have not said that a plain model misses your style, so fine-tuning would have no use"
     enough = (
         profile.behaviour_gap == "high"
@@ -185,6 +188,53 @@ def no_room_to_show(profile: Profile, method: str) -> str:
     )
 
 
+def no_labels(profile: Profile, method: str) -> str:
+    """BL011. A classifier answers with one of a list of labels; other output cannot come from it."""
+    if profile.gives_labels:
+        return ""
+    if profile.output_format is None:
+        return "you have not said that the output is one of a list of labels"
+    return f"the output is {profile.output_format}, not one of a list of labels"
+
+
+def few_labelled(profile: Profile, method: str) -> str:
+    """BL012. Fewer than 20 examples, or mostly one of each label, are too few to learn from and to judge it by.
+
+    Does not apply while the number of examples is unknown.
+    """
+    n, rows = profile.labelled_examples, profile.rows_per_label
+    if n is not None and n < MIN_LABELLED:
+        return f"needs at least {MIN_LABELLED} examples, you have {n}"
+    if rows is not None and rows < MIN_PER_LABEL:
+        return f"{profile.labels} labels with about {rows:.2g} examples each: there are two or more to learn a label from"
+    return ""
+
+
+def no_stored_replies(profile: Profile, method: str) -> str:
+    """BL013. Replies that differ from example to example are written for each question, not chosen among stored ones.
+
+    Does not apply to labels, where half of the replies or more are given again, or must be given word for word.
+    """
+    if profile.repeats_replies or profile.gives_labels:
+        return ""
+    share = profile.data.repeated_replies
+    if share is None:
+        return "it is not known that replies are given again, word for word"
+    return f"{share:.0%} of the replies are given by more than one example: they are written, not chosen"
+
+
+def model_too_small(profile: Profile, method: str) -> str:
+    """BL014. A model below a billion parameters is seldom better than a classifier on what that one is unsure of.
+
+    Does not apply while the model's size is unknown.
+    """
+    return (
+        f"a model of {profile.params_b:.2g} billion parameters is hardly better where the classifier is unsure"
+        if profile.tiny_model
+        else ""
+    )
+
+
 BlockerCheck = Callable[[Profile, str], str]
 BLOCKER_THRESHOLDS: dict[str, Thresholds] = {
     "BL001": {"labelled_examples": (MIN_EXAMPLES,), "unlabelled_tokens": (MIN_RAW_TOKENS,)},
@@ -198,6 +248,8 @@ BLOCKER_THRESHOLDS: dict[str, Thresholds] = {
         "corpus_tokens": (1,),
     },
     "BL009": {"corpus_tokens": (1,)},
+    "BL012": {"labelled_examples": (MIN_LABELLED,)},
+    "BL014": {"model_params_b": (TINY_MODEL_B,)},
 }
 """For numeric answers the constants that the checks compare them with."""
 BLOCKER_CHECKS: tuple[BlockerCheck, ...] = (
@@ -211,6 +263,10 @@ BLOCKER_CHECKS: tuple[BlockerCheck, ...] = (
     half_unused,
     passages_at_hand,
     no_room_to_show,
+    no_labels,
+    few_labelled,
+    no_stored_replies,
+    model_too_small,
 )
 
 

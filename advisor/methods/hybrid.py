@@ -42,6 +42,8 @@ class Hybrid(Method):
         Need.FORMAT: 0.95,
         Need.TRAIN: 1.0,
         Need.READING: 1.0,
+        Need.LABELS: 0.3,
+        Need.KNOWLEDGE: 0.6,
         Need.CAPACITY: 0.3,
         Need.THRIFT: 0.9,
         Need.PRECISION: 1.0,

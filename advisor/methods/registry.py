@@ -10,14 +10,18 @@ from advisor.methods.base import Method
 from advisor.methods.hybrid import Hybrid
 from advisor.methods.prompting import FewShot, Prompting
 from advisor.methods.rag import Rag
+from advisor.methods.small import Classifier, NearestReply, Router
 from advisor.methods.tuning import Full, Lora, QLora
 from rag.plugins import METHODS as METHODS_GROUP
 from rag.plugins import PluginGroup, UnusablePlugin
 
-METHODS: tuple[Method, ...] = (Prompting(), FewShot(), Rag(), Lora(), QLora(), Full(), Hybrid())
+METHODS: tuple[Method, ...] = (
+    *(Prompting(), FewShot(), NearestReply(), Classifier(), Router()),
+    *(Rag(), Lora(), QLora(), Full(), Hybrid()),
+)
 METHOD_BY_NAME: dict[str, Method] = {method.name: method for method in METHODS}
 RESERVED_ARMS = (
-    *("prompting-scored", "few-shot-scored", "classifier", "long-context"),
+    *("prompting-scored", "few-shot-scored", "long-context"),
     *("naive-stack", "untuned"),
 )
 """Arms of plans that are no methods; no plug-in may take their names."""

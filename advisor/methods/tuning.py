@@ -44,6 +44,8 @@ class Lora(Method):
         Need.STYLE: 1.0,
         Need.FORMAT: 1.0,
         Need.TRAIN: 1.0,
+        Need.LABELS: 0.3,
+        Need.KNOWLEDGE: 0.6,
         Need.CAPACITY: 0.3,
         Need.THRIFT: 1.0,
         Need.PRECISION: 1.0,

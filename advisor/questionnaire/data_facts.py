@@ -24,6 +24,7 @@ class DataFacts:
         language: ISO 639-1 code of the language of the examples, else of the questions, else of the documents.
         passages_in_prompts: share of prompts, 0 to 1, that already hold the text that the reply is taken from.
         facts_in_replies: share of replies, 0 to 1, that state values which their prompts do not hold; None with documents.
+        repeated_replies: share of examples, 0 to 1, whose reply another example gives word for word; None for labels.
     """
 
     label_count: int | None = None
@@ -32,6 +33,7 @@ class DataFacts:
     language: str | None = None
     passages_in_prompts: float | None = None
     facts_in_replies: float | None = None
+    repeated_replies: float | None = None
 
     @property
     def replies_state_facts(self) -> bool:

@@ -153,10 +153,31 @@ def measure_files(
         output_format,
         _scale(example_set) if example_set is not None else 1.0,
     )
+    if facts.label_count and example_set is not None:
+        _count_labels(facts, example_set, tokens, counted, notes)
     if facts.replies_state_facts:
         _count_facts_as_needed(facts, counted, notes, warnings)
     warnings += made_warnings(example_set.rows if example_set is not None else (), question_rows or ())
     return DataStats(counted, notes, example_set, question_rows, tuple(warnings), facts)
+
+
+def _count_labels(
+    facts: DataFacts,
+    example_set: ExampleSet,
+    tokens: TokenCounting,
+    counted: dict[str, Any],
+    notes: dict[str, str],
+) -> None:
+    """Count the labels, and the length of the texts that get one."""
+    texts = [row.question for row in example_set.rows]
+    counted |= {
+        "label_count": facts.label_count,
+        "text_tokens": max(1, round(tokens.of(texts) / max(1, len(texts)))),
+    }
+    notes |= {
+        "label_count": "different replies of the examples",
+        "text_tokens": f"mean of the examples, {tokens.how}",
+    }
 
 
 def _count_facts_as_needed(

@@ -142,7 +142,16 @@ def count_facts(
         language=language or None,
         passages_in_prompts=min((share for share in shares if share is not None), default=None),
         facts_in_replies=share_stating_facts(_spread(examples)) if looked_up else None,
+        repeated_replies=None if labels else _repeated_share(replies),
     )
+
+
+def _repeated_share(replies: Sequence[str]) -> float | None:
+    """Return the share of replies that are given more than once; None for fewer than :data:`MIN_COUNTED`."""
+    if len(replies) < MIN_COUNTED:
+        return None
+    times = Counter(replies)
+    return round(sum(times[reply] > 1 for reply in replies) / len(replies), 4)
 
 
 def language_of(texts: Sequence[str]) -> str:

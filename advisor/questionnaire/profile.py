@@ -49,7 +49,13 @@ arXiv 2303.08559: behind at one of each class, level at five to ten)."""
 FEW_OF_MANY_LABELS = 10
 """The same, inclusive, where there are :data:`MANY_LABELS` and more: nearest examples in the prompt were best at 5 and 10
 examples of each of 77 and 150 labels (Milios et al., arXiv 2309.10954), and ahead of tuning in two trials of ours."""
+MIN_PER_LABEL = 2
+"""Examples of a label from which a classifier is worth fitting: one to learn from, one to see whether it holds."""
+MOST_REPEATED = 0.5
+"""Share of replies that other examples give too, from which replies count as stored texts."""
 MANY_LABELS = 50
+MIN_LABELLED = 20
+"""Labelled examples from which a classifier is worth fitting and can be judged."""
 SHOTS_THAT_TELL = 8
 """Examples that a prompt must have room for to show what a handful of them shows."""
 CARDS_WITHOUT_BF16 = ("T4", "V100", "P100", "RTX 20", "GTX")
@@ -85,8 +91,12 @@ class Profile:
     must_cite: bool | None = None
     behaviour_gap: str | None = None
     output_format: str | None = None
+    labels_need_knowledge: bool | None = None
+    replies_verbatim: bool | None = None
     absence_is_legal: bool | None = None
     labelled_examples: int | None = None
+    label_count: int | None = None
+    text_tokens: int | None = None
     corpus_tokens: int | None = None
     unlabelled_tokens: int | None = None
     prompt_tokens: int | None = None
@@ -168,6 +178,8 @@ class Profile:
         rows, count = self.data.rows_per_label, self.labelled_examples
         if key == "labelled_examples" and rows is not None and count and value is not None:
             changes["data"] = replace(self.data, rows_per_label=rows * value / count)
+        if key == "label_count":
+            changes["data"] = replace(self.data, label_count=None, rows_per_label=None)
         if key == "model_params_b":
             changes["shape"] = None
         if key in ("gpu_kind", "gpu_memory_gib"):
@@ -198,12 +210,47 @@ class Profile:
         return "none" if self.passages_given else self.task_needs_facts
 
     @cached_property
+    def gives_labels(self) -> bool:
+        """Whether the output is one of a list of labels, as answered or, where that is not, as counted."""
+        counted = self.output_format is None and self.data.label_count is not None
+        return self.output_format == "labels" or counted
+
+    @cached_property
+    def labels(self) -> int | None:
+        """Number of different labels, counted or answered; None where it is not known or there are none."""
+        return (self.data.label_count or self.label_count) if self.gives_labels else None
+
+    @cached_property
+    def rows_per_label(self) -> float | None:
+        """Examples of a label: their median where they were counted, else their mean; None where it is not known."""
+        if self.data.rows_per_label is not None or not self.gives_labels:
+            return self.data.rows_per_label
+        known = self.labelled_examples is not None and self.labels
+        return self.examples_known / self.labels if known and self.labels else None
+
+    @cached_property
+    def knows_labels(self) -> bool:
+        """Whether labels take knowledge that the texts lack and a plain model is nearly right: it has that knowledge.
+
+        Models below two billion parameters know too little for that.
+        """
+        small = self.params_b is not None and self.params_b < SMALL_MODEL_B
+        taken = self.gives_labels and bool(self.labels_need_knowledge)
+        return taken and not small and self.behaviour_gap in ("none", "low")
+
+    @cached_property
+    def repeats_replies(self) -> bool:
+        """Whether replies are stored texts: they must be, or half of the examples' replies and more are given again."""
+        share = self.data.repeated_replies or 0.0
+        return bool(self.replies_verbatim) or (share >= MOST_REPEATED and not self.gives_labels)
+
+    @cached_property
     def few_per_label(self) -> bool:
         """Whether replies are labels with too few examples each to train on; False where it is not known."""
-        rows = self.data.rows_per_label
+        rows = self.rows_per_label
         if rows is None:
             return False
-        many = (self.data.label_count or 0) >= MANY_LABELS
+        many = (self.labels or 0) >= MANY_LABELS
         return rows <= FEW_OF_MANY_LABELS if many else rows < FEW_PER_LABEL
 
     @cached_property

@@ -47,6 +47,7 @@ _TUNING = Condition(
 )
 _GPU = _both(_TUNING, Condition(("gpu_kind",), lambda known: known.get("gpu_kind") not in (None, "none")))
 _CPU = _both(_TUNING, Condition(("gpu_kind",), lambda known: known.get("gpu_kind") in (None, "none")))
+_LABELS = Condition(("output_format",), lambda known: known.get("output_format") == "labels")
 _LOCAL = Condition(("data_must_stay_local",), lambda known: known.get("data_must_stay_local") is not True)
 
 
@@ -183,6 +184,25 @@ QUESTIONS: tuple[Question, ...] = (
         example='"urgent" or "not urgent": labels; an e-mail: free',
     ),
     Question(
+        "labels_need_knowledge",
+        "Does choosing the label take knowledge that is not in the text?",
+        "flag",
+        "behaviour",
+        "A classifier learns from your examples alone; a large language model knows what it has read elsewhere.",
+        when=_LABELS,
+        detail=True,
+        example="which disease a description fits: yes; which department a message is for: no",
+    ),
+    Question(
+        "replies_verbatim",
+        "Must a reply be one of your own texts, word for word?",
+        "flag",
+        "behaviour",
+        "Then the reply of the most similar example is given, or none: nothing is written anew.",
+        detail=True,
+        example="replies that a lawyer has approved: yes",
+    ),
+    Question(
         "absence_is_legal",
         'Is "not stated" sometimes the right answer?',
         "flag",
@@ -200,6 +220,30 @@ QUESTIONS: tuple[Question, ...] = (
         measured_by="examples",
         tries=(0, 5, 30, 100, 300, 2_000, 20_000),
         example="200",
+    ),
+    Question(
+        "label_count",
+        "How many different labels are there?",
+        "count",
+        "data",
+        "The fewer examples a label has, the less there is to learn it from.",
+        when=_LABELS,
+        detail=True,
+        measured_by="examples",
+        tries=(2, 10, 77),
+        example="urgent, normal and later: 3",
+    ),
+    Question(
+        "text_tokens",
+        "How long is a text that gets a label, in tokens?",
+        "count",
+        "data",
+        "The embedder of a classifier reads a few hundred tokens; a language model reads thousands.",
+        when=_LABELS,
+        detail=True,
+        measured_by="examples",
+        tries=(20, 500),
+        example="a chat message: 20; a page: 600",
     ),
     Question(
         "corpus_tokens",

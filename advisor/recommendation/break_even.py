@@ -100,6 +100,8 @@ def break_even(
 
 def price_method(profile: Profile, method: str, estimate: MethodEstimate) -> PricedMethod:
     """Return what a method costs: its calls hosted or a rented GPU kept all month, and its training."""
+    if estimate.per_call_usd == 0.0:
+        return PricedMethod(MonthlyCost(0.0, 0.0, 0.0, 0.0))
     hosted = call_cost_line(profile, *call_tokens(profile, method))
     if method not in TUNED_METHODS:
         card = _card_for_every_method(profile)

@@ -75,7 +75,7 @@ class BaseRecommendation:
         sensitivity = Sensitivity.of(profile)
         changes = counterfactuals(profile, choice, sensitivity)
         estimates = {scored.method.name: scored.method.estimate(profile) for scored in ranking.methods}
-        also = arms_to_measure(profile)
+        also = {arm: why for arm, why in arms_to_measure(profile).items() if arm != choice}
         probability = advice_probability(profile, ranking, also)
         return cls(
             profile=profile,

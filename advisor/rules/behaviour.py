@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from advisor.evidence.claims import CLASSIFIER, EXAMPLES_IN_PROMPT, TUNING, TUNING_ON_LABELS
-from advisor.questionnaire.profile import SMALL_MODEL_B, TINY_MODEL_B, Profile
+from advisor.questionnaire.profile import (
+    MIN_LABELLED,
+    MIN_PER_LABEL,
+    SMALL_MODEL_B,
+    TINY_MODEL_B,
+    Profile,
+)
 from advisor.rules.base import Need, Rule
 
 PASSING_RATE = 0.8
-MIN_CLASSIFIER_ROWS = 2
-"""Examples of a label from which a classifier is worth fitting: one to learn from, one to see whether it holds."""
 
 
 class Behaviour(Rule):
@@ -99,14 +103,15 @@ class BE004(Behaviour):
 
 
 class BE005(Behaviour):
-    """To choose among labels with 200 examples or more, fine-tune a small model in full.
+    """To choose among labels with 200 examples or more, fine-tune a small model in full rather than with an adapter.
 
-    It costs a fraction per call and is often better than a large model with a prompt.
+    It costs a fraction per call and is often better than a large model with a prompt; a classifier costs less still
+    (rules LB001 and LB002).
     Does not apply with too few examples of a label (rule DA012), where examples in the prompt win.
     """
 
     need = Need.CAPACITY
-    weight = 2.0
+    weight = 0.5
     evidence = (
         "Bucher & Martini, arXiv 2406.08660: 200-500 labels suffice for a small classifier",
         "Ma et al., arXiv 2303.08559: more than 10 per class favours the small tuned model",
@@ -195,7 +200,7 @@ class BE008(Behaviour):
 class BE009(Behaviour):
     """Labels can also be chosen by a linear classifier over embeddings, which trains in seconds.
 
-    It is not one of the methods recommended here; a plan with labelled examples measures it as well.
+    So a plan with labelled examples measures it, whatever is recommended.
     Does not apply with fewer than 20 examples, too few to fit or to judge one, or fewer than two of a label.
     """
 
@@ -204,12 +209,12 @@ class BE009(Behaviour):
         "Casanueva et al., arXiv 2003.04807: heads over sentence encoders for 77 intents, 10 examples each",
     )
     claim = CLASSIFIER
-    at = {"labelled_examples": (20,)}
+    at = {"labelled_examples": (MIN_LABELLED,)}
 
     def applies(self, profile: Profile) -> str:
-        labels, rows = profile.data.label_count, profile.data.rows_per_label
-        given = profile.output_format == "labels" or (profile.output_format is None and labels is not None)
-        if not given or profile.examples_known < 20 or (rows is not None and rows < MIN_CLASSIFIER_ROWS):
+        labels, rows = profile.labels, profile.rows_per_label
+        few = profile.examples_known < MIN_LABELLED or (rows is not None and rows < MIN_PER_LABEL)
+        if not profile.gives_labels or few:
             return ""
         if labels is None or rows is None:
             return "a linear classifier over embeddings may choose labels as well, and trains in seconds: measure it"

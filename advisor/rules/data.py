@@ -316,11 +316,13 @@ class DA012(Data):
     """With few examples of each label, show the nearest ones in the prompt; do not train on them.
 
     Few are fewer than five of each, or up to ten of each of fifty labels and more: 231 examples of 77 labels are 3 of each.
-    Does not apply with more examples of a label, or when fewer than eight fit into the model's context.
+    Does not apply with more examples of a label, when fewer than eight fit into the model's context, or for a model below a
+    billion parameters, which hardly uses them.
     """
 
     need = Need.SHOW
     weight = 2.5
+    at = {"model_params_b": (TINY_MODEL_B,)}
     evidence = (
         "Milios et al., arXiv 2309.10954: nearest examples in the prompt, best at 5 and 10 of each of 77 and 150 labels",
         "Ma et al., arXiv 2303.08559: with one example per class the prompted model wins, with five to ten it is a tie",
@@ -328,10 +330,11 @@ class DA012(Data):
     claim = SHOWING
 
     def applies(self, profile: Profile) -> str:
-        if not profile.few_per_label or not profile.behaviour_needed or profile.no_room_for_examples:
+        useless = profile.no_room_for_examples or profile.tiny_model
+        if not profile.few_per_label or not profile.behaviour_needed or useless:
             return ""
-        rows = profile.data.rows_per_label or 0
-        labels = f"{profile.data.label_count} labels with about {rows:,.0f} examples each"
+        rows = profile.rows_per_label or 0
+        labels = f"{profile.labels} labels with about {rows:,.0f} examples each"
         return f"{labels}: too few to train on; show them in the prompt"
 
 

@@ -10,6 +10,7 @@ from typing import Any
 from advisor.rules import behaviour as be
 from advisor.rules import data as da
 from advisor.rules import knowledge as kn
+from advisor.rules import labels as lb
 from advisor.rules import resources as rs
 from advisor.rules import risk as rk
 from advisor.rules import scale as sc
@@ -44,6 +45,14 @@ RULES: tuple[type[Rule], ...] = (
     be.BE011,
     be.BE012,
     be.BE014,
+    lb.LB001,
+    lb.LB002,
+    lb.LB003,
+    lb.LB004,
+    lb.LB005,
+    lb.LB006,
+    lb.LB007,
+    lb.LB008,
     da.DA001,
     da.DA002,
     da.DA003,

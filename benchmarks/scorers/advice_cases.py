@@ -289,6 +289,7 @@ def _case(row: Any, location: str) -> AdviceCase:
     answers = row.get("answers")
     if not isinstance(answers, dict):
         raise BadInput(f"{location}: answers is missing", "an object with the questionnaire's keys")
+    answers = {**answers, **_of_labels(row.get("coded"))}
     try:
         # Published runs are judged as they were made: other programs shard 4-bit weights and answer from several GPUs.
         profile = replace(Profile.of(answers), other_program=True)
@@ -304,6 +305,21 @@ def _case(row: Any, location: str) -> AdviceCase:
     source = row.get("source")
     title = source.get("title") if isinstance(source, Mapping) else source
     return AdviceCase(name, str(title or ""), profile, winner, also_acceptable, use, forbidden)
+
+
+def _of_labels(coded: Any) -> dict[str, Any]:
+    """Return the answers that ``coded`` gives: number of labels, length of a text and whether labels need knowledge.
+
+    These keys were coded before the questionnaire asked for them.
+    """
+    if not isinstance(coded, Mapping) or coded.get("labels") is None:
+        return {}
+    return {
+        "output_format": "labels",
+        "label_count": coded["labels"],
+        "text_tokens": coded.get("text_tokens"),
+        "labels_need_knowledge": coded.get("world_knowledge"),
+    }
 
 
 def _winners() -> tuple[str, ...]:

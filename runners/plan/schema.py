@@ -45,7 +45,10 @@ from runners.plan.steps import (
 )
 from runners.plan.train_config import TUNING_METHODS, Parallelism, implied, switch_word
 
-METHODS: tuple[str, ...] = ("prompting", "few-shot", "rag", *TUNING_METHODS, "hybrid")
+METHODS: tuple[str, ...] = (
+    *("prompting", "few-shot", "nearest-reply", "classifier", "router"),
+    *("rag", *TUNING_METHODS, "hybrid"),
+)
 """The built-in methods, simplest first."""
 SCORES: tuple[str, ...] = tuple(SCORE_BY_NAME)
 """Names that `weights` may hold."""

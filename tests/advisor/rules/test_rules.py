@@ -20,6 +20,7 @@ FAMILIES = {
     "KN": "knowledge",
     "BE": "behaviour",
     "DA": "data",
+    "LB": "labels",
     "SC": "scale",
     "RS": "resources",
     "RK": "risk",
@@ -87,6 +88,32 @@ CASES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
         {"labelled_examples": 30, "model": "gemma-3-270m-it"},
     ),
     "BE012": ({"model": "openai:qwen3-8b@http://127.0.0.1:1/v1"}, {"model": "qwen3-4b-instruct-2507"}),
+    "LB001": (
+        {"output_format": "labels", "labelled_examples": 50, "label_count": 10},
+        {"output_format": "labels", "labelled_examples": 49, "label_count": 10},
+    ),
+    "LB002": (
+        {"output_format": "labels", "labelled_examples": 200},
+        {"output_format": "labels", "labelled_examples": 199},
+    ),
+    "LB003": (
+        {"output_format": "labels", "labels_need_knowledge": True, "behaviour_gap": "low"},
+        {"output_format": "labels", "labels_need_knowledge": True, "behaviour_gap": "high"},
+    ),
+    "LB004": (
+        {"output_format": "labels", "text_tokens": 257},
+        {"output_format": "labels", "text_tokens": 256},
+    ),
+    "LB005": (
+        {"output_format": "labels", "call_volume": "high", "behaviour_gap": "low"},
+        {"output_format": "labels", "call_volume": "high", "behaviour_gap": "high"},
+    ),
+    "LB006": ({"replies_verbatim": True}, {"replies_verbatim": False}),
+    "LB007": ({"data": {"repeated_replies": 0.5}}, {"data": {"repeated_replies": 0.49}}),
+    "LB008": (
+        {"output_format": "labels", "probe": {"classifier": (90, 100), "passes": (20, 40)}},
+        {"output_format": "labels", "probe": {"classifier": (60, 100), "passes": (20, 40)}},
+    ),
     "DA001": ({"labelled_examples": 20}, {"labelled_examples": 50}),
     "DA002": ({"labelled_examples": 100}, {"labelled_examples": 100, "call_volume": "high"}),
     "DA003": ({"labelled_examples": 50}, {"labelled_examples": 49}),
@@ -224,7 +251,7 @@ def by_code(code: str) -> type[Rule]:
 @pytest.mark.parametrize("rule", RULES, ids=lambda rule: rule.code())
 def test_rule_has_code_text_evidence_and_weight(rule: type[Rule]) -> None:
     """There is a weight exactly where there is a need."""
-    assert re.fullmatch(r"(KN|BE|DA|SC|RS|RK)\d{3}", rule.code())
+    assert re.fullmatch(r"(KN|BE|LB|DA|SC|RS|RK)\d{3}", rule.code())
     assert rule.family == FAMILIES[rule.code()[:2]]
     lines = rule.text().split("\n")
     assert lines[0].endswith((".", ":")) or "." in rule.text().split("\n\n")[0]
@@ -277,6 +304,13 @@ def test_rule_applies_in_its_case_only(code: str) -> None:
         ("BE005", {"data": {"label_count": 77, "rows_per_label": 3.0}}),
         ("RS004", {"data": {"label_count": 77, "rows_per_label": 3.0}}),
         ("BE009", {"data": {"label_count": 20, "rows_per_label": 1.0}}),
+        ("LB001", {"behaviour_gap": "none"}),
+        ("LB001", {"labels_need_knowledge": True, "behaviour_gap": "low"}),
+        ("LB001", {"output_format": "json"}),
+        ("LB002", {"behaviour_gap": "none"}),
+        ("LB002", {"label_count": 50}),
+        ("LB005", {"model_params_b": 0.5}),
+        ("DA012", {"model_params_b": 0.5}),
         ("DA006", {"model": "smollm2-135m-instruct", "prompt_tokens": 2_000}),
         ("KN001", {"data": {"passages_in_prompts": 0.9}}),
         ("KN002", {"data": {"passages_in_prompts": 0.9}}),
