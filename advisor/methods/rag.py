@@ -31,7 +31,7 @@ class Rag(Method):
         Need.WHOLE: 0.1,
         Need.GROUND: 1.0,
         Need.HONESTY: 0.8,
-        Need.KNOWLEDGE: 0.7,
+        Need.KNOWLEDGE: 0.3,
         Need.SPARING: 0.7,
         Need.SCALE: 0.2,
         Need.SPEED: 0.3,

@@ -47,8 +47,8 @@ FEW_PER_LABEL = 5
 """Examples of a label below which a large model that is shown examples is ahead of a small one that is tuned (Ma et al.,
 arXiv 2303.08559: behind at one of each class, level at five to ten)."""
 FEW_OF_MANY_LABELS = 10
-"""The same, inclusive, where there are :data:`MANY_LABELS` and more: nearest examples in the prompt were best at 5 and 10
-examples of each of 77 and 150 labels (Milios et al., arXiv 2309.10954), and ahead of tuning in two trials of ours."""
+"""The same, inclusive, where there are :data:`MANY_LABELS` and more: at 10 examples of each of 77 and 150 labels nearest
+examples in the prompt were ahead of tuning in two trials of ours."""
 MIN_PER_LABEL = 2
 """Examples of a label from which a classifier is worth fitting: one to learn from, one to see whether it holds."""
 MOST_REPEATED = 0.5

@@ -182,7 +182,6 @@ class BE008(Behaviour):
     weight = 0.4
     evidence = (
         "Soylu et al., BetterTogether, arXiv 2407.10930: most of the gain comes from the prompt step",
-        "Agrawal et al., GEPA, arXiv 2507.19457: evolved prompts beat reinforcement learning of the weights",
         "DSPy, optimizers guide: from about 10 examples bootstrapped few-shot, from 50 random search",
         "arXiv 2402.00905: personas lowered exact match by 1 to 54 %",
     )

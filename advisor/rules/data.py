@@ -296,8 +296,6 @@ class DA014(Data):
     need = Need.READING
     weight = 2.0
     evidence = (
-        "Izacard et al., Atlas, arXiv 2208.03299: models from 0.2 B on, trained with retrieved passages, pass far "
-        "larger ones that are only prompted",
         "Zhang et al., RAFT, arXiv 2403.10131: rows with distractors lifted every data set over plain RAG",
     )
     claim = READING
@@ -324,7 +322,7 @@ class DA012(Data):
     weight = 2.5
     at = {"model_params_b": (TINY_MODEL_B,)}
     evidence = (
-        "Milios et al., arXiv 2309.10954: nearest examples in the prompt, best at 5 and 10 of each of 77 and 150 labels",
+        "Sun et al., arXiv 2305.08377: 16 texts a class, the nearest shown with reasons, level with 1,024 trained on",
         "Ma et al., arXiv 2303.08559: with one example per class the prompted model wins, with five to ten it is a tie",
     )
     claim = SHOWING
