@@ -30,7 +30,7 @@ class Brought:
 
 def bring(part: Part, data: Path, out: Path) -> Brought:
     """Write the files of a set, cut to size by a fixed draw, without questions that repeat a training row."""
-    source = data / part.name
+    source = data / (part.source or part.name)
     rows, questions, files = _PREPARED.get(part.name, _chats)(source, part)
     profile = source / "profile.yaml"
     brought = Brought(files, profile=profile if profile.is_file() and not part.answers else None)
@@ -101,7 +101,66 @@ def _spans(source: Path, part: Part) -> tuple[Rows, Rows, dict[str, Path]]:
     return rows[: part.examples], _asked(asked, part), {"documents": (source / "documents.jsonl").resolve()}
 
 
-_PREPARED = {"banking77": _labels, "clapnq_dev": _answered, "xquad_en": _spans}
+def _intents(source: Path, part: Part) -> tuple[Rows, Rows, dict[str, Path]]:
+    """Rows whose reply is JSON with an intent: that intent is the label; the prompt names them all."""
+    held_out = source / "test.jsonl"
+    train, asked = (
+        [
+            (row["messages"][1]["content"], json.loads(row["messages"][-1]["content"])["intent"])
+            for row in _read(path)
+        ]
+        for path in (source / "train.jsonl", held_out if held_out.is_file() else source / "questions.jsonl")
+    )
+    return _labelled(train, asked, "Label the request with exactly one intent.", part)
+
+
+def _disfluent(source: Path, part: Part) -> tuple[Rows, Rows, dict[str, Path]]:
+    """Of each row its disfluent question or the fluent one, by turns: the label says which."""
+    train, asked = (
+        [
+            (row["messages"][1 if line % 2 else -1]["content"], "disfluent" if line % 2 else "fluent")
+            for line, row in enumerate(_read(source / name))
+        ]
+        for name in ("train.jsonl", "questions.jsonl")
+    )
+    return _labelled(
+        train, asked, "Say whether the spoken question is fluent, or has a repair or hesitation.", part
+    )
+
+
+def _labelled(
+    train: list[tuple[str, str]], asked: list[tuple[str, str]], task: str, part: Part
+) -> tuple[Rows, Rows, dict[str, Path]]:
+    """Return chats of texts and labels, drawn and cut to size."""
+    names = sorted({label for _, label in train})
+    system = f"{task} Labels: {', '.join(names)}. Output only the label."
+    rows, questions = (
+        _drawn(
+            [
+                {
+                    "messages": [
+                        {"role": "system", "content": system},
+                        {"role": "user", "content": text},
+                        {"role": "assistant", "content": label},
+                    ]
+                }
+                for text, label in pairs
+            ],
+            most,
+        )
+        for pairs, most in ((train, part.examples), (asked, None))
+    )
+    return rows, _asked(questions, part), {}
+
+
+_PREPARED = {
+    "banking77": _labels,
+    "clapnq_dev": _answered,
+    "xquad_en": _spans,
+    "snips_intents": _intents,
+    "sgd_intents": _intents,
+    "disfl_detect": _disfluent,
+}
 
 
 def _asked(questions: Rows, part: Part) -> Rows:

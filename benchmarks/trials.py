@@ -198,7 +198,7 @@ def collect(
         if not finished and part.name not in records:
             notes.append(f"{part.name}: no finished run and no record")
             continue
-        if not (data / part.name).is_dir():
+        if not (data / (part.source or part.name)).is_dir():
             notes.append(f"{part.name}: the folder of the sets has no such set; its record stays as it is")
             continue
         later = remeasured / part.name / "run" if remeasured else None
@@ -277,7 +277,7 @@ def main() -> None:
     for part in CAST:
         if given.names and part.name not in given.names:
             continue
-        if not (given.data / part.name).is_dir():
+        if not (given.data / (part.source or part.name)).is_dir():
             print(f"{part.name}: skipped, {given.data} has no such folder", file=sys.stderr)
             continue
         arms = given.arms.split(",") if given.arms else ()
