@@ -121,14 +121,14 @@ def render_recommendation(rec: BaseRecommendation) -> Group:
 
 def _explain_line(rec: BaseRecommendation) -> str:
     """Return the line that says how to have the words and rules of a recommendation explained."""
-    names = " ".join(scored.method.name for scored in rec.ranking.methods)
+    names = " ".join(scored.method.name for scored in rec.ranking.shown)
     return words_footer(names, rec.ranking.findings[0].rule.code() if rec.ranking.findings else "")
 
 
 def render_ranking(rec: BaseRecommendation) -> Table:
     """Return a table of all methods, best first, with memory, training time and cost, or what blocks them."""
     rows = []
-    for scored in rec.ranking.methods:
+    for scored in rec.ranking.shown:
         estimate = rec.estimates[scored.method.name].to_json()
         memory, hours = estimate["memory_gib"], estimate["hours"]
         fits = (
@@ -153,7 +153,9 @@ def render_finding(code: str, text: str, evidence: Sequence[str], family: str = 
     """Return a rule with its code, its text and its evidence."""
     title = Text.from_markup(f"[bold]{code}[/] [dim]{escape(family)}[/]")
     return Group(
-        title, Padding(Text(text), (0, 0, 0, 2)), _lines([f"[dim]{escape(source)}[/]" for source in evidence])
+        title,
+        Padding(Text(text), (0, 0, 0, 2), expand=False),
+        _lines([f"[dim]{escape(source)}[/]" for source in evidence]),
     )
 
 

@@ -235,6 +235,8 @@ def model_too_small(profile: Profile, method: str) -> str:
     )
 
 
+FOR_OTHER_OUTPUT = frozenset({"BL011", "BL013"})
+"""Blockers of methods that are for another kind of reply: tables and lines for people leave such a method out."""
 BlockerCheck = Callable[[Profile, str], str]
 BLOCKER_THRESHOLDS: dict[str, Thresholds] = {
     "BL001": {"labelled_examples": (MIN_EXAMPLES,), "unlabelled_tokens": (MIN_RAW_TOKENS,)},

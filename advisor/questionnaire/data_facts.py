@@ -25,6 +25,7 @@ class DataFacts:
         passages_in_prompts: share of prompts, 0 to 1, that already hold the text that the reply is taken from.
         facts_in_replies: share of replies, 0 to 1, that state values which their prompts do not hold; None with documents.
         repeated_replies: share of examples, 0 to 1, whose reply another example gives word for word; None for labels.
+        text_tokens: mean tokens of a text that gets a label; None without labels.
     """
 
     label_count: int | None = None
@@ -34,6 +35,7 @@ class DataFacts:
     passages_in_prompts: float | None = None
     facts_in_replies: float | None = None
     repeated_replies: float | None = None
+    text_tokens: int | None = None
 
     @property
     def replies_state_facts(self) -> bool:

@@ -7,7 +7,7 @@ Imports no torch; a tokenizer is only loaded when the model's folder has one.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -139,7 +139,6 @@ def measure_files(
         question_file = read_question_file(questions, columns)
         question_rows = question_file.questions
         warnings += question_file.notes(questions)
-    if questions is not None and question_rows is not None:
         rows = example_set.rows if example_set is not None else ()
         _warn_of_shared_instruction(rows, question_rows, warnings)
         _warn_of_near_repeats(
@@ -154,30 +153,18 @@ def measure_files(
         _scale(example_set) if example_set is not None else 1.0,
     )
     if facts.label_count and example_set is not None:
-        _count_labels(facts, example_set, tokens, counted, notes)
+        facts = replace(facts, text_tokens=_mean_tokens(example_set, tokens))
+        counted["label_count"], notes["label_count"] = facts.label_count, "different replies of the examples"
     if facts.replies_state_facts:
         _count_facts_as_needed(facts, counted, notes, warnings)
     warnings += made_warnings(example_set.rows if example_set is not None else (), question_rows or ())
     return DataStats(counted, notes, example_set, question_rows, tuple(warnings), facts)
 
 
-def _count_labels(
-    facts: DataFacts,
-    example_set: ExampleSet,
-    tokens: TokenCounting,
-    counted: dict[str, Any],
-    notes: dict[str, str],
-) -> None:
-    """Count the labels, and the length of the texts that get one."""
+def _mean_tokens(example_set: ExampleSet, tokens: TokenCounting) -> int:
+    """Return the mean tokens of the texts that get a label."""
     texts = [row.question for row in example_set.rows]
-    counted |= {
-        "label_count": facts.label_count,
-        "text_tokens": max(1, round(tokens.of(texts) / max(1, len(texts)))),
-    }
-    notes |= {
-        "label_count": "different replies of the examples",
-        "text_tokens": f"mean of the examples, {tokens.how}",
-    }
+    return max(1, round(tokens.of(texts) / max(1, len(texts))))
 
 
 def _count_facts_as_needed(

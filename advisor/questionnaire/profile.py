@@ -96,7 +96,6 @@ class Profile:
     absence_is_legal: bool | None = None
     labelled_examples: int | None = None
     label_count: int | None = None
-    text_tokens: int | None = None
     corpus_tokens: int | None = None
     unlabelled_tokens: int | None = None
     prompt_tokens: int | None = None

@@ -190,7 +190,6 @@ QUESTIONS: tuple[Question, ...] = (
         "behaviour",
         "A classifier learns from your examples alone; a large language model knows what it has read elsewhere.",
         when=_LABELS,
-        detail=True,
         example="which disease a description fits: yes; which department a message is for: no",
     ),
     Question(
@@ -232,18 +231,6 @@ QUESTIONS: tuple[Question, ...] = (
         measured_by="examples",
         tries=(2, 10, 77),
         example="urgent, normal and later: 3",
-    ),
-    Question(
-        "text_tokens",
-        "How long is a text that gets a label, in tokens?",
-        "count",
-        "data",
-        "The embedder of a classifier reads a few hundred tokens; a language model reads thousands.",
-        when=_LABELS,
-        detail=True,
-        measured_by="examples",
-        tries=(20, 500),
-        example="a chat message: 20; a page: 600",
     ),
     Question(
         "corpus_tokens",

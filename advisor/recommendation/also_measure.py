@@ -1,8 +1,7 @@
-"""Arms of a trial that are no methods, and may still do better than the advised one: when to measure them first.
+"""Arms of a trial that may do better than the advised one: when to measure them first.
 
 A classifier answers with one of the labels it was fitted on, in milliseconds; long-context is prompting with all
-documents in every prompt. Neither is advised as a choice: the plan measures them beside the methods, and the
-probability of the advice counts them as rivals.
+documents in every prompt, and is not advised as a choice.
 """
 
 from __future__ import annotations

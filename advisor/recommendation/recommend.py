@@ -162,7 +162,7 @@ class BaseRecommendation:
                 html_list([flip["text"] for flip in self.flips[:MAX_SHOWN]]),
             ]
         rows = []
-        for scored in self.ranking.methods:
+        for scored in self.ranking.shown:
             blocked = scored.blockers[0].text if scored.blockers else ""
             memory = self.estimates[scored.method.name].to_json()["memory_gib"]
             likely = f"{memory['likely']:.1f} GiB" if memory else "–"

@@ -107,12 +107,11 @@ class LB004(Labels):
     """
 
     evidence = ("all-MiniLM-L6-v2, model card: input longer than 256 word pieces is cut",)
-    at = {"text_tokens": (EMBEDDER_TOKENS + 1,)}
 
     def applies(self, profile: Profile) -> str:
-        long = profile.gives_labels and (profile.text_tokens or 0) > EMBEDDER_TOKENS
+        long = profile.gives_labels and (profile.data.text_tokens or 0) > EMBEDDER_TOKENS
         return (
-            f"the texts have {profile.text_tokens:,} tokens, and the default embedder reads {EMBEDDER_TOKENS}"
+            f"the texts have {profile.data.text_tokens:,} tokens, and the default embedder reads {EMBEDDER_TOKENS}"
             if long
             else ""
         )

@@ -78,7 +78,7 @@ def _score_line(
 def _impossible_methods(after: Ranking, lacking: Mapping[str, str]) -> str:
     """Return each reason once, after the methods that it rules out."""
     by_reason: dict[str, list[str]] = {}
-    for scored in after.methods:
+    for scored in after.shown:
         name = scored.method.name
         reason = scored.blockers[0].text if scored.blockers else lacking.get(name)
         if reason:

@@ -308,7 +308,7 @@ def _print_example(page: dict[str, Any]) -> None:
     screen = console.console()
     examples = [f"Example: {page['example']}"] if page["example"] else []
     for line in (*examples, f"Read more: {page['read_more']}"):
-        screen.print(Padding(Text(line), (0, 0, 0, 2)))
+        screen.print(Padding(Text(line), (0, 0, 0, 2), expand=False))
 
 
 def _paragraphs(text: str) -> str:

@@ -308,7 +308,7 @@ def _case(row: Any, location: str) -> AdviceCase:
 
 
 def _of_labels(coded: Any) -> dict[str, Any]:
-    """Return the answers that ``coded`` gives: number of labels, length of a text and whether labels need knowledge.
+    """Return the answers that ``coded`` gives: number of labels, and whether they need knowledge.
 
     These keys were coded before the questionnaire asked for them.
     """
@@ -317,7 +317,6 @@ def _of_labels(coded: Any) -> dict[str, Any]:
     return {
         "output_format": "labels",
         "label_count": coded["labels"],
-        "text_tokens": coded.get("text_tokens"),
         "labels_need_knowledge": coded.get("world_knowledge"),
     }
 

@@ -27,7 +27,6 @@ IDS = [
     "absence_is_legal",
     "labelled_examples",
     "label_count",
-    "text_tokens",
     "corpus_tokens",
     "unlabelled_tokens",
     "prompt_tokens",

@@ -101,8 +101,8 @@ CASES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
         {"output_format": "labels", "labels_need_knowledge": True, "behaviour_gap": "high"},
     ),
     "LB004": (
-        {"output_format": "labels", "text_tokens": 257},
-        {"output_format": "labels", "text_tokens": 256},
+        {"output_format": "labels", "data": {"label_count": 2, "text_tokens": 257}},
+        {"output_format": "labels", "data": {"label_count": 2, "text_tokens": 256}},
     ),
     "LB005": (
         {"output_format": "labels", "call_volume": "high", "behaviour_gap": "low"},
