@@ -153,18 +153,24 @@ def measure_files(
         _scale(example_set) if example_set is not None else 1.0,
     )
     if facts.label_count and example_set is not None:
-        facts = replace(facts, text_tokens=_mean_tokens(example_set, tokens))
-        counted["label_count"], notes["label_count"] = facts.label_count, "different replies of the examples"
+        facts = _with_labels_counted(facts, example_set, tokens, counted, notes)
     if facts.replies_state_facts:
         _count_facts_as_needed(facts, counted, notes, warnings)
     warnings += made_warnings(example_set.rows if example_set is not None else (), question_rows or ())
     return DataStats(counted, notes, example_set, question_rows, tuple(warnings), facts)
 
 
-def _mean_tokens(example_set: ExampleSet, tokens: TokenCounting) -> int:
-    """Return the mean tokens of the texts that get a label."""
+def _with_labels_counted(
+    facts: DataFacts,
+    example_set: ExampleSet,
+    tokens: TokenCounting,
+    counted: dict[str, Any],
+    notes: dict[str, str],
+) -> DataFacts:
+    """Count the labels as an answer, and return the facts with the mean tokens of the texts that get one."""
+    counted["label_count"], notes["label_count"] = facts.label_count, "different replies of the examples"
     texts = [row.question for row in example_set.rows]
-    return max(1, round(tokens.of(texts) / max(1, len(texts))))
+    return replace(facts, text_tokens=max(1, round(tokens.of(texts) / max(1, len(texts)))))
 
 
 def _count_facts_as_needed(
