@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import textwrap
+
 from advisor.history import OwnTrials
 from advisor.recommendation.probability import (
     HIGH_FROM,
@@ -13,64 +15,67 @@ from advisor.recommendation.probability import (
 )
 from scripts.pages import table
 
+WIDTH = 120
+RATE = """\
+There is one rate for all advice. It was right in {unseen}, scored before any rule was written or changed with them in
+view: it named the method that won, or one that the source supports nearly as well. That is the `probability` of `plan
+--json`. It does not say that the advised way is good enough for you, nor by how much it leads: a trial of your own says
+that."""
 MEANING = """\
-There is one rate for all advice. On published decisions that no rule had seen, scored before any rule was written or
-changed with them in view, advice was right in {unseen}: it named the method that won, or one that the source supports
-nearly as well. That is the `probability` of `plan --json`. It does not say that the advised way is good enough for you,
-nor by how much it leads: a trial of your own says that.
-
-{table}
-
 The sets differ by more than chance, so the rate for you may differ too. Of the 26 label tasks among the last 62
-(`benchmarks/unseen/cases.json`, its first score in `first_score.json`) 11 were right: a classifier, a router or a
-nearest reply won others.
+(`benchmarks/unseen/cases.json`, its first score in `first_score.json`) 11 were right: a classifier, a router or a nearest
+reply won others.
 
-**A probability for each advice, and the levels high, medium and low, were tried and gave nothing.** On 115 of these
-decisions a higher number went with right advice in 52 of 100 pairs of a right and a wrong one (AUC .52, .40 to .64),
-its log score was .78 where that of a constant is .63, and *high* was right no more often than *low*. So no screen shows
-them. `confidence` stays in `plan --json` for scripts: high from {high:g}, low below {low:g}, the word for this one
-rate, which does not separate advice from advice. `ranked[].probability` is the rate for the choice and null for the
-others.
+**A probability for each advice, and the levels high, medium and low, were tried and separated nothing.** On 115 of these
+decisions a higher number went with right advice in 52 of 100 pairs of a right and a wrong one (AUC .52, .40 to .64), its
+log score was .78 where that of a constant is .63, and *high* was right in 26 of 39, *medium* in 21 of 31, *low* in 30 of
+45. So no screen shows them. `confidence` stays in `plan --json` for scripts: high from {high:g}, low below {low:g}, the
+word for the one rate, which tells no advice from another. `ranked[].probability` is the rate for the choice and null for
+the others.
 
 What is open about *your* advice is said in words (`confidence_because`): an answer that is not known and on which the
-choice depends, a method close behind, a classifier that may do better, hardware that is not used, few examples, a
-better method that cannot be done here; and what would settle it.
+choice depends, a method close behind, a classifier that may do better, hardware that is not used, few examples, a better
+method that cannot be done here; and what would settle it.
 
 **Your own trials move the rate.** The latest finished trial of each plan in your
 [history](how-it-measures.md#prediction-and-measurement) counts where it confirmed or overturned the advice; undecided
-ones, trials on another model and the demo do not. The published rate weighs as much as {prior:g} trials, by how much
-the four sets differ (a beta-binomial distribution fitted to them by moments: a + b = 4.97). After {right} of {n} it is
-{value:.2f}, with a 95 % interval of {low_end:.2f} to {high_end:.2f}. Where users differ as these sets do, such an
-interval holds a user's own rate in {covered}."""
-COVERED = "95 of 100 simulated cases"
+ones, trials on another model and the demo do not. The published rate weighs as much as {prior:g} trials, by how much the
+four sets differ (a beta-binomial distribution fitted to them by moments, Kleinman 1973: a + b = 4.97). After {right} of
+{n} it is {value:.2f}, with a 95 % interval of {least:.2f} to {most:.2f} (`own_trials`). In simulations of users who
+differ as these sets do, such intervals hold the user's own rate in 95 of 100."""
 PUBLISHED_TEXT = """\
-348 decisions of 280 sources were used to write the rules and their weights: in 300 the advice names the method that
-won, or one that the source supports nearly as well, which says how well the rules fit. On decisions that no rule had
-seen advice was right in {unseen}. `tunewise eval-advice CASES` scores your own file, and [how
-sure](how-it-decides.md#how-sure) explains the rate."""
+348 decisions of 280 sources were used to write the rules and their weights, so the advice on them proves nothing. Advice
+was right in {unseen}. `tunewise eval-advice CASES` scores your own file, and [how sure](how-it-decides.md#how-sure)
+explains the rate."""
 
 
 def how_sure_section() -> list[str]:
     """Return the part of the page: the rate, the sets it comes from, what was tried, and what own trials do to it."""
     own = AdviceRate(OwnTrials(3, 4))
-    low_end, high_end = own.interval
+    least, most = own.interval
     sets = [(name, f"{right} of {n}", f"{right / n:.2f}") for name, (right, n) in UNSEEN_SETS.items()]
-    text = MEANING.format(
-        unseen=unseen_text(),
-        table="\n".join(table(("decisions, scored first", "right", "rate"), sets)),
+    meaning = MEANING.format(
         high=HIGH_FROM,
         low=LOW_BELOW,
         prior=PRIOR_TRIALS,
         right=own.own.right,
         n=own.own.n,
         value=own.value,
-        low_end=low_end,
-        high_end=high_end,
-        covered=COVERED,
+        least=least,
+        most=most,
     )
-    return text.split("\n")
+    rate = _wrapped(RATE.format(unseen=unseen_text()))
+    return [*rate, "", *table(("decisions", "right", "rate"), sets), "", *_wrapped(meaning)]
 
 
 def published_section() -> list[str]:
     """Return the section of docs/accuracy.md on published decisions."""
-    return ["## Published decisions", "", PUBLISHED_TEXT.format(unseen=unseen_text())]
+    return ["## Published decisions", "", *_wrapped(PUBLISHED_TEXT.format(unseen=unseen_text()))]
+
+
+def _wrapped(text: str) -> list[str]:
+    """Return paragraphs as lines of :data:`WIDTH`."""
+    paragraphs = (
+        textwrap.fill(" ".join(part.split()), WIDTH, break_on_hyphens=False) for part in text.split("\n\n")
+    )
+    return "\n\n".join(paragraphs).split("\n")
