@@ -322,7 +322,7 @@ def _flag_text(value: Any) -> str:
 
 def _recommendation_text(data: Mapping[str, Any]) -> str:
     first = data["ranked"][0]
-    lines = [f"Recommended: {data['choice']}.", f"- how sure: {data['confidence_because']}"]
+    lines = [f"Recommended: {data['choice']} ({data['confidence_because']})."]
     lines += [f"- because: {reason['text']} ({reason['rule']})" for reason in first.get("reasons", [])[:4]]
     lines += [f"- would change: {flip['text']}" for flip in data["flips"][:3]]
     lines += [f"- worth finding out: {each['key']}" for each in data["worth_finding"][:3]]

@@ -184,8 +184,8 @@ def confidence(doubts: AdviceDoubts, rate: AdviceRate) -> Confidence:
     against, settling = tuple(doubts.against()), tuple(doubts.settling())
     parts = [
         rate.text,
-        *([f"against it: {', '.join(against)}"] if against else []),
-        *([f"it would be settled by {', '.join(settling)}"] if settling else []),
+        *([f"against it: {'; '.join(against)}"] if against else []),
+        *([f"to settle it: {', '.join(settling)}"] if settling else []),
     ]
     return Confidence(rate.level, "; ".join(parts))
 

@@ -386,13 +386,14 @@ def test_unknown_instead_of_a_measured_value_says_that_it_stays(interview: RunIn
     assert script.lines[-1] == "16.0 stays: it was detected"
 
 
-def test_review_names_price_and_rivals_where_the_advice_is_unsure() -> None:
-    profile = Profile.of({"examples": "rows.jsonl", "questions": "q.jsonl", "labelled_examples": 90}, 90)
+def test_review_names_price_and_reason_where_a_probe_decides() -> None:
+    answers = {"examples": "rows.jsonl", "questions": "q.jsonl", "labelled_examples": 90}
+    profile = Profile.of({**answers, "task_needs_facts": "none"}, 90)
     line = measure_first_line(recommend_for_profile(profile))
     assert "min here (longer on a busy machine) and measures" in line
     assert line.startswith("the choice depends on behaviour_gap, which a probe can measure: let")
     assert line.endswith("choose measure first")
-    known = profile.change("behaviour_gap", "high").change("task_needs_facts", "none")
+    known = profile.change("behaviour_gap", "high")
     assert measure_first_line(recommend_for_profile(known)) == ""
 
 
