@@ -47,7 +47,7 @@ DECIDING_MEASURES: Mapping[str, tuple[str, ...]] = {
     "what the model knows and what a search adds": ("rag", "hybrid", "long-context"),
     "what a prompt alone achieves": ("prompting", "few-shot", "lora", "qlora", "full", "hybrid"),
     "what examples in the prompt add": ("few-shot",),
-    "what a classifier over embeddings gets right": ("classifier",),
+    "what a classifier over embeddings gets right": ("classifier", "router"),
 }
 """The arms that each measurement of a probe speaks for or against."""
 KNOWLEDGE, PASSING, SHOWING, CLASSIFYING = DECIDING_MEASURES

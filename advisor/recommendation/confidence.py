@@ -17,6 +17,8 @@ from runners.plan.train_config import TUNING_METHODS
 METHOD_FAMILIES = (frozenset(TUNING_METHODS), frozenset({"prompting", "few-shot"}))
 """Methods that are no rivals of each other: tuning methods, and prompting methods."""
 RETRIEVING = ("rag", "hybrid")
+UNTRAINED = ("prompting", "few-shot", "rag")
+"""Methods that ask the language model as it is."""
 CLOSE_MARGIN = 1.0
 """Difference in weight up to which a method of another family is close behind: the strongest rules weigh 2 to 3."""
 ENOUGH_EXAMPLES = 1_000
@@ -112,17 +114,17 @@ class AdviceDoubts:
 
     @property
     def unused_hardware(self) -> bool:
-        """Whether no training is advised though there is a GPU that can train; examples can still be written."""
+        """Whether a language model is advised as it is though there is a GPU to train it; examples can still be written."""
         trainable = any(
             scored.method.name in TUNING_METHODS
             and {blocker.rule for blocker in scored.blockers} <= {"BL001"}
             for scored in self.ranking.methods
         )
-        return not self.trains and self.profile.has_gpu is True and trainable
+        return self.ranking.choice in UNTRAINED and self.profile.has_gpu is True and trainable
 
     @property
     def trains(self) -> bool:
-        """Whether training is advised."""
+        """Whether training of the language model is advised."""
         return self.ranking.choice in (*TUNING_METHODS, "hybrid")
 
     @property
@@ -144,7 +146,7 @@ class AdviceDoubts:
             yield f"the choice depends on {' and '.join(self.deciding)}, which {_are(self.deciding)} not known"
         if self.close:
             yield f"{self.close[0]} is close behind"
-        if self.classifier:
+        if self.classifier and "classifier" not in self.close[:1]:
             yield "a classifier may do better"
         if self.unused_hardware:
             yield "there is a GPU that could train"

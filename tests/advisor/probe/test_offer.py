@@ -28,7 +28,7 @@ from runners.resources.machine import detect_machine
 
 ROWS = {"examples": "rows.jsonl", "labelled_examples": 400, "prompt_tokens": 30, "answer_tokens": 3}
 KNOWN = {"task_needs_facts": "none", "behaviour_gap": "high"}
-LABELS = {**ROWS, **KNOWN, "output_format": "labels"}
+LABELS = {**ROWS, **KNOWN, "behaviour_gap": "none", "output_format": "labels"}
 LARGE = {"model": "llama-3.3-70b", "model_params_b": 70.0}
 """A model that cannot be asked on a test machine."""
 

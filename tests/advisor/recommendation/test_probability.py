@@ -166,10 +166,10 @@ def test_examples_that_a_probe_measured_to_help_are_not_given_up_for_tuning() ->
         "task_needs_facts": "none",
         "behaviour_gap": "high",
         "output_format": "labels",
-        "labelled_examples": 1_500,
-        "model": "smollm2-135m-instruct",
+        "labelled_examples": 120,
+        "model_params_b": 70,
     }
-    profile = replace(Profile.of(answers), data=DataFacts(label_count=150, rows_per_label=10.0))
+    profile = replace(Profile.of(answers), data=DataFacts(label_count=40, rows_per_label=3.0))
     measured = ProbeFacts(passes=ProbeShare(1, 40), few_shot=ProbeShare(29, 40))
     probed = replace(profile.change("prompting_pass_rate", 0.025), probe=measured)
     assert rank_methods(profile).choice == rank_methods(probed).choice == "few-shot"

@@ -182,7 +182,7 @@ def test_forecast_is_beside_measurement_in_every_view(
 
 def test_arms_are_ranked_as_the_advice_ranks_them(run: RunFolder) -> None:
     """The advised arm alone has a probability; one that the ranking does not weigh comes last, without a rank."""
-    profile = Profile.of({"task_needs_facts": "none", "behaviour_gap": "none", "output_format": "labels"}, 90)
+    profile = Profile.of({"task_needs_facts": "none", "behaviour_gap": "none"}, 90)
     recommendation = recommend_for_profile(replace(profile, probe=PROBED))
     plan = parse_plan({**BODY, "choice": recommendation.choice})
     forecast = forecast_trial(plan, recommendation, 300, 90)
