@@ -82,12 +82,12 @@ def _conclusion(results: Mapping[str, Mapping[str, Any]]) -> list[str]:
             f"{words} {outcomes.count('confirmed')} of {len(judged)} choices were confirmed and "
             f"{outcomes.count('overturned')} overturned."
         )
-    changed = [
-        result for result in results.values() if result["before"]["choice"] != result["after"]["choice"]
-    ]
+    changed = [r for r in results.values() if r["before"]["choice"] != r["after"]["choice"]]
     offered = sum(result["offered"] for result in results.values())
-    told = sum(result["offered"] for result in changed)
-    lines.append(
-        f"`plan` offers it in {offered} of {len(results)}; it changed the choice in {len(changed)}, {told} of these offered."
+    among = (
+        f" {len(changed)} choices, {sum(r['offered'] for r in changed)} of them where it is offered"
+        if changed
+        else " no choice"
     )
+    lines.append(f"`plan` offers it in {offered} of {len(results)}; it changed{among}.")
     return lines
