@@ -166,6 +166,9 @@ def offer_where_it_decides(recommendation: BaseRecommendation) -> ProbeOffer | N
     classifier, where one of the measurements is about it or about the choice. It is not made after a probe, nor for a model
     that cannot be asked here, of which a stand-in would measure nothing; only a classifier needs no model.
 
+    On the public sets it is made in all 6 where ``behaviour_gap`` is not known, and in none of the 20 where all is answered,
+    in which no probe changed the choice (benchmarks/probe_value.json).
+
     Args:
         recommendation: the advice, on counted files.
     """
