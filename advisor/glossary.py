@@ -275,10 +275,10 @@ TERMS: tuple[Term, ...] = (
     ),
     Term(
         "probability",
-        "How likely the recommended method is to come out best when all are measured, by published decisions and trials; "
-        "the confidence (high, medium, low) is the same in a word.",
-        "0.90 is called high. On decisions that no rule had seen, 153 of 215 recommendations were right, with high "
-        "confidence and with low.",
+        "How often advice is right: one rate for all advice, from published decisions that no rule had seen, moved by your "
+        "own finished trials; the confidence is the same in a word.",
+        "On decisions that no rule had seen, 153 of 215 recommendations were right; with 3 of 4 trials of your own the rate "
+        "is 0.73.",
         "how-it-decides.md",
         ("confidence", "confident"),
         r"probability|confidence",

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -122,9 +122,9 @@ class PastRun(HistoryModel):
     confidence: Literal["high", "medium", "low"] | None = None
     """Of the advice, as the plan recorded it; None where it was not recorded, as are the next five."""
     probability: float | None = Field(None, ge=0, le=1)
-    """That no other arm comes out surely ahead of the advised one."""
+    """The rate of right advice that was stated; up to 0.2.0 that no other arm comes out surely ahead of the advised one."""
     shares: Mapping[str, float] | None = None
-    """Probability of coming out best by arm, as forecast."""
+    """Probability of coming out best by arm, as forecast up to 0.2.0."""
     arms: tuple[PastArm, ...] | None = None
     """What each arm scored; with the next two it is a row of :func:`advisor.evidence.trials.own_trials`."""
     differences: tuple[PastDifference, ...] | None = None
@@ -158,6 +158,17 @@ class History:
     path: Path | None
     runs: tuple[PastRun, ...] = ()
     broken: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class OwnTrials:
+    """Finished trials of the user's own that decided on an advice, and how many of them confirmed it."""
+
+    right: int = 0
+    n: int = 0
+
+
+NO_OWN_TRIALS = OwnTrials()
 
 
 @dataclass(frozen=True, slots=True)
@@ -210,6 +221,23 @@ def read_history(path: Path | None = None) -> History:
         runs.pop(run.id, None)
         runs[run.id] = run
     return History(path, tuple(runs.values()), broken)
+
+
+def judging_trials(runs: Iterable[PastRun]) -> list[PastRun]:
+    """Return the trials that judge the advice: the latest of each plan, without the demo and those on another model."""
+    judged = (run for run in runs if run.outcome and run.label == "run" and run.strength != "proxy")
+    return list({run.plan: run for run in judged}.values())
+
+
+def own_decided_trials() -> OwnTrials:
+    """Return the decided trials of the stored history; none where there is no history, or it cannot be read."""
+    try:
+        trials = judging_trials(read_history().runs)
+    except CannotRun:
+        return NO_OWN_TRIALS
+    outcomes = [trial.outcome for trial in trials]
+    confirmed = outcomes.count("confirmed")
+    return OwnTrials(confirmed, confirmed + outcomes.count("overturned"))
 
 
 def append_to_history(past: PastRun) -> str:

@@ -21,11 +21,7 @@ from pathlib import Path
 import numpy as np
 
 from advisor.methods.registry import METHODS
-from advisor.questionnaire.profile import Profile
-from advisor.recommendation.also_measure import arms_to_measure
-from advisor.recommendation.confidence import confidence
-from advisor.recommendation.probability import advice_probability
-from advisor.recommendation.ranking import Ranking, rank_methods
+from advisor.recommendation.ranking import rank_methods
 from advisor.rules.base import Rule
 from advisor.rules.registry import RULES
 from benchmarks.scorers.advice_cases import AdviceCase, read_cases
@@ -114,21 +110,6 @@ def main() -> None:
         print(
             f"{name:<28} accepted {statistics.mean(a):.2f} ({min(a):.2f})  exact {statistics.mean(e):.2f} ({min(e):.2f})"
         )
-    print("\nconfidence     n  accepted  exact")
-    every = [case for group in files.values() for case in group]
-    for level in ("high", "medium", "low"):
-        ranked = [(case, rank_methods(case.profile)) for case in every]
-        mine = [(case, r) for case, r in ranked if _confidence_level(case.profile, r) == level]
-        right = sum(case.accepts(r.choice) for case, r in mine)
-        same = sum(case.winner == r.choice for case, r in mine)
-        print(
-            f"{level:<10} {len(mine):>5} {right / max(1, len(mine)):>9.2f} {same / max(1, len(mine)):>6.2f}"
-        )
-
-
-def _confidence_level(profile: Profile, ranking: Ranking) -> str:
-    also = arms_to_measure(profile)
-    return confidence(profile, ranking, advice_probability(profile, ranking, also), also).level
 
 
 if __name__ == "__main__":

@@ -5,9 +5,8 @@
 Probes the base model on the dev questions of each set, as ``tunewise plan --probe`` does, and keeps what it measured, and
 the minutes, in DIR/NAME/probe.json. A set that has this file is not probed again, but advised again, before and after, by
 the rules of now; an interrupted probe is continued. With ``--without`` the user does not know the answer to that question.
-Every advice is judged by the recorded trial of its set, as the fit of the probability judges it
-(:func:`benchmarks.advice_probability.trial_outcome`). Sets that are held back are probed only when they are named, and
-judged only with ``--held-back``.
+Every advice is judged by the recorded trial of its set (:func:`trial_outcome`). Sets that are held back are probed only when
+they are named, and judged only with ``--held-back``.
 
 --record writes benchmarks/probe_value.json, of which `python scripts/docs.py` makes a section of docs/accuracy.md.
 """
@@ -19,20 +18,19 @@ import json
 import subprocess
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from advisor.display.progress import watch_progress
-from advisor.evidence.trials import measured_trials
+from advisor.evidence.trials import MeasuredTrial, measured_trials
 from advisor.probe.answers_from_probe import PROBE_SOURCE
-from advisor.probe.offer import PROBE_BELOW, price_of_probe
+from advisor.probe.offer import offer_where_it_decides, price_of_probe
 from advisor.probe.probe import ProbeOutcome, probe_model
 from advisor.questionnaire.answers import PERSON_SOURCES, Answer, Answers
 from advisor.questionnaire.gather import complete_situation
 from advisor.questionnaire.probe_facts import PROBE_FACTS
-from advisor.recommendation.recommend import BaseRecommendation, recommend_for_profile
-from benchmarks.advice_probability import trial_outcome
+from advisor.recommendation.recommend import recommend_for_profile
 from benchmarks.cast import CAST, Part
 from benchmarks.cast_files import bring
 from benchmarks.trials import situation
@@ -43,16 +41,13 @@ RECORD = Path(__file__).parent / "probe_value.json"
 OUTCOME = "probe.json"
 NOT_MEASURED = "not measured"
 """Outcome of a choice that has no arm in the trial."""
-
-
-def advice_facts(advice: BaseRecommendation) -> dict[str, Any]:
-    """Return what is compared of an advice: the choice, its probability, and that of each arm."""
-    return {
-        "choice": advice.choice,
-        "confidence": advice.confidence.level,
-        "probability": round(advice.probability.value, 4),
-        "shares": {arm: round(share, 4) for arm, share in advice.probability.shares.items()},
-    }
+VARIANTS = (
+    frozenset({"prompting", "prompting-scored", "few-shot", "few-shot-scored"}),
+    frozenset({"rag", "rag-few-shot", "rag-tuned"}),
+    frozenset({"hybrid", "naive-stack"}),
+    frozenset(TUNING_METHODS),
+)
+"""Arms that are ways of doing the same: one of them ahead of another does not overturn the advice."""
 
 
 def probe_set(part: Part, data: Path, folder: Path, model: str = "", without: str = "") -> dict[str, Any]:
@@ -89,9 +84,9 @@ def advised_again(measured: Mapping[str, Any], answers: Answers, without: str = 
         **measured,
         "commit": current_commit(),
         "without": without,
-        "offered": before.probability.value < PROBE_BELOW,
-        "before": advice_facts(before),
-        "after": advice_facts(after),
+        "offered": offer_where_it_decides(before) is not None,
+        "before": {"choice": before.choice},
+        "after": {"choice": after.choice},
     }
 
 
@@ -121,6 +116,28 @@ def probe_facts(part: Part, outcome: ProbeOutcome) -> dict[str, Any]:
     }
 
 
+def trial_outcome(trial: MeasuredTrial, choice: str) -> bool | None:
+    """Return whether a trial confirms a choice (True) or puts another arm surely ahead of it (False); None: undecided.
+
+    Other ways to do the same (:data:`VARIANTS`) do not count against it. A tuning method that was not measured is judged by
+    the one that was.
+    """
+    arm = trial.arm(choice)
+    if arm is None and choice in TUNING_METHODS:
+        arm = trial.best(TUNING_METHODS)
+    if arm is None:
+        return None
+    same = next((group for group in VARIANTS if arm.arm in group), frozenset())
+    signs = []
+    for other in trial.arms:
+        if other.arm != arm.arm and other.arm not in same:
+            pair = trial.difference(arm.arm, other.arm)
+            signs.append(pair.sure if pair else 0)
+    if -1 in signs:
+        return False
+    return True if signs and set(signs) == {1} else None
+
+
 def with_outcomes(result: Mapping[str, Any], name: str) -> dict[str, Any]:
     """Return a probe's result with what the recorded trial says of the advice before and after; as it is without a trial.
 
@@ -139,50 +156,29 @@ def with_outcomes(result: Mapping[str, Any], name: str) -> dict[str, Any]:
     return {**result, "outcome": outcomes}
 
 
-def summary(results: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
-    """Return counts and the Brier score before and after the probe, over the sets whose trial is known.
+def summary(results: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, int]]:
+    """Return the counts of outcomes before and after the probe, over the sets whose trial is known.
 
-    Trials that are undecided, or did not measure the choice, are counted apart. ``decided_both`` is the Brier score over
-    the sets that are decided before and after, so that both are of the same trials.
+    Trials that are undecided, or did not measure the choice, are counted apart.
     """
     judged = {name: result for name, result in results.items() if "outcome" in result}
-    decided = ("confirmed", "overturned")
-    both = [
-        name
-        for name, result in judged.items()
-        if all(outcome in decided for outcome in result["outcome"].values())
-    ]
     counts = {}
     for key in ("before", "after"):
         outcomes = [result["outcome"][key] for result in judged.values()]
-        scored = [name for name, result in judged.items() if result["outcome"][key] in decided]
-        counts[key] = {
-            **{name: outcomes.count(name) for name in (*decided, "undecided", NOT_MEASURED)},
-            "brier": _brier(judged, key, scored),
-            "brier_decided_both": _brier(judged, key, both),
-            "decided_both": len(both),
-        }
+        names = ("confirmed", "overturned", "undecided", NOT_MEASURED)
+        counts[key] = {name: outcomes.count(name) for name in names}
     return counts
-
-
-def _brier(results: Mapping[str, Mapping[str, Any]], key: str, names: Sequence[str]) -> float | None:
-    """Return the mean squared difference of probability and outcome; None without any set."""
-    errors = [
-        (results[name][key]["probability"] - (results[name]["outcome"][key] == "confirmed")) ** 2
-        for name in names
-    ]
-    return round(sum(errors) / len(errors), 4) if errors else None
 
 
 def show(results: Mapping[str, Mapping[str, Any]]) -> None:
     """Print a line for each set, and the counts."""
     for name, result in results.items():
         outcome = result.get("outcome") or {"before": "no trial", "after": "no trial"}
-        sides = "  ->  ".join(
-            f"{result[key]['choice']} {result[key]['probability']:.2f} ({outcome[key]})"
-            for key in ("before", "after")
+        sides = "  ->  ".join(f"{result[key]['choice']} ({outcome[key]})" for key in ("before", "after"))
+        offered = "offered" if result["offered"] else "not offered"
+        print(
+            f"{name}, {offered}: {sides}; {result['minutes']:.1f} min, {result['expected_minutes']:.1f} expected"
         )
-        print(f"{name}: {sides}; {result['minutes']:.1f} min, {result['expected_minutes']:.1f} expected")
     for key, row in summary(results).items():
         print(f"{key}: {', '.join(f'{name} {value}' for name, value in row.items())}")
     print(f"minutes in all: {sum(result['minutes'] for result in results.values()):.1f}")

@@ -14,7 +14,6 @@ from scripts.how_sure import published_section
 from scripts.pages import table
 from scripts.probe_value_section import probe_value_section, probe_value_summary
 from scripts.trial_sections import (
-    calibration_section,
     carry_over_section,
     kinds_section,
     not_run_section,
@@ -50,7 +49,6 @@ def accuracy_page() -> list[str]:
         *overview_section(trials, present),
         "",
         conclusion(list(trials.values())),
-        *calibration_section(trials, present),
         "",
         *published_section(),
         *kinds_section(trials),
@@ -303,8 +301,8 @@ def section(name: str, trial: Mapping[str, Any]) -> list[str]:
         f"{trial['model']}, {trial['date']}. Expected: {trial['wanted']}."
         + (" A test set, looked at once." if trial["held_back"] else ""),
         "",
-        f"Said: {', '.join(f'`{item}`' for item in trial['said'])}. Advised **{trial['advised']}** with "
-        f"{trial['confidence']} confidence{_frozen(trial)}; predicted order {' > '.join(trial['order'])}.",
+        f"Said: {', '.join(f'`{item}`' for item in trial['said'])}. Advised **{trial['advised']}**"
+        f"{_frozen(trial)}; predicted order {' > '.join(trial['order'])}.",
         "",
         *table(("arm", "right", "combined", *score_names), rows),
         "",
@@ -324,7 +322,5 @@ def timing_line(trial: Mapping[str, Any]) -> str:
 
 
 def _frozen(trial: Mapping[str, Any]) -> str:
-    """Return probability and commit of the advice, where they were recorded."""
-    parts = [f"probability {trial['probability']:.2f}"] if trial.get("probability") is not None else []
-    parts += [f"commit {trial['commit']}"] if trial.get("commit") else []
-    return f" ({', '.join(parts)})" if parts else ""
+    """Return the commit of the advice, where it was recorded."""
+    return f" (commit {trial['commit']})" if trial.get("commit") else ""

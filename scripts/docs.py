@@ -23,7 +23,7 @@ sys.path[:0] = [str(ROOT)]  # document the source tree that this script is in
 from advisor.commands.train import setting_help  # noqa: E402
 from scripts.accuracy import accuracy_page, trials_page  # noqa: E402
 from scripts.decides import needs_table, numbers_table  # noqa: E402
-from scripts.how_sure import PICTURE, draw_reliability, how_sure_section  # noqa: E402
+from scripts.how_sure import how_sure_section  # noqa: E402
 from scripts.pages import Part, table, with_parts  # noqa: E402
 from scripts.scale import figures_page, training_parts  # noqa: E402
 from scripts.scale_retrieval import retrieval_parts  # noqa: E402
@@ -278,11 +278,11 @@ NOTE = "<!-- Written by scripts/docs.py from the code; edit the code. -->"
 
 
 def generated_files() -> dict[str, str]:
-    """Return the texts of all pages with a generated part, and of the picture, by their places in the repository."""
+    """Return the texts of all pages with a generated part, by their places in the repository."""
     pages = {name: "\n".join([NOTE, "", *page()]) + "\n" for name, page in PAGES.items()}
     for name, parts in PARTS.items():
         pages[name] = with_parts((ROOT / name).read_text("utf-8"), parts)
-    return {**pages, f"docs/{PICTURE}": draw_reliability()}
+    return pages
 
 
 def stale_files(folder: Path, files: dict[str, str]) -> list[str]:

@@ -15,12 +15,11 @@ INTRO = """
 
 The same sets, advised twice: from the profile and the files alone, and after a probe of the base model on the dev questions
 (`tunewise plan --probe`). Each choice is judged by the recorded trial of the set as if it had been advised; trials that
-leave it undecided, or hold no arm of it, count for neither side. *Sure* is the probability that the advice gave itself.
+leave it undecided, or hold no arm of it, count for neither side.
 `python -m benchmarks.probe_value` runs it again; `benchmarks/TRIALS.md` has the sets."""
 NOT_KNOWN = """\
 For users who cannot say how far a plain model is from the wanted behaviour (`behaviour_gap`), the answer that people know
 least, the probe asks the model instead of the user:"""
-DECIDED = ("confirmed", "overturned")
 
 
 def probe_value_summary() -> list[str]:
@@ -66,29 +65,29 @@ def _rows(results: Mapping[str, Mapping[str, Any]]) -> list[str]:
 
 
 def _side(result: Mapping[str, Any], key: str) -> str:
-    """Return an advice with its probability, and what the trial says of it."""
-    advice = result[key]
+    """Return the choice, and what the trial says of it."""
     outcome = (result.get("outcome") or {}).get(key, "no trial")
-    return f"{advice['choice']}, sure {advice['probability']:.2f}: {outcome}"
+    return f"{result[key]['choice']}: {outcome}"
 
 
 def _conclusion(results: Mapping[str, Mapping[str, Any]]) -> list[str]:
-    """Return counts and Brier scores of both sides as sentences."""
+    """Return the counts of both sides as sentences, and how often the probe would be offered."""
     judged = [result for result in results.values() if "outcome" in result]
     if not judged:
         return ["None of these sets has a recorded trial."]
-    both = [r for r in judged if all(outcome in DECIDED for outcome in r["outcome"].values())]
     lines = []
     for key, words in (("before", "Before the probe"), ("after", "After it")):
         outcomes = [result["outcome"][key] for result in judged]
-        errors = [(r[key]["probability"] - (r["outcome"][key] == "confirmed")) ** 2 for r in both]
-        score = (
-            f"; Brier score {sum(errors) / len(errors):.3f} over the {len(both)} decided on both sides"
-            if both
-            else ""
-        )
         lines.append(
             f"{words} {outcomes.count('confirmed')} of {len(judged)} choices were confirmed and "
-            f"{outcomes.count('overturned')} overturned{score}."
+            f"{outcomes.count('overturned')} overturned."
         )
+    changed = [r for r in results.values() if r["before"]["choice"] != r["after"]["choice"]]
+    offered = sum(result["offered"] for result in results.values())
+    among = (
+        f" {len(changed)} choices, {sum(r['offered'] for r in changed)} of them where it is offered"
+        if changed
+        else " no choice"
+    )
+    lines.append(f"`plan` offers it in {offered} of {len(results)}; it changed{among}.")
     return lines

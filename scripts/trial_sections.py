@@ -1,17 +1,16 @@
-"""Sections of docs/accuracy.md over all public trials: misses first, calibration, kinds of task, a second model."""
+"""Sections of docs/accuracy.md over all public trials: misses first, kinds of task, a second model."""
 
 from __future__ import annotations
 
 import itertools
 import json
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from advisor.evidence.trials import MeasuredTrial, trial_of_row
-from advisor.recommendation.probability import probability_of
-from advisor.recommendation.recommend import recommend_for_profile
+from advisor.recommendation.ranking import rank_methods
 from benchmarks.cast import NOT_RUN
 from benchmarks.trial_records import old_weighted_sum, shipped_table
 from rag.evaluation.statistics import WilsonShare
@@ -19,8 +18,6 @@ from scripts.pages import table
 
 Trials = Mapping[str, Mapping[str, Any]]
 MISS_ORDER = ("overturned", "undecided", "confirmed")
-BANDS = ((0.0, 0.5), (0.5, 0.7), (0.7, 0.85), (0.85, 1.0))
-"""Bands of probability of the reliability table; the last one includes 1."""
 SHOWN_ARMS = (
     "prompting",
     "few-shot",
@@ -36,20 +33,12 @@ SHOWN_ARMS = (
 )
 
 OVERVIEW = """\
-*Advised* is the arm that was advised before the trial, with its confidence and, from the versions that have one, its
-probability; *now* is what the present rules say of the same answers. *Regret* is how far the advised arm's mean lies below
-that of the best arm that can be used: what following the advice cost. *Could show* is the difference between the advised arm
-and its strongest rival that would have been sure in this trial (half the width of the paired interval), and behind the slash
-the true difference that a trial of this size finds in 8 of 10 cases. A difference below the first number is no evidence
-either way. Sets marked *test* were named before any of the sets of that day was run, and were looked at once."""
-
-CALIBRATION = """
-## Is it as sure as it says?
-
-A trial is a hit where no arm was clearly better than the advised one, and a miss where one was. Trials that left it
-undecided show neither and are counted separately. The intervals are 95 % Wilson intervals; the Brier score is the
-mean squared distance
-between probability and hit (1) or miss (0): 0.25 is what always saying one half gets."""
+*Advised* is the arm that was advised before the trial; *now* is what the present rules say of the same answers. *Regret*
+is how far the advised arm's mean lies below that of the best arm that can be used: what following the advice cost. *Could
+show* is the difference between the advised arm and its strongest rival that would have been sure in this trial (half the
+width of the paired interval), and behind the slash the true difference that a trial of this size finds in 8 of 10 cases.
+A difference below the first number is no evidence either way. Sets marked *test* were named before any of the sets of
+that day was run, and were looked at once."""
 
 KINDS = """
 ## Arms by kind of task
@@ -64,7 +53,7 @@ The same sets, plans and questions with gemma-3-270m, a model of another family 
 where its order is sure on both models. This is what a trial on a small model (*proxy*) says of a larger one."""
 
 
-def overview_section(trials: Trials, present: Mapping[str, tuple[str, float]]) -> list[str]:
+def overview_section(trials: Trials, present: Mapping[str, str]) -> list[str]:
     """Return the table of all trials, misses first, then those with the largest regret.
 
     Args:
@@ -78,8 +67,8 @@ def overview_section(trials: Trials, present: Mapping[str, tuple[str, float]]) -
         (
             name + (", test" if trial["held_back"] else ""),
             trial["kind"],
-            f"{trial['advised']} ({trial['confidence']}{_probability(trial)})",
-            "{} {:.2f}".format(*present[name]) if name in present else "",
+            trial["advised"],
+            present.get(name, ""),
             best_usable(trial),
             f"{trial['regret']:.2f}",
             _could_show(trial),
@@ -110,11 +99,6 @@ def best_usable(trial: Mapping[str, Any]) -> str:
     return f"{best['arm']}, {best['score']['mean']:.2f}"
 
 
-def _probability(trial: Mapping[str, Any]) -> str:
-    value = trial.get("probability")
-    return "" if value is None else f", {value:.2f}"
-
-
 def _could_show(trial: Mapping[str, Any]) -> str:
     shown = trial.get("could_show")
     return "" if not shown else f"{shown['seen']:.2f} / {shown['true']:.2f}"
@@ -125,96 +109,9 @@ def table_trials(trials: Trials) -> dict[str, MeasuredTrial]:
     return {row["set"]: trial_of_row(row) for row in shipped_table(trials)["trials"]}
 
 
-def present_advice(trials: Trials) -> dict[str, tuple[str, float]]:
-    """Return what the present rules advise for each set of the table, and with which probability.
-
-    It is the probability of a trial, which a user of the set gets for naming its files; the profiles of the table name none.
-    """
-    advice = {}
-    for name, trial in table_trials(trials).items():
-        rec = recommend_for_profile(trial.profile)
-        advice[name] = (rec.ranking.choice, probability_of(rec.probability.doubts, trial=True))
-    return advice
-
-
-def judged(trial: MeasuredTrial, advised: str) -> str | None:
-    """Return how a trial judges an arm: overturned where another is surely ahead, confirmed where the best other one is
-    surely behind, else undecided; None where it was not measured."""
-    others = [arm for arm in trial.arms if arm.arm != advised]
-    if trial.arm(advised) is None or not others:
-        return None
-    if advised == trial.advised:
-        return trial.outcome
-    signs = {arm.arm: pair.sure for arm in others if (pair := trial.difference(advised, arm.arm))}
-    if -1 in signs.values():
-        return "overturned"
-    return "confirmed" if signs[max(others, key=lambda arm: arm.mean).arm] == 1 else "undecided"
-
-
-def calibration_section(trials: Trials, present: Mapping[str, tuple[str, float]]) -> list[str]:
-    """Return how often advice of each confidence, and of each band of probability, held; arguments as above."""
-    levels = [
-        (level, [trial["verdict"]["outcome"] for trial in trials.values() if trial["confidence"] == level])
-        for level in ("high", "medium", "low")
-    ]
-    rows = [(level, *_counts(outcomes)) for level, outcomes in levels if outcomes]
-    columns = ("confidence before the trial", "trials", "held", "share of the decided", "undecided")
-    lines = [CALIBRATION, "", *table(columns, rows)]
-    frozen = [
-        (trial["probability"], trial["verdict"]["outcome"])
-        for trial in trials.values()
-        if trial.get("probability") is not None
-    ]
-    if frozen:
-        lines += ["", "The probability that was stated before the trial:", "", *_bands(frozen)]
-    shipped = table_trials(trials)
-    for title, names in (
-        (
-            "The present rules on the same answers. They were written and fitted with these trials in view, so this says "
-            "how well they fit, not how well they foretell:",
-            [name for name in shipped if not shipped[name].held_back],
-        ),
-        (
-            "The present rules on the test sets:",
-            [name for name in shipped if shipped[name].held_back],
-        ),
-    ):
-        results = [
-            (present[name][1], outcome)
-            for name in names
-            if (outcome := judged(shipped[name], present[name][0])) is not None
-        ]
-        if results:
-            lines += ["", title, "", *_bands(results)]
-            unmeasured = len(names) - len(results)
-            if unmeasured:
-                lines += ["", f"Not counted: {unmeasured} whose trial did not measure the arm advised now."]
-    return lines
-
-
-def _counts(outcomes: Sequence[str]) -> tuple[str, ...]:
-    decided = [outcome for outcome in outcomes if outcome != "undecided"]
-    share = WilsonShare.of(sum(outcome == "confirmed" for outcome in decided), len(decided))
-    shown = f"{share.rate:.2f} [{share.low:.2f}, {share.high:.2f}]" if share.rate is not None else ""
-    return str(len(outcomes)), str(share.hits), shown, str(len(outcomes) - len(decided))
-
-
-def _bands(results: Sequence[tuple[float, str]]) -> list[str]:
-    """Return the reliability table of pairs of probability and outcome, and the Brier score of the decided ones."""
-    rows = []
-    for low, high in BANDS:
-        inside = [(p, outcome) for p, outcome in results if low <= p < high or (p == high == 1.0)]
-        if inside:
-            mean = sum(p for p, _ in inside) / len(inside)
-            rows.append(
-                (f"{low:.2f} to {high:.2f}", f"{mean:.2f}", *_counts([outcome for _, outcome in inside]))
-            )
-    columns = ("probability", "mean", "trials", "held", "share of the decided", "undecided")
-    decided = [(p, outcome == "confirmed") for p, outcome in results if outcome != "undecided"]
-    if not decided:
-        return table(columns, rows)
-    brier = sum((p - hit) ** 2 for p, hit in decided) / len(decided)
-    return [*table(columns, rows), "", f"Brier score of the {len(decided)} decided: {brier:.3f}."]
+def present_advice(trials: Trials) -> dict[str, str]:
+    """Return what the present rules advise for each set of the table."""
+    return {name: rank_methods(trial.profile).choice for name, trial in table_trials(trials).items()}
 
 
 def kinds_section(trials: Trials) -> list[str]:

@@ -10,8 +10,8 @@ from advisor.flags.records import takes_flags
 def command(flags: PlanRequest) -> None:
     """Recommend a method for your task, and write a plan to test it.
 
-    On a terminal it asks what is unknown. Elsewhere, or with --yes, unknown stays unknown and lowers the confidence.
-    Where the advice is unsure and your files allow it, it offers to measure first; --probe does that at once.
+    On a terminal it asks what is unknown. Elsewhere, or with --yes, unknown stays unknown, and is named where it matters.
+    Where a probe would decide about the advice and your files allow it, it offers to measure first; --probe does so at once.
     """
     from advisor.workflows.plan import make_plan, print_profiles, print_schema
     from runners.models.licenses import accept_licenses

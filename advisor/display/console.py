@@ -30,10 +30,7 @@ WIDE_COLUMNS = 96
 """Terminal width from which the table of methods uses long bars."""
 MAX_PROSE_COLUMNS = 160
 """Widest a box of sentences becomes; redirected output has no width of its own."""
-CONFIDENCE_COLOURS = {
-    "high": "green",
-    "medium": "yellow",
-    "low": "red",
+FIT_COLOURS = {
     "yes": "green",
     "tight": "yellow",
     "no": "red",
@@ -131,9 +128,7 @@ def render_ranking(rec: BaseRecommendation) -> Table:
     for scored in rec.ranking.shown:
         estimate = rec.estimates[scored.method.name].to_json()
         memory, hours = estimate["memory_gib"], estimate["hours"]
-        fits = (
-            f" [{CONFIDENCE_COLOURS[memory['fits']]}]{memory['fits']}[/]" if memory and memory["fits"] else ""
-        )
+        fits = f" [{FIT_COLOURS[memory['fits']]}]{memory['fits']}[/]" if memory and memory["fits"] else ""
         usd = estimate["per_call_usd"]
         rows.append(
             (
@@ -193,10 +188,6 @@ def render_difference(before: BaseRecommendation, after: BaseRecommendation, cha
         if unchanged
         else (f"{change}: [red]- {before.choice}[/]  [green]+ {after.choice}[/]")
     )
-    head += (
-        f"\nconfidence {before.confidence.level}, {before.probability.value:.2f} before; "
-        f"{after.confidence.level}, {after.probability.value:.2f} after"
-    )
     scored_before = {scored.method.name: scored for scored in before.ranking.methods}
     rows = [
         (scored.method.name, _score_or_blocker(scored_before[scored.method.name]), _score_or_blocker(scored))
@@ -234,12 +225,9 @@ def _choice(rec: BaseRecommendation) -> Constrain:
                 f"[yellow]Second best[/]: {second.method.name} (it fits {second.score:.2f}, {rec.choice} {first.score:.2f})"
             )
         )
-    colour = CONFIDENCE_COLOURS[rec.confidence.level]
-    body.append(Text.from_markup(f"[{colour}]How sure[/]: {escape(rec.confidence.because)}"))
-    title = (
-        f"[bold]{rec.choice}[/]  [{colour}]confidence {rec.confidence.level}, {rec.probability.value:.2f}[/]"
-    )
-    panel = Panel(Group(*body), title=title, title_align="left", border_style=colour, expand=False)
+    body.append(Text.from_markup(f"[yellow]How sure[/]: {escape(rec.confidence.because)}"))
+    title = f"[bold]{rec.choice}[/]"
+    panel = Panel(Group(*body), title=title, title_align="left", border_style="green", expand=False)
     return Constrain(panel, MAX_PROSE_COLUMNS)
 
 

@@ -24,8 +24,13 @@ class RecommendationResult(Contract):
     """What `tunewise plan --json` prints."""
 
     choice: str = Field(description="The recommended method.")
-    confidence: Literal["high", "medium", "low"]
-    probability: float = Field(description="How likely it is to be the best method, 0 to 1.")
+    confidence: Literal["high", "medium", "low"] = Field(
+        description="The word for the probability, the same for all advice: it does not separate right advice from wrong."
+    )
+    probability: float = Field(description="How often advice is right, 0 to 1: one rate for all advice.")
+    confidence_because: str = Field(
+        description="The rate, what speaks against this advice, what would settle it."
+    )
     ranked: Rows = Field(description="Every method with score, reasons, blockers and estimates, best first.")
     flips: Rows = Field(description="Answers that would change the choice, each solved for its threshold.")
     also_measure: list[str] = Field(description="Methods to measure beside the recommended one.")

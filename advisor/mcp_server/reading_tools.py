@@ -44,9 +44,11 @@ async def recommend_tool(
 
     def work(progress: CallProgress) -> dict[str, Any]:
         from advisor.advice import recommend
+        from advisor.verdict.trial_forecast import expectation_against
 
         progress.message = "counting the files"
-        return recommend(_situation(folder, answers or {}, file)).to_json()
+        advice = recommend(_situation(folder, answers or {}, file))
+        return {**advice.to_json(), "expected_ahead": expectation_against(advice) or None}
 
     data = await in_thread(context, work)
     return success(_recommendation_text(data), data)
@@ -72,8 +74,8 @@ async def whatif_tool(
     data = await in_thread(context, work)
     before, after = data["before"], data["after"]
     same = "The choice stays" if before["choice"] == after["choice"] else "The choice changes"
-    text = f"{same}: {before['choice']} ({before['confidence']} confidence) before, {after['choice']} "
-    return success(f"{text}({after['confidence']} confidence) after {', '.join(data['changed'])}.", data)
+    text = f"{same}: {before['choice']} before, {after['choice']} after {', '.join(data['changed'])}."
+    return success(text, data)
 
 
 async def estimate_tool(
@@ -322,9 +324,8 @@ def _flag_text(value: Any) -> str:
 
 def _recommendation_text(data: Mapping[str, Any]) -> str:
     first = data["ranked"][0]
-    lines = [
-        f"Recommended: {data['choice']} ({data['confidence']} confidence, probability {data['probability']:.2f})."
-    ]
+    lines = [data["expected_ahead"]] if data.get("expected_ahead") else []
+    lines += [f"Recommended: {data['choice']} ({data['confidence_because']})."]
     lines += [f"- because: {reason['text']} ({reason['rule']})" for reason in first.get("reasons", [])[:4]]
     lines += [f"- would change: {flip['text']}" for flip in data["flips"][:3]]
     lines += [f"- worth finding out: {each['key']}" for each in data["worth_finding"][:3]]

@@ -11,6 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from advisor.history import own_decided_trials
 from advisor.questionnaire.answers import Answer, Answers, names_a_path
 from advisor.questionnaire.gather import Situation, complete_situation
 from advisor.questionnaire.probe_facts import PROBE_FACTS, ProbeFacts
@@ -93,7 +94,8 @@ def recommendation_before(situation: Situation) -> BaseRecommendation | None:
     """Return the recommendation without the probe; None when nothing of a probe counts."""
     if not counted_answers(situation.answers) and situation.answers.probe == ProbeFacts():
         return None
-    return recommend_for_profile(complete_situation(without_probe(situation.answers)).profile)
+    profile = complete_situation(without_probe(situation.answers)).profile
+    return recommend_for_profile(profile, own=own_decided_trials())
 
 
 def probe_change(before: BaseRecommendation, after: BaseRecommendation, answers: Answers) -> dict[str, Any]:

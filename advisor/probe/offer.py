@@ -15,7 +15,9 @@ from advisor.costs.tokens import PASSAGE_TOKENS
 from advisor.questionnaire.answers import PERSON_SOURCES
 from advisor.questionnaire.probe_facts import ProbeFacts
 from advisor.questionnaire.profile import Profile
-from advisor.recommendation.probability import AdviceProbability
+from advisor.recommendation.confidence import AdviceDoubts
+from advisor.recommendation.ranking import ScoredMethod
+from advisor.recommendation.recommend import BaseRecommendation
 from runners.catalog.models import DEFAULT_MODEL
 from runners.plan.data import PlanData
 from runners.plan.steps import NO_QUANTIZATION, IndexStep
@@ -26,9 +28,6 @@ from runners.runs.requirements import answering_memory
 PROBED_QUESTIONS = ("behaviour_gap", "prompting_pass_rate")
 """The questions that a probe can answer when they are asked: how far a plain model's answers are from what is needed, and
 how many are good with a prompt alone."""
-PROBE_BELOW = 0.85
-"""Probability of the advice below which a probe is offered: it takes minutes where the trial takes hours. Above it a probe
-seldom changes the choice."""
 MAX_PROBE_SECONDS = 1800.0
 """Half an hour: a model that would take longer without a GPU is not asked."""
 PROBE_PROMPT_TOKENS = 300
@@ -37,8 +36,6 @@ MAX_PROBE_QUESTIONS = 30
 """Dev questions to ask: about 30, as guides to knowledge probes advise (20 or more decide)."""
 MAX_PROBE_TOKENS = 96
 """Longest answer of a probe in tokens: the plan's own limit where no example needs more."""
-RIVAL_SHARE = 0.05
-"""Probability of coming out best from which an arm counts as a rival that a probe should decide about."""
 MAX_FEW_SHOT_SECONDS = 120.0
 """Most seconds that asking again with examples may add on this machine; beyond, the probe leaves it out and says so."""
 HEAD_FIT_SECONDS = 0.9 / (3_075 * 77)
@@ -50,7 +47,7 @@ DECIDING_MEASURES: Mapping[str, tuple[str, ...]] = {
     "what the model knows and what a search adds": ("rag", "hybrid", "long-context"),
     "what a prompt alone achieves": ("prompting", "few-shot", "lora", "qlora", "full", "hybrid"),
     "what examples in the prompt add": ("few-shot",),
-    "what a classifier over embeddings gets right": ("classifier",),
+    "what a classifier over embeddings gets right": ("classifier", "router"),
 }
 """The arms that each measurement of a probe speaks for or against."""
 KNOWLEDGE, PASSING, SHOWING, CLASSIFYING = DECIDING_MEASURES
@@ -96,8 +93,8 @@ class ProbeOffer:
         missing: what is missing before it can be measured; "" when nothing is.
         measures: what would be measured.
         settles: questions that the probe may answer, none of which a person has answered.
-        rivals: the advised arm and its rivals that the measurements speak for or against, with their probabilities of
-            coming out best; {} where the probe decides nothing between them.
+        because: why it is worth measuring first: what the choice depends on, or which arm is close behind.
+        rivals: the advised arm, and the arms that the measurements decide about beside it.
         corrected: how the estimate of the time was corrected; "" without earlier runs here.
     """
 
@@ -106,7 +103,8 @@ class ProbeOffer:
     missing: str = ""
     measures: tuple[str, ...] = ()
     settles: tuple[str, ...] = ()
-    rivals: Mapping[str, float] | None = None
+    because: str = ""
+    rivals: tuple[str, ...] = ()
     corrected: str = ""
 
     @property
@@ -115,19 +113,13 @@ class ProbeOffer:
         return max(1, math.ceil(self.seconds / 60))
 
     @property
-    def decides_text(self) -> str:
-        """The arms that it decides between, with their probabilities: "hybrid .62 and rag .21"."""
-        parts = [f"{arm} {share:.2f}".replace(" 0.", " .") for arm, share in (self.rivals or {}).items()]
-        return f"{', '.join(parts[:-1])} and {parts[-1]}" if len(parts) > 1 else "".join(parts)
-
-    @property
     def text(self) -> str:
         """The offer in one sentence, without how it is accepted."""
         corrected = f", {self.corrected}" if self.corrected else ""
         settles = f"; it can answer {', '.join(self.settles)}" if self.settles else ""
         return (
-            f"the advice is unsure between {self.decides_text}: let {self.model} answer some of your questions first. That "
-            f"takes about {self.minutes} min here{corrected} (longer on a busy machine) and measures "
+            f"{self.because}: let {self.model} answer some of your questions first. That takes "
+            f"about {self.minutes} min here{corrected} (longer on a busy machine) and measures "
             f"{', '.join(self.measures)}{settles}"
         )
 
@@ -140,7 +132,8 @@ class ProbeOffer:
             "corrected": self.corrected or None,
             "measures": list(self.measures),
             "settles": list(self.settles),
-            "decides_between": {arm: round(share, 4) for arm, share in (self.rivals or {}).items()},
+            "because": self.because,
+            "decides_between": dict.fromkeys(self.rivals),
         }
 
 
@@ -165,43 +158,54 @@ def offer_probe_of(profile: Profile) -> ProbeOffer:
     return ProbeOffer(model, price.seconds, corrected=price.corrected)
 
 
-def offer_when_unsure(profile: Profile, choice: str, probability: AdviceProbability) -> ProbeOffer | None:
-    """Return the offer to probe before following an advice; None where it is sure, or a probe would not decide more.
+def offer_where_it_decides(recommendation: BaseRecommendation) -> ProbeOffer | None:
+    """Return the offer to probe before following an advice; None where a probe would not decide about it.
 
-    It is made for a probability below :data:`PROBE_BELOW`, a model that can be asked here, and rivals that something the
-    files allow to be measured speaks for or against; not after a probe.
+    It is made where the choice turns on something that the files allow to be measured: an unknown answer that a probe gives
+    and with typical values of which another method would be chosen; or a method of another family close behind, or a
+    classifier, where one of the measurements is about it or about the choice. It is not made after a probe, nor for a model
+    that cannot be asked here, of which a stand-in would measure nothing; only a classifier needs no model.
+
+    On the public sets it is made in all 6 where ``behaviour_gap`` is not known, and in none of the 20 where all is answered,
+    in which no probe changed the choice (benchmarks/probe_value.json).
 
     Args:
-        profile: the situation, with counted files.
-        choice: the advised method.
-        probability: how sure the advice is.
+        recommendation: the advice, on counted files.
     """
+    profile, choice = recommendation.profile, recommendation.choice
     with_files = bool(profile.question_count or _example_rows(profile))
-    if probability.value >= PROBE_BELOW or profile.probe != ProbeFacts() or not with_files:
+    if profile.probe != ProbeFacts() or not with_files:
         return None
+    doubts = AdviceDoubts(profile, recommendation.ranking, recommendation.also_measure)
     price = price_of_probe(profile)
     measures = measured_parts(profile, price)
     own_measures = not profile.remote and not _too_large_here(profile)
     if not own_measures:
         # Another model than the plan's would be asked: only what needs no model counts.
         measures = tuple(part for part in measures if part == CLASSIFYING and not profile.remote)
-    touched = {arm for part in measures for arm in DECIDING_MEASURES[part]}
-    rivals = {
-        arm: share
-        for arm, share in sorted(probability.shares.items(), key=lambda item: -item[1])
-        if arm != choice and share >= RIVAL_SHARE and (arm in touched or choice in touched)
-    }
-    if not rivals:
-        return None
     settles = _open_answers(profile, measures) if own_measures else ()
+    deciding = {key: methods for key, methods in doubts.deciding.items() if key in settles}
+    touched = {arm for part in measures for arm in DECIDING_MEASURES[part]}
+    close = [*doubts.close, *(["classifier"] if doubts.classifier else [])]
+    close = [arm for arm in close if arm in touched or choice in touched]
+    if not deciding and not close:
+        return None
+    depends = f"the choice depends on {' and '.join(deciding)}, which a probe can measure"
+    rivals = [*close, *(s.method.name for s in recommendation.ranking.methods if _chosen(s, deciding))]
     return ProbeOffer(
         profile.model or DEFAULT_MODEL,
         price.seconds,
         measures=measures,
         settles=settles,
-        rivals={choice: probability.shares.get(choice, probability.value), **rivals},
+        because=depends if deciding else f"{' and '.join(close)} may do better than {choice}",
+        rivals=tuple(dict.fromkeys([choice, *rivals])),
         corrected=price.corrected,
     )
+
+
+def _chosen(scored: ScoredMethod, deciding: Mapping[str, frozenset[str]]) -> bool:
+    """Return whether a method would be chosen with another value of one of the answers."""
+    return any(scored.method.name in methods for methods in deciding.values())
 
 
 def measured_parts(profile: Profile, price: ProbePrice) -> tuple[str, ...]:

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from advisor.drafting.draft import draft_with_notes
+from advisor.history import own_decided_trials
 from advisor.probe.answers_from_probe import (
     CLASSIFIER_NOTE,
     PROBE_SOURCE,
@@ -168,7 +169,7 @@ def probe_model(
         raise UsageProblem(
             "there is nothing to ask: no questions and no examples", "give --questions, --examples"
         )
-    before = recommend_for_profile(profile)
+    before = recommend_for_profile(profile, own=own_decided_trials())
     full_plan = draft_with_notes(before, situation).plan
     plan = probe_plan(full_plan, limit)
     data = read_data(plan, on_event)
@@ -194,7 +195,7 @@ def probe_model(
         replies = probe_base_model(context, longest=full_plan.max_new_tokens, shots=shots, classify=classify)
         diagnosis = diagnose(replies, plan.seed)
         answers = answers.add(PROBE_SOURCE, _measured_answers(diagnosis, chosen))
-        after = recommend_for_profile(complete_situation(answers).profile)
+        after = recommend_for_profile(complete_situation(answers).profile, own=before.probability.own)
         shutil.rmtree(work, ignore_errors=True)
     if shots and not replies.of(FEW_SHOT):
         left_out = (f"{NO_BANK} {NEAREST_TOKENS_CPU:,} tokens",)

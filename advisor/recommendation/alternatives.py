@@ -19,7 +19,7 @@ from advisor.methods.base import Method
 from advisor.methods.hybrid import Hybrid
 from advisor.methods.tuning import Lora
 from advisor.questionnaire.profile import Profile
-from advisor.recommendation.probability import same_family
+from advisor.recommendation.confidence import same_family
 from advisor.recommendation.ranking import Ranking, ScoredMethod, first_choice
 from advisor.recommendation.thresholds import choice_spans
 from runners.catalog import models

@@ -1,140 +1,214 @@
-"""Confidence of the advice in a word: cuts of its probability, what lowers it, and what would raise it."""
+"""What speaks against an advice, and what would settle it, in words; the rate says how often advice is right at all."""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, fields, replace
-from typing import Literal
+from collections.abc import Iterator, Mapping, Sized
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
 
-from advisor.questionnaire.profile import Profile
-from advisor.recommendation.probability import (
-    COEFFICIENTS,
-    AdviceDoubts,
-    AdviceProbability,
-    better_blocked,
-    enough_examples,
-    has_files,
-    missing_answers,
-    probability_of,
-    rivals,
-)
-from advisor.recommendation.ranking import Ranking
+from advisor.questionnaire.profile import MIN_RAW_TOKENS, Profile
+from advisor.questionnaire.questions import QUESTION_BY_ID
+from advisor.recommendation.probability import AdviceRate, Level
+from advisor.recommendation.ranking import Ranking, ScoredMethod, first_choice
+from advisor.rules.data import ADAPTER_CAPACITY_TOKENS
+from runners.plan.train_config import TUNING_METHODS
 
-HIGH_FROM = 0.90
-"""Probability from which confidence is high. The cuts were chosen with the published decisions in view; on decisions that
-no rule had seen the words did not separate right advice from wrong (docs/how-it-decides.md)."""
-LOW_BELOW = 0.84
-"""Probability below which confidence is low."""
-UNSEEN_RIGHT, UNSEEN = 153, 215
-"""Decisions that were scored before any rule had been written or changed with them in view, and how many of them the advice
-got right, whatever its probability was."""
-SMALL_DOUBT = 0.1
-"""Log odds below which a doubt is not named: a tenth moves a probability by at most .025."""
-Level = Literal["high", "medium", "low"]
+METHOD_FAMILIES = (frozenset(TUNING_METHODS), frozenset({"prompting", "few-shot"}))
+"""Methods that are no rivals of each other: tuning methods, and prompting methods."""
+RETRIEVING = ("rag", "hybrid")
+UNTRAINED = ("prompting", "few-shot", "rag")
+"""Methods that ask the language model as it is."""
+CLOSE_MARGIN = 1.0
+"""Difference in weight up to which a method of another family is close behind: the strongest rules weigh 2 to 3."""
+ENOUGH_EXAMPLES = 1_000
+"""Examples from which their number raises no doubt about tuning (Zhou et al., LIMA, arXiv 2305.11206)."""
+ENOUGH_FOR_SMALL_GAP = 5_000
+"""The same where the gap in behaviour is small, so that there is less to gain."""
+FEW_SHARE = 0.5
+"""Share of enough examples below which there are few."""
+LARGE_FOR_FULL_B = 1.0
+"""Models from this many billion parameters on are seldom much better tuned in full than with adapters."""
+USELESS_CLASSIFIER = 0.5
+"""Share of right labels up to which a classifier that a probe measured is no rival."""
 
 
 @dataclass(frozen=True, slots=True)
 class Confidence:
-    """A level, and what it comes from."""
+    """The word for the rate of right advice, the same for all advice, and what to know of this one."""
 
     level: Level
     because: str
 
 
-def confidence(
-    profile: Profile, ranking: Ranking, probability: AdviceProbability, also: Mapping[str, str]
-) -> Confidence:
-    """Return the level of a probability with its reasons: what lowers it, and what would raise it.
+@dataclass(frozen=True)
+class AdviceDoubts:
+    """What is open about the first method of a ranking.
 
-    A choice that only replaces a better method, which is blocked here, is never high: the probability is about what can
-    be measured here.
-
-    Args:
+    Attributes:
         profile: the situation.
         ranking: the methods, best first.
-        probability: of the first of them.
         also: arms beside the methods that should be measured, with reasons.
     """
-    lowers = tuple(_lowers(profile, ranking, probability.doubts))
-    raises = tuple(_raises(profile, ranking, probability, also))
+
+    profile: Profile
+    ranking: Ranking
+    also: Mapping[str, str]
+
+    @cached_property
+    def missing(self) -> tuple[str, ...]:
+        """The unknown answers among those that decide most: withholding any other one seldom changed the advice."""
+        keys = ["behaviour_gap", "task_needs_facts"]
+        if self.profile.behaviour_needed:
+            keys.append("labelled_examples")
+        if self.profile.facts_needed != "none" and self.ranking.choice in RETRIEVING:
+            keys.append("corpus_tokens")
+        return tuple(key for key in keys if is_unknown(self.profile, key))
+
+    @cached_property
+    def deciding(self) -> Mapping[str, frozenset[str]]:
+        """The missing answers on which the choice depends, each with the methods that its typical values would choose."""
+        chosen = {key: self._choices_by(key) for key in self.missing}
+        return {key: methods for key, methods in chosen.items() if methods}
+
+    def _choices_by(self, key: str) -> frozenset[str]:
+        """Return the other methods that the typical values of an answer would choose."""
+        question = QUESTION_BY_ID[key]
+        values: list[Any] = [option.value for option in question.choices] or [*question.tries]
+        chosen = {first_choice(self.profile.change(key, value)).choice for value in values}
+        return frozenset(chosen - {self.ranking.choice})
+
+    @cached_property
+    def close(self) -> tuple[str, ...]:
+        """The feasible methods of other families that are close behind, best first.
+
+        Retrieval is no rival where the task needs no facts and no sources.
+        """
+        useless = RETRIEVING if self.profile.facts_needed == "none" and not self.profile.must_cite else ()
+        first = self.ranking.methods[0]
+        return tuple(
+            other.method.name
+            for other in self.ranking.methods[1:]
+            if not other.blockers
+            and not same_family(first, other)
+            and other.method.name not in useless
+            and first.sum - other.sum <= CLOSE_MARGIN
+        )
+
+    @property
+    def classifier(self) -> bool:
+        """Whether a classifier should be measured too, and a probe did not show that it is no rival."""
+        measured = self.profile.probe.classifier
+        return "classifier" in self.also and (measured is None or measured.rate > USELESS_CLASSIFIER)
+
+    @property
+    def better_blocked(self) -> ScoredMethod | None:
+        """The best method of another family that is better than the choice, and that data, hardware or policy block."""
+        first = self.ranking.methods[0]
+        forbidden = (
+            scored
+            for scored in self.ranking.methods
+            if scored.sum > first.sum and _is_forbidden(scored) and not same_family(first, scored)
+        )
+        return max(forbidden, key=lambda scored: scored.sum, default=None)
+
+    @property
+    def unused_hardware(self) -> bool:
+        """Whether a language model is advised as it is though there is a GPU to train it; examples can still be written."""
+        trainable = any(
+            scored.method.name in TUNING_METHODS
+            and {blocker.rule for blocker in scored.blockers} <= {"BL001"}
+            for scored in self.ranking.methods
+        )
+        return self.ranking.choice in UNTRAINED and self.profile.has_gpu is True and trainable
+
+    @property
+    def trains(self) -> bool:
+        """Whether training of the language model is advised."""
+        return self.ranking.choice in (*TUNING_METHODS, "hybrid")
+
+    @property
+    def enough_examples(self) -> int:
+        """The number of examples from which it raises no doubt about tuning."""
+        return ENOUGH_FOR_SMALL_GAP if self.profile.behaviour_gap == "low" else ENOUGH_EXAMPLES
+
+    @property
+    def few_examples(self) -> bool:
+        """Whether training is advised on few examples, without raw text to train on."""
+        count = self.profile.labelled_examples
+        few = count is not None and count < FEW_SHARE * self.enough_examples
+        return self.trains and few and self.profile.raw_text < MIN_RAW_TOKENS
+
+    def against(self) -> Iterator[str]:
+        """Yield what speaks against the advice, the weightiest first."""
+        profile, choice = self.profile, self.ranking.choice
+        if self.deciding:
+            yield f"the choice depends on {' and '.join(self.deciding)}, which {_are(self.deciding)} not known"
+        if self.close:
+            yield f"{self.close[0]} is close behind"
+        if self.classifier and "classifier" not in self.close[:1]:
+            yield "a classifier may do better"
+        if self.unused_hardware:
+            yield "there is a GPU that could train"
+        large = choice == "full" and (profile.params_b or 0) >= LARGE_FOR_FULL_B
+        if large and profile.raw_text < ADAPTER_CAPACITY_TOKENS:
+            yield "LoRA usually does as well on a model of this size"
+        if choice == "hybrid" and profile.facts_change == "static":
+            yield "facts that never change can also be put in the prompt or trained"
+        if choice == "hybrid" and profile.facts_change is None:
+            yield "it is not known whether the facts change"
+        if self.few_examples:
+            yield f"{profile.labelled_examples:,} examples are not many"
+        if others := [key for key in self.missing if key not in self.deciding]:
+            yield f"{' and '.join(others)} {_are(others)} not known"
+        if better := self.better_blocked:
+            yield f"{better.method.name} would fit better but cannot be done here"
+
+    def settling(self) -> Iterator[str]:
+        """Yield what the user can do about it."""
+        choice = self.ranking.choice
+        if self.missing:
+            yield f"an answer to {' and '.join(self.missing)}"
+        if self.few_examples:
+            yield f"{self.enough_examples:,} examples"
+        if self.also:
+            yield f"measuring {' and '.join(self.also)}"
+        if self.close or self.unused_hardware:
+            yield f"measuring {choice} against {self.close[0] if self.close else self._best_trained()}"
+
+    def _best_trained(self) -> str:
+        """Return the best tuning method."""
+        return next(s.method.name for s in self.ranking.methods if s.method.name in TUNING_METHODS)
+
+
+def confidence(doubts: AdviceDoubts, rate: AdviceRate) -> Confidence:
+    """Return the word for the rate with the rate itself, what speaks against this advice, and what would settle it."""
+    against, settling = tuple(doubts.against()), tuple(doubts.settling())
     parts = [
-        f"on decisions that no rule had seen, the advice was right in {unseen_text()}",
-        *([f"less sure because {', '.join(lowers)}"] if lowers else []),
-        *([f"more sure with {', '.join(raises)}"] if raises else []),
+        rate.text,
+        *([f"against it: {'; '.join(against)}"] if against else []),
+        *([f"to settle it: {', '.join(settling)}"] if settling else []),
     ]
-    level = level_of(probability.value)
-    return Confidence("medium" if level == "high" and better_blocked(ranking) else level, "; ".join(parts))
+    return Confidence(rate.level, "; ".join(parts))
 
 
-def unseen_text() -> str:
-    """Return how often advice was right on decisions that no rule had seen, with the 95 % interval (Wilson 1927)."""
-    return f"{UNSEEN_RIGHT} of {UNSEEN} (.71, .65 to .77)"
+def is_unknown(profile: Profile, key: str) -> bool:
+    """Return whether an answer was neither given, counted nor detected: it is missing, or only a default."""
+    if getattr(profile, key) is None:
+        return True
+    return key in profile.sources and profile.sources[key].source == "default"
 
 
-def level_of(probability: float) -> Level:
-    """Return the word for a probability, 0 to 1."""
-    return "high" if probability >= HIGH_FROM else "low" if probability < LOW_BELOW else "medium"
+def same_family(a: ScoredMethod, b: ScoredMethod) -> bool:
+    """Return whether two methods are of one family: two tuning methods, or two prompting methods."""
+    return any({a.method.name, b.method.name} <= family for family in METHOD_FAMILIES)
 
 
-def _lowers(profile: Profile, ranking: Ranking, doubts: AdviceDoubts) -> Iterator[str]:
-    """Yield what lowers the probability by more than :data:`SMALL_DOUBT`, the most first."""
-    choice = ranking.methods[0].method.name
-    missing = missing_answers(profile, choice)
-    unknown, verb = " and ".join(missing), "is" if len(missing) == 1 else "are"
-    texts = {
-        "close_rival": f"{_closest(profile, ranking)} is close behind",
-        "unknown_answers": "" if doubts.unknown_decides else f"{unknown} {verb} not known",
-        "unknown_decides": f"the choice depends on {unknown}, which {verb} not known",
-        "stable_facts": "facts that never change can also be put in the prompt or trained"
-        if profile.facts_change
-        else "it is not known whether the facts change",
-        "few_examples": _few_text(profile),
-        "unused_hardware": "there is a GPU that could train",
-        "full_of_large_model": "LoRA usually does as well on a model of this size",
-        "rival_classifier": "a classifier may do better",
-        "rival_long_context": "all documents in one prompt may do better",
-    }
-    taken = [
-        (getattr(COEFFICIENTS, part.name) * getattr(doubts, part.name), part.name)
-        for part in fields(AdviceDoubts)
-    ]
-    for size, name in sorted(taken, reverse=True):
-        if size >= SMALL_DOUBT and texts[name]:
-            yield texts[name]
-    if better := better_blocked(ranking):
-        yield f"{better.method.name} would fit better but cannot be done here"
+def _is_forbidden(scored: ScoredMethod) -> bool:
+    """Return whether data, hardware, policy or money block a method, not that half of it has no use."""
+    rules = {blocker.rule for blocker in scored.blockers}
+    return bool(rules) and rules <= {"BL001", "BL002", "BL003", "BL004", "BL005"}
 
 
-def _raises(
-    profile: Profile, ranking: Ranking, probability: AdviceProbability, also: Mapping[str, str]
-) -> Iterator[str]:
-    """Yield what the user can do about it, each with the probability that it would give where that is known."""
-    doubts, choice = probability.doubts, ranking.methods[0].method.name
-    trial = has_files(profile)
-
-    def with_less(**less: float) -> str:
-        value = probability_of(replace(doubts, **less), trial)
-        return f" ({value:.2f})" if value - probability.value >= 0.005 else ""
-
-    if unknown := missing_answers(profile, choice):
-        yield f"an answer to {' and '.join(unknown)}{with_less(unknown_answers=0.0, unknown_decides=0.0)}"
-    if doubts.few_examples * COEFFICIENTS.few_examples >= SMALL_DOUBT:
-        yield f"{enough_examples(profile):,} examples{with_less(few_examples=0.0)}"
-    if also:
-        yield f"measuring {' and '.join(also)}{with_less(rival_classifier=0.0, rival_long_context=0.0)}"
-    close = math.exp(-1) <= doubts.close_rival
-    if close or doubts.unused_hardware:
-        yield f"measuring {choice} against {_closest(profile, ranking)}"
-
-
-def _closest(profile: Profile, ranking: Ranking) -> str:
-    """Return the name of the best rival of the first method; "another method" without one."""
-    best = max(rivals(profile, ranking), key=lambda scored: scored.sum, default=None)
-    return best.method.name if best else "another method"
-
-
-def _few_text(profile: Profile) -> str:
-    """Return how many examples there are, as a reason for doubt; "" where that is among the unknown answers."""
-    n = profile.labelled_examples
-    return "" if n is None else f"{n:,} examples are not many"
+def _are(keys: Sized) -> str:
+    return "is" if len(keys) == 1 else "are"

@@ -8,12 +8,13 @@ from datetime import date
 from typing import TYPE_CHECKING, Any, Self
 
 from advisor.costs.estimate import MethodEstimate
+from advisor.history import NO_OWN_TRIALS, OwnTrials
 from advisor.questionnaire.profile import Profile
 from advisor.recommendation.also_measure import arms_to_measure
 from advisor.recommendation.alternatives import relaxations
 from advisor.recommendation.break_even import break_even
-from advisor.recommendation.confidence import Confidence, confidence
-from advisor.recommendation.probability import AdviceProbability, advice_probability
+from advisor.recommendation.confidence import AdviceDoubts, Confidence, confidence
+from advisor.recommendation.probability import AdviceRate
 from advisor.recommendation.ranking import Ranking, ScoredMethod, rank_methods, serving_degree
 from advisor.recommendation.sensitivity import (
     InformationValue,
@@ -40,8 +41,8 @@ class BaseRecommendation:
         profile: the situation.
         ranking: the methods, best first.
         estimates: memory, hours and money by method.
-        confidence: how sure the choice is, and why.
-        probability: the same as a number, and how likely each arm is to come out best.
+        confidence: what speaks against the choice and what would settle it, with the rate below.
+        probability: how often advice is right, the same for all advice to one user.
         also_measure: arms beside the methods that should be measured first, with reasons.
         worth_finding: unknown answers that could change the choice.
         flips: single changes of an answer that make another method the choice.
@@ -54,7 +55,7 @@ class BaseRecommendation:
     ranking: Ranking
     estimates: dict[str, MethodEstimate]
     confidence: Confidence
-    probability: AdviceProbability
+    probability: AdviceRate
     also_measure: Mapping[str, str]
     worth_finding: tuple[InformationValue, ...]
     flips: tuple[dict[str, Any], ...]
@@ -65,10 +66,16 @@ class BaseRecommendation:
     """The answers it was made from; None where only a profile was given."""
 
     @classmethod
-    def of(cls, profile: Profile, today: date | None = None, situation: Situation | None = None) -> Self:
+    def of(
+        cls,
+        profile: Profile,
+        today: date | None = None,
+        situation: Situation | None = None,
+        own: OwnTrials = NO_OWN_TRIALS,
+    ) -> Self:
         """Recommend a method, with reasons, blockers, estimates, what would change it and when to ask again.
 
-        ``today`` (default: now) only decides which prices are called old.
+        ``today`` (default: now) only decides which prices are called old; ``own`` trials move the rate of right advice.
         """
         ranking = rank_methods(profile)
         choice = ranking.choice
@@ -76,13 +83,13 @@ class BaseRecommendation:
         changes = counterfactuals(profile, choice, sensitivity)
         estimates = {scored.method.name: scored.method.estimate(profile) for scored in ranking.methods}
         also = {arm: why for arm, why in arms_to_measure(profile).items() if arm != choice}
-        probability = advice_probability(profile, ranking, also)
+        rate = AdviceRate(own)
         return cls(
             profile=profile,
             ranking=ranking,
             estimates=estimates,
-            confidence=confidence(profile, ranking, probability, also),
-            probability=probability,
+            confidence=confidence(AdviceDoubts(profile, ranking, also), rate),
+            probability=rate,
             also_measure=also,
             worth_finding=information_values(profile, choice, sensitivity),
             flips=changes,
@@ -135,10 +142,8 @@ class BaseRecommendation:
         return [finding for finding in self.ranking.findings if finding.need is None]
 
     def __str__(self) -> str:
-        """Return the choice, how sure it is and why, and the second best, in three lines at most."""
-        lines = [
-            f"{self.choice}, confidence {self.confidence.level}, {self.probability.value:.2f}: {self.confidence.because}"
-        ]
+        """Return the choice, what is open about it, and the second best, in three lines at most."""
+        lines = [f"{self.choice}: {self.confidence.because}"]
         lines += [f"because {finding.text}" for finding in self.reasons(self.ranking.methods[0])[:1]]
         if second := self.runner_up:
             lines.append(f"second best: {second.method.name}")
@@ -147,12 +152,7 @@ class BaseRecommendation:
     def _repr_html_(self) -> str:
         """Return HTML for a notebook: the choice, reasons for and against it, changes, and all methods."""
         first = self.ranking.methods[0]
-        parts = [
-            html_paragraph(
-                f"{self.choice}, confidence {self.confidence.level}, {self.probability.value:.2f} "
-                f"({self.confidence.because})"
-            )
-        ]
+        parts = [html_paragraph(f"{self.choice} ({self.confidence.because})")]
         parts.append(html_list(_named([(f.text, f.rule.code()) for f in self.reasons(first)])))
         if against := self.against(first):
             parts.append(html_paragraph(f"A reason against it: {against.text} (rule {against.rule.code()})"))
@@ -183,11 +183,10 @@ class BaseRecommendation:
             "confidence": self.confidence.level,
             "confidence_because": self.confidence.because,
             "probability": round(self.probability.value, 3),
+            "own_trials": self.probability.own_json(),
             "also_measure": list(self.also_measure),
             "also_measure_because": dict(self.also_measure),
-            "also_measure_probability": {
-                arm: round(self.probability.shares[arm], 6) for arm in self.also_measure
-            },
+            "also_measure_probability": dict.fromkeys(self.also_measure),
             "runner_up": second.method.name if second else None,
             "strongest_against": against.to_json() if against else None,
             "ranked": [self._ranked(scored) for scored in self.ranking.methods],
@@ -217,7 +216,7 @@ class BaseRecommendation:
             "method": scored.method.name,
             "feasible": not scored.blockers,
             "score": scored.score,
-            "probability": round(self.probability.shares.get(scored.method.name, 0.0), 6),
+            "probability": round(self.probability.value, 3) if scored.method.name == self.choice else None,
             "serves": sorted(need.value for need in served if need),
             "blockers": [blocker.to_json() for blocker in scored.blockers],
             "reasons": [finding.to_json() for finding in self.reasons(scored)],
@@ -225,9 +224,11 @@ class BaseRecommendation:
         }
 
 
-def recommend_for_profile(profile: Profile, today: date | None = None) -> BaseRecommendation:
+def recommend_for_profile(
+    profile: Profile, today: date | None = None, own: OwnTrials = NO_OWN_TRIALS
+) -> BaseRecommendation:
     """Recommend a method for a profile: :meth:`BaseRecommendation.of`."""
-    return BaseRecommendation.of(profile, today)
+    return BaseRecommendation.of(profile, today, own=own)
 
 
 def _named(reasons: list[tuple[str, str]]) -> list[str]:

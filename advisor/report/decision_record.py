@@ -43,8 +43,7 @@ def decision_record(advice: Mapping[str, Any], answers: Answers, today: date) ->
             f"# Decision: {_plain(goal)}",
             "",
             *_wrapped(
-                f"{today.isoformat()}. Recommended: **{advice['choice']}**, confidence "
-                f"{advice['confidence']} ({advice['confidence_because']})."
+                f"{today.isoformat()}. Recommended: **{advice['choice']}** ({advice['confidence_because']})."
             ),
         ],
         ["## Who decides what", *_roles()],

@@ -292,18 +292,13 @@ def past_run(run: RunFolder, plan: Plan, report: TrialReport, label: RunLabel, m
 
 
 def _advice(plan: Plan, forecast: TrialForecast | None) -> dict[str, Any]:
-    """Return what the history keeps to score the advice: how sure it was, by arm too.
+    """Return what the history keeps to score the advice: the probability that was stated.
 
     {} for a plan without a probability, or one that was changed after its prediction was made.
     """
     if forecast is None or plan.predicted.get(OUTDATED):
         return {}
-    shares = {row.arm: row.probability for row in forecast.arms if row.probability is not None}
-    return {
-        "confidence": plan.predicted.get("confidence"),
-        "probability": forecast.probability,
-        "shares": shares,
-    }
+    return {"confidence": plan.predicted.get("confidence"), "probability": forecast.probability}
 
 
 def _features(plan: Plan) -> dict[str, Any]:

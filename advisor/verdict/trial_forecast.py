@@ -1,7 +1,7 @@
 """The forecast of a trial, and what the trial then measured beside it.
 
-:func:`forecast_trial` says before a run which arm is expected to come out best and how likely, what share of right
-answers a probe lets expect, and how many minutes each arm takes. It is kept under :data:`TRIAL_FORECAST` in the plan's
+:func:`forecast_trial` says before a run in which order the advice ranks the arms, what share of right answers a probe or
+trials of the like let expect, and how many minutes each arm takes. It is kept under :data:`TRIAL_FORECAST` in the plan's
 prediction. :func:`compare_forecast` puts the measurements beside it for the report.
 """
 
@@ -18,6 +18,7 @@ from advisor.questionnaire.probe_facts import ProbeFacts, ProbeShare
 from advisor.questionnaire.profile import Profile
 from advisor.verdict.predictions import corrected_step_times, step_kind, why_incomparable
 from rag.text.words import count_noun
+from runners.plan.data import PlanData
 from runners.plan.schema import Plan
 from runners.report.json_records import from_json
 from runners.report.records import ArmReport, Strength, Verdict
@@ -44,7 +45,7 @@ PROBED_ARMS: Mapping[str, tuple[str, str]] = {
 def forecast_trial(
     plan: Plan, recommendation: BaseRecommendation, examples: int, questions: int, wordings: int = 0
 ) -> dict[str, Any]:
-    """Return what is expected of each arm of a plan, the likeliest best first.
+    """Return what is expected of each arm of a plan, in the order of the advice.
 
     Args:
         plan: the drafted plan.
@@ -54,38 +55,85 @@ def forecast_trial(
         wordings: other wordings of all questions, each of which takes as long as a question.
 
     Returns:
-        ``probability`` of the advice, ``questions`` of the trial, ``minutes`` of all steps with the note ``corrected`` by
-        earlier runs here (None without any), and ``arms``: each with its ``probability`` of coming out best and the
-        ``rank`` by it (None for arms that the advice does not weigh apart, which come last), the expected share of
-        ``right`` answers where a probe or enough trials of the like give one, and the ``minutes`` of its training and
-        answers.
+        ``probability`` that advice is right, ``questions`` of the trial, ``minutes`` of all steps with the note
+        ``corrected`` by earlier runs here (None without any), ``ahead``: :func:`ahead_of_advised` ("" for none), and
+        ``arms``: each with its ``fit`` in the ranking and the ``rank`` by it (None for arms that the advice does not weigh,
+        which come last), the ``probability`` of the advised one (None for the others), the expected share of ``right``
+        answers where a probe or enough trials of the like give one, and the ``minutes`` of its training and answers.
     """
-    test = questions - round(questions * plan.data.dev_share)
-    test = min(test, plan.data.max_test or test)
+    test = _asked_in_trial(questions, plan.data)
     asked = round(test * (questions + wordings) / questions) if questions else 0
     steps, corrections = corrected_step_times(plan, examples, asked)
     seconds = {name: corrected for name, _, corrected in steps}
-    like = trials_like(recommendation.profile, measured_trials())
+    probability = round(recommendation.probability.value, 4)
+    fits = {
+        scored.method.name: scored.score for scored in recommendation.ranking.methods if not scored.blockers
+    }
+    order = _ranked(plan, fits)
+    right = expected_right([name for name, _, _ in order], recommendation.profile, test)
     rows = [
         {
             "arm": name,
-            "probability": None if share is None else round(share, 4),
+            "probability": probability if name == recommendation.choice else None,
+            "fit": fit,
             "rank": rank,
-            "right": _expected_right(name, recommendation.profile.probe, test)
-            or expected_of_trials(name, like),
+            "right": right[name],
             "minutes": round(arm_seconds(seconds, name) / 60, 1),
         }
-        for name, share, rank in _ranked(plan, recommendation.probability.shares)
+        for name, fit, rank in order
     ]
     used = {step_kind(name) for name in seconds}
     notes = [f"{kind}: {corrections[kind].text}" for kind in sorted(used) if corrections[kind].runs]
     return {
-        "probability": round(recommendation.probability.value, 4),
+        "probability": probability,
+        "ahead": ahead_of_advised(recommendation.choice, right),
         "questions": test,
         "minutes": round(sum(seconds.values()) / 60, 1),
         "corrected": "; ".join(notes) or None,
         "arms": rows,
     }
+
+
+def expected_right(arms: Iterable[str], profile: Profile, questions: int) -> dict[str, dict[str, Any] | None]:
+    """Return the expected share of right answers of each arm, by name; None where neither probe nor trials give one."""
+    like = trials_like(profile, measured_trials())
+    return {
+        arm: _expected_of_probe(arm, profile.probe, questions) or expected_of_trials(arm, like)
+        for arm in arms
+    }
+
+
+def expectation_against(recommendation: BaseRecommendation) -> str:
+    """Return :func:`ahead_of_advised` for the questions of a recommendation, before a plan is drafted; "" without any."""
+    profile = recommendation.profile
+    if not profile.question_count:
+        return ""
+    feasible = [scored.method.name for scored in recommendation.ranking.methods if not scored.blockers]
+    probed = [arm for arm, (name, _) in PROBED_ARMS.items() if getattr(profile.probe, name)]
+    arms = dict.fromkeys([*feasible, *recommendation.also_measure, *probed])
+    questions = _asked_in_trial(profile.question_count, PlanData())
+    return ahead_of_advised(recommendation.choice, expected_right(arms, profile, questions))
+
+
+def ahead_of_advised(advised: str, right: Mapping[str, Mapping[str, Any] | None]) -> str:
+    """Return which arm is surely ahead of the advised one by what is expected of both, as a sentence; "" for none.
+
+    Surely: the whole interval of its share lies above that of the advised arm.
+
+    Args:
+        advised: name of the advised arm.
+        right: the expected share of right answers by arm, as :func:`expected_right` returns it.
+    """
+    own = right.get(advised)
+    ahead = {arm: share for arm, share in right.items() if own and share and share["low"] > own["high"]}
+    if own is None or not ahead:
+        return ""
+    best = max(ahead, key=lambda arm: ahead[arm]["likely"])
+    likely, least = (f"{share['likely']:.2f} of the answers right" for share in (ahead[best], own))
+    return (
+        f"{best} is expected to do better than {advised}, which is advised: {likely} ({ahead[best]['because']}) against "
+        f"{least} ({own['because']})"
+    )
 
 
 def trials_like(profile: Profile, trials: Iterable[MeasuredTrial]) -> list[MeasuredTrial]:
@@ -188,12 +236,6 @@ def compare_forecast(
 
 def forecast_sentence(forecast: TrialForecast) -> str:
     """Return what was forecast and what came, in words."""
-    share = forecast.best_probability
-    given = (
-        "no probability was forecast for it"
-        if share is None
-        else f"its forecast probability of being best was {share:.2f}"
-    )
     pairs = (
         f" In {forecast.pairs_in_order} of {count_noun(forecast.pairs, 'pair')} of arms the better one was forecast."
         if forecast.pairs
@@ -203,7 +245,7 @@ def forecast_sentence(forecast: TrialForecast) -> str:
         pairs += f" {count_noun(forecast.ties, 'pair')} {'was a tie' if forecast.ties == 1 else 'were ties'}."
     text = (
         f"Before the trial the advice was given a probability of {forecast.probability:.2f}; it is now "
-        f"{forecast.outcome}. {forecast.best} scored best; {given}.{pairs}"
+        f"{forecast.outcome}. {forecast.best} scored best.{pairs}"
     )
     if forecast.not_compared:
         text += f" Right answers and minutes cannot be compared with the forecast: {forecast.not_compared}."
@@ -212,12 +254,11 @@ def forecast_sentence(forecast: TrialForecast) -> str:
     return text
 
 
-def forecast_rows(forecast: TrialForecast) -> list[tuple[str, str, str, str, str]]:
-    """Return the cells of a table: arm, chance of best, right forecast, right measured, minutes forecast and measured."""
+def forecast_rows(forecast: TrialForecast) -> list[tuple[str, str, str, str]]:
+    """Return the cells of a table: arm, right forecast, right measured, minutes forecast and measured."""
     return [
         (
             row.arm,
-            "–" if row.probability is None else f"{row.probability:.2f}",
             right_text(row.right),
             right_text(row.measured_right, row.right.inside if row.right else None),
             f"{_minutes(row.minutes)} / {_minutes(row.measured_minutes)}",
@@ -228,7 +269,6 @@ def forecast_rows(forecast: TrialForecast) -> list[tuple[str, str, str, str, str
 
 FORECAST_COLUMNS = (
     "arm",
-    "chance of being best",
     "right, forecast",
     "right, measured",
     "minutes, forecast / measured",
@@ -244,31 +284,49 @@ def right_text(share: Share | None, inside: bool | None = None) -> str:
     return value if inside is not False else f"{value}, outside"
 
 
+def _asked_in_trial(questions: int, data: PlanData) -> int:
+    """Return how many of all questions are asked in a trial: those that are no dev questions, up to the limit."""
+    test = questions - round(questions * data.dev_share)
+    return min(test, data.max_test or test)
+
+
 def _recorded(plan: Plan) -> dict[str, Any] | None:
-    """Return the forecast of a plan; of one that was drafted without minutes, the probabilities alone; else None."""
+    """Return the forecast of a plan; of one that was drafted without minutes, the order of the arms alone; else None."""
     predicted = plan.predicted
     if TRIAL_FORECAST in predicted:
         return dict(predicted[TRIAL_FORECAST])
-    shares = {row["method"]: row.get("probability") for row in predicted.get("ranked") or ()}
-    shares |= predicted.get("also_measure_probability") or {}
     if "probability" not in predicted:
         return None
+    methods = predicted.get("ranked") or ()
+    fits = {row["method"]: row.get("score") for row in methods if row.get("feasible", True)}
+    shares = {row["method"]: row.get("probability") for row in methods}
+    shares |= predicted.get("also_measure_probability") or {}
+    # Up to 0.2.0 every arm had a probability of coming out best, and they were ranked by it.
+    old = any(share is not None for arm, share in shares.items() if arm != plan.choice)
     rows = [
-        {"arm": name, "probability": share, "rank": rank, "right": None, "minutes": None}
-        for name, share, rank in _ranked(plan, shares)
+        {
+            "arm": name,
+            "probability": shares.get(name),
+            "fit": None if old else value,
+            "rank": rank,
+            "right": None,
+            "minutes": None,
+        }
+        for name, value, rank in _ranked(plan, shares if old else fits)
     ]
     return {"probability": predicted["probability"], "arms": rows}
 
 
-def _ranked(plan: Plan, shares: Mapping[str, float]) -> list[tuple[str, float | None, int | None]]:
-    """Return each arm of a plan with its probability and the rank by it, those without one last."""
-    names = [arm.arm for arm in plan.arms]
-    ranked = sorted((name for name in names if shares.get(name) is not None), key=lambda name: -shares[name])
-    rest = [(name, None, None) for name in names if name not in ranked]
-    return [*((name, shares[name], rank) for rank, name in enumerate(ranked, 1)), *rest]
+def _ranked(plan: Plan, values: Mapping[str, float | None]) -> list[tuple[str, float | None, int | None]]:
+    """Return each arm of a plan with its value and the rank by it, those without one last; equal ones keep their order."""
+    names = [*(arm.arm for arm in plan.arms)]
+    weighed = {name: value for name in values if name in names and (value := values[name]) is not None}
+    ranked = sorted(weighed, key=lambda name: -weighed[name])
+    rest = [(name, None, None) for name in names if name not in weighed]
+    return [*((name, weighed[name], rank) for rank, name in enumerate(ranked, 1)), *rest]
 
 
-def _expected_right(arm: str, facts: ProbeFacts, test: int) -> dict[str, Any] | None:
+def _expected_of_probe(arm: str, facts: ProbeFacts, test: int) -> dict[str, Any] | None:
     """Return the expected share of right answers among the test questions; None where no probe measured the like."""
     name, counted = PROBED_ARMS.get(arm, ("", ""))
     share = getattr(facts, name) if name else None
@@ -289,6 +347,7 @@ def _compared_arm(row: Mapping[str, Any], rank: int, arm: ArmReport, seconds: fl
     return ForecastArm(
         arm=row["arm"],
         probability=row["probability"],
+        fit=row.get("fit"),
         rank=row["rank"],
         right=expected,
         minutes=row["minutes"],
@@ -301,7 +360,8 @@ def _compared_arm(row: Mapping[str, Any], rank: int, arm: ArmReport, seconds: fl
 
 def _is_tie(a: ForecastArm, b: ForecastArm) -> bool:
     """Return whether two arms were forecast alike or came out alike, in the decimals that are shown."""
-    forecast_alike = round(a.probability or 0.0, 2) == round(b.probability or 0.0, 2)
+    forecasts = [arm.probability if arm.fit is None else arm.fit for arm in (a, b)]
+    forecast_alike = len({round(value or 0.0, 2) for value in forecasts}) == 1
     return forecast_alike or round(a.score.mean, 2) == round(b.score.mean, 2)
 
 

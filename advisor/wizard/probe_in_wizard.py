@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from advisor.probe.offer import offer_probe_of, offer_when_unsure
+from advisor.probe.offer import offer_probe_of, offer_where_it_decides
 from advisor.questionnaire.answers import Answers
 from advisor.questionnaire.gather import complete_situation
 from advisor.questionnaire.probe_facts import ProbeFacts
@@ -26,10 +26,9 @@ def offer_probe(profile: Profile) -> tuple[str, ...]:
 
 
 def measure_first_line(recommendation: BaseRecommendation) -> str:
-    """Return the review's line on what a probe costs and decides; "" where the advice is sure, or no probe is offered."""
-    profile = recommendation.profile
-    offer = offer_when_unsure(profile, recommendation.choice, recommendation.probability)
-    return f"{offer.text}: choose measure first" if offer and offer_probe(profile) else ""
+    """Return the review's line on what a probe costs and decides; "" where it decides nothing, or is not offered."""
+    offer = offer_where_it_decides(recommendation)
+    return f"{offer.text}: choose measure first" if offer and offer_probe(recommendation.profile) else ""
 
 
 def probe_downloads(answers: Answers) -> str:

@@ -21,6 +21,7 @@ from prompt_toolkit.formatted_text import FormattedText
 from prompt_toolkit.key_binding import KeyBindings
 
 from advisor.drafting.tuned_retriever import offers_tuned_retriever
+from advisor.history import own_decided_trials
 from advisor.output import command_line
 from advisor.questionnaire import answers_files
 from advisor.questionnaire.answers import Answer, Answers, format_answer, read_answer
@@ -300,15 +301,10 @@ class TerminalPrompter(Prompter):
         self._print([("class:qmark", "✓ "), ("class:question", lead), ("class:answer", answer)])
 
     def _advice(self, profile: Profile) -> None:
-        """Show the recommendation so far, its confidence, and what is worth finding out."""
-        recommendation = recommend_for_profile(profile)
-        confidence = recommendation.confidence
-        self._wrap(
-            "class:leader",
-            f"{recommendation.choice}, confidence {confidence.level}, {recommendation.probability.value:.2f} "
-            f"({confidence.because})",
-            f"{'recommended':<13} ",
-        )
+        """Show the recommendation so far, what is open about it, and what is worth finding out."""
+        recommendation = recommend_for_profile(profile, own=own_decided_trials())
+        text = f"{recommendation.choice} ({recommendation.confidence.because})"
+        self._wrap("class:leader", text, f"{'recommended':<13} ")
         for fact in recommendation.worth_finding:
             self._wrap("class:decides", fact.text, f"{'worth knowing':<13} ")
         if line := measure_first_line(recommendation):

@@ -262,7 +262,7 @@ def show_estimate(estimate: EstimateResult, as_json: bool) -> None:
 
     memory, console = estimate.memory, display_console.console()
     fits = "no" if estimate.verdict.startswith("not on") else memory.fits(estimate.device_gib)
-    colour = display_console.CONFIDENCE_COLOURS[fits] if fits else ""
+    colour = display_console.FIT_COLOURS[fits] if fits else ""
     verdict = f"  [{colour}]{escape(estimate.verdict)}[/]" if fits else ""
     console.print(
         f"[bold]{escape(estimate.name)}, {estimate.method}[/]  about [bold]{memory.likely:.1f} GiB[/] "

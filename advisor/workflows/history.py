@@ -7,8 +7,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from advisor.display import console
-from advisor.history import History, Kind, PastRun
+from advisor.history import History, Kind, OwnTrials, PastRun, judging_trials
 from advisor.output import print_plain
+from advisor.recommendation.probability import AdviceRate
 from rag.evaluation.statistics import WilsonShare
 from rag.text.words import count_noun
 
@@ -44,18 +45,19 @@ def advice_counts(runs: Sequence[PastRun]) -> dict[str, Any]:
     is over decided trials, because an undecided one shows nothing either way.
     """
     judged = [run for run in runs if run.outcome]
-    latest = {run.plan: run for run in judged if run.label == "run" and run.strength != "proxy"}
-    outcomes = [run.outcome for run in latest.values()]
+    latest = judging_trials(runs)
+    outcomes = [run.outcome for run in latest]
     counts = {name: outcomes.count(name) for name in ("confirmed", "overturned", "undecided")}  # type: ignore[arg-type]
     right = WilsonShare.of(counts["confirmed"], counts["confirmed"] + counts["overturned"])
     return {
         "trials": len(latest),
         **counts,
-        "leaning": sum(run.strength == "leaning" for run in latest.values()),
+        "leaning": sum(run.strength == "leaning" for run in latest),
         "proxy": sum(run.strength == "proxy" for run in judged if run.label == "run"),
         "demo": sum(run.label == "demo" for run in judged),
         "right": right.to_json(),
-        **confidence_scores(list(latest.values())),
+        "rate": AdviceRate(OwnTrials(right.hits, right.n)).text,
+        **confidence_scores(latest),
         "text": _advice_text(len(latest), counts["undecided"], right),
     }
 
@@ -83,22 +85,6 @@ def confidence_scores(runs: Sequence[PastRun]) -> dict[str, Any]:
         "brier_expected": None if expected is None else round(expected, 4),
         "brier_n": len(scored),
     }
-
-
-def confidence_lines(advice: dict[str, Any]) -> list[str]:
-    """Return how often advice of each confidence was right here, and its Brier score beside the expected one."""
-    lines = [
-        f"confidence {level}: right in {share['hits']} of {share['n']} decided trial{'s' * (share['n'] != 1)} "
-        f"({share['low']:.0%} to {share['high']:.0%})"
-        for level, share in advice["levels"].items()
-    ]
-    if advice["brier_n"]:
-        lines.append(
-            f"Brier score of the probabilities: {advice['brier']:.2f} over {advice['brier_n']} decided "
-            f"trial{'s' * (advice['brier_n'] != 1)}; {advice['brier_expected']:.2f} would be expected if they were true "
-            "(0 is best, always saying one half gives .25)"
-        )
-    return lines
 
 
 def ratio_spread(ratios: Sequence[float]) -> dict[str, float | int] | None:
@@ -139,8 +125,8 @@ def show_history(summary: dict[str, Any]) -> None:
     if any(row["winner"] and row["decided_by"] == "score" for row in summary["runs"]):
         print_plain(screen, BY_SCORE)
     print_plain(screen, summary["advice"]["text"])
-    for line in confidence_lines(summary["advice"]):
-        print_plain(screen, line)
+    if summary["advice"]["right"]["n"]:
+        print_plain(screen, summary["advice"]["rate"])
     for name, label in (("demo", "of the demo"), ("proxy", "on another model than the plan's")):
         if count := summary["advice"][name]:
             print_plain(screen, f"not counted: {count} trial{'s' * (count != 1)} {label}")

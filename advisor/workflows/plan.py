@@ -21,7 +21,7 @@ from advisor.drafting.tuned_retriever import with_tuned_retriever
 from advisor.flags.plan import PlanRequest, answers_of
 from advisor.output import emit_result, print_plain
 from advisor.probe import answers_from_probe
-from advisor.probe.offer import ProbeOffer, offer_when_unsure
+from advisor.probe.offer import ProbeOffer, offer_where_it_decides
 from advisor.questionnaire.answers import Answer, Answers, format_answer
 from advisor.questionnaire.answers_files import all_profiles, find_profile, profiles_folder, save_profile
 from advisor.questionnaire.gather import Situation, flag_answers, refuse_unknown_model, with_answers_of
@@ -32,7 +32,7 @@ from advisor.report.decision_record import decision_record
 from advisor.settings import with_settings_answers
 from advisor.terminal import resume_hint
 from advisor.verdict import predictions
-from advisor.verdict.trial_forecast import TRIAL_FORECAST, forecast_trial, right_text
+from advisor.verdict.trial_forecast import TRIAL_FORECAST, expectation_against, forecast_trial, right_text
 from rag.errors import BadInput, CannotRun, UsageProblem
 from rag.files import write_bytes, write_text
 from rag.text.words import count_noun
@@ -113,13 +113,16 @@ def make_plan(request: PlanRequest) -> Path | None:
     rec = recommend(probed.answers if probed else answers)
     situation = rec.situation
     assert situation is not None
-    offer = offer_when_unsure(situation.profile, rec.choice, rec.probability)
+    offer = offer_where_it_decides(rec)
+    ahead = expectation_against(rec)
     if not request.as_json:
+        if ahead:
+            print_plain(console.console(), ahead)
         _show(rec, situation, with_answers=not interactive)
     written = _write(rec, situation, request)
     if request.as_json:
         extra = answers_from_probe.probe_json(situation, rec) | _probe_keys(probed, offer)
-        emit_result(rec.to_json() | extra | _file_keys(written))
+        emit_result(rec.to_json() | {"expected_ahead": ahead or None} | extra | _file_keys(written))
     elif offer and not request.probe:
         output.note(f"{offer.text}: add --probe to this command")
     _save_profile_and_record(rec, situation, request.save, record)
@@ -378,7 +381,6 @@ def _show_forecast(plan: Plan) -> None:
     rows = [
         (
             row["arm"],
-            "–" if row["probability"] is None else f"{row['probability']:.2f}",
             right_text(row["right"] and Share(**row["right"])),
             f"{row['minutes']:.1f}",
         )
@@ -387,11 +389,9 @@ def _show_forecast(plan: Plan) -> None:
     corrected = f" ({forecast['corrected']})" if forecast["corrected"] else ""
     screen = console.console()
     screen.print()
-    screen.print(
-        console.table(
-            ("method to test", "chance of being best", "right answers", "minutes"), rows, right=(1, 3)
-        )
-    )
+    if forecast["ahead"]:
+        print_plain(screen, forecast["ahead"])
+    screen.print(console.table(("method to test", "right answers", "minutes"), rows, right=(2,)))
     print_plain(
         screen,
         f"forecast for {count_noun(forecast['questions'], 'test question')}: "

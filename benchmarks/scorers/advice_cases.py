@@ -6,7 +6,6 @@ import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -18,16 +17,14 @@ from rich.text import Text
 from advisor.display.console import table
 from advisor.methods.registry import methods_by_name
 from advisor.questionnaire.profile import Profile
-from advisor.recommendation.also_measure import arms_to_measure
-from advisor.recommendation.confidence import level_of
-from advisor.recommendation.probability import advice_probability
+from advisor.recommendation.probability import AdviceRate
 from advisor.recommendation.ranking import Ranking, rank_methods
 from rag.errors import BadInput, Problem
 from rag.evaluation.statistics import WilsonShare
 
 CASE_USES = ("winner_only", "winner_or_also", "constraint")
-BANDS = (0.0, 0.5, 0.7, 0.8, 0.85, 0.9, 0.95, 1.01)
-"""Edges of the bands of probability in a reliability table."""
+RATE = AdviceRate()
+"""The rate of right advice, without anybody's own trials."""
 PROMPTED_METHODS = {"prompting", "few-shot"}
 OTHER_WINNERS = ("classifier", "nearest-reply", "router", "long-context", "agentic-search")
 """What can win a published comparison beside the methods that are advised."""
@@ -65,8 +62,6 @@ class ScoredCase:
 
     case: AdviceCase
     ranking: Ranking
-    probability: float
-    """That the choice is accepted, 0 to 1."""
 
     @property
     def accepted(self) -> bool:
@@ -96,39 +91,18 @@ def read_cases(path: Path) -> tuple[AdviceCase, ...]:
 
 
 def score_cases(cases: Sequence[AdviceCase]) -> tuple[ScoredCase, ...]:
-    """Rank every case, with the probability of its first method."""
-    scored = []
-    for case in cases:
-        ranking = rank_methods(case.profile)
-        sure = advice_probability(case.profile, ranking, arms_to_measure(case.profile))
-        scored.append(ScoredCase(case, ranking, sure.value))
-    return tuple(scored)
-
-
-def reliability(pairs: Sequence[tuple[float, bool]]) -> list[dict[str, Any]]:
-    """Return how often advice of each band of probability held: the band, its mean, and a share with its Wilson interval.
-
-    Args:
-        pairs: probability, 0 to 1, and whether the advice held.
-    """
-    rows = []
-    for low, high in pairwise(BANDS):
-        inside = [pair for pair in pairs if low <= pair[0] < high]
-        share = WilsonShare.of(sum(held for _, held in inside), len(inside))
-        mean = sum(value for value, _ in inside) / len(inside) if inside else None
-        rows.append({"from": low, "below": high, "mean": mean and round(mean, 3), **share.to_json()})
-    return rows
-
-
-def brier_score(pairs: Sequence[tuple[float, bool]]) -> float:
-    """Return the mean squared difference of probability and outcome, 0 (always sure and right) to 1 (Brier, 1950)."""
-    return sum((value - held) ** 2 for value, held in pairs) / len(pairs)
+    """Rank the methods for every case."""
+    return tuple(ScoredCase(case, rank_methods(case.profile)) for case in cases)
 
 
 def cases_json(scored: Sequence[ScoredCase]) -> dict[str, Any]:
-    """Return what ``eval-advice --json`` prints: counts, reliability, who was mistaken for whom, each miss."""
-    pairs = [(result.probability, result.accepted) for result in scored]
-    right = sum(result.accepted for result in scored) / len(scored)
+    """Return what ``eval-advice --json`` prints: counts, who was mistaken for whom, each miss.
+
+    The probability is one rate for all advice, so all cases are of one level and in one band of ``reliability``; ``brier``
+    is the mean squared difference of it and the outcome (Brier 1950), beside that of the share that was accepted here.
+    """
+    accepted = WilsonShare.of(sum(result.accepted for result in scored), len(scored))
+    right = accepted.hits / accepted.n
     confusion = Counter((result.case.winner, result.ranking.choice) for result in scored)
     names = _winners()
     table = {
@@ -139,12 +113,12 @@ def cases_json(scored: Sequence[ScoredCase]) -> dict[str, Any]:
     return {
         "schema": 1,
         "n": len(scored),
-        "accepted": sum(result.accepted for result in scored),
+        "accepted": accepted.hits,
         "exact": sum(result.exact for result in scored),
-        "levels": levels(scored),
-        "brier": round(brier_score(pairs), 4),
+        "levels": {level: _level(accepted, level) for level in ("high", "medium", "low")},
+        "brier": round(right * (1 - RATE.value) ** 2 + (1 - right) * RATE.value**2, 4),
         "brier_of_constant": round(right * (1 - right), 4),
-        "reliability": reliability(pairs),
+        "reliability": [{"from": 0.0, "below": 1.01, "mean": round(RATE.value, 3), **accepted.to_json()}],
         "confusion": table,
         "cases": [
             {
@@ -153,8 +127,8 @@ def cases_json(scored: Sequence[ScoredCase]) -> dict[str, Any]:
                 "choice": result.ranking.choice,
                 "accepted": result.accepted,
                 "exact": result.exact,
-                "probability": round(result.probability, 3),
-                "level": level_of(result.probability),
+                "probability": round(RATE.value, 3),
+                "level": RATE.level,
             }
             for result in scored
         ],
@@ -167,19 +141,10 @@ def cases_json(scored: Sequence[ScoredCase]) -> dict[str, Any]:
     }
 
 
-def levels(scored: Sequence[ScoredCase]) -> dict[str, dict[str, Any]]:
-    """Return cases and accepted cases for each level of confidence, with a Wilson interval of the share."""
-    counted: dict[str, dict[str, Any]] = {}
-    for level in ("high", "medium", "low"):
-        inside = [result for result in scored if level_of(result.probability) == level]
-        share = WilsonShare.of(sum(result.accepted for result in inside), len(inside))
-        counted[level] = {
-            "n": share.n,
-            "accepted": share.hits,
-            "low": round(share.low, 4),
-            "high": round(share.high, 4),
-        }
-    return counted
+def _level(accepted: WilsonShare, level: str) -> dict[str, Any]:
+    """Return cases and accepted cases of a level, with the Wilson interval of the share: all of them at that of the rate."""
+    share = accepted if level == RATE.level else WilsonShare.of(0, 0)
+    return {"n": share.n, "accepted": share.hits, "low": round(share.low, 4), "high": round(share.high, 4)}
 
 
 def render_case_scores(scores: dict[str, Any]) -> Group:
@@ -210,7 +175,7 @@ def render_case_scores(scores: dict[str, Any]) -> Group:
         ),
         table(("won \\ advised", *names), rows, right=range(1, len(names) + 1)),
         Text(),
-        *_reliability_parts(scores),
+        _rate_line(scores),
     ]
     for miss in scores["misses"]:
         lines = [f"{escape(reason['text'])} [dim](rule {reason['rule']})[/]" for reason in miss["reasons"]]
@@ -222,34 +187,11 @@ def render_case_scores(scores: dict[str, Any]) -> Group:
     return Group(*parts)
 
 
-def _reliability_parts(scores: Mapping[str, Any]) -> list[RenderableType]:
-    """Return two tables, accepted cases by level of confidence and by band of probability, and the Brier scores."""
-    levels = [
-        (level, str(row["n"]), str(row["accepted"]), _share_interval(row["accepted"], row))
-        for level, row in scores["levels"].items()
-    ]
-    bands = [
-        (
-            f"{row['from']:.2f} to {min(1.0, row['below']):.2f}",
-            str(row["n"]),
-            f"{row['mean']:.2f}",
-            _share_interval(row["hits"], row),
-        )
-        for row in scores["reliability"]
-        if row["n"]
-    ]
-    return [
-        table(("confidence", "cases", "accepted", "share, 95 %"), levels, right=(1, 2)),
-        Text(),
-        table(("probability", "cases", "mean", "accepted, 95 %"), bands, right=(1, 2)),
-        Text(
-            f"Brier score {scores['brier']:.3f}; of always the same probability {scores['brier_of_constant']:.3f}"
-        ),
-    ]
-
-
-def _share_interval(hits: int, row: Mapping[str, Any]) -> str:
-    return f"{hits / row['n']:.2f}  {row['low']:.2f}–{row['high']:.2f}" if row["n"] else "–"
+def _rate_line(scores: Mapping[str, Any]) -> Text:
+    """Return the share that was accepted, with its interval, beside the rate that every advice states."""
+    share = scores["reliability"][0]
+    interval = f"{share['rate']:.2f} ({share['low']:.2f} to {share['high']:.2f})"
+    return Text(f"accepted in {interval}; every advice states the one rate {share['mean']:.2f}")
 
 
 def _miss(result: ScoredCase) -> dict[str, Any]:
@@ -268,7 +210,7 @@ def _miss(result: ScoredCase) -> dict[str, Any]:
         "winner": result.case.winner,
         "choice": result.ranking.choice,
         "reasons": [{"rule": finding.rule.code(), "text": finding.text} for finding in counted],
-        "probability": round(result.probability, 3),
+        "probability": round(RATE.value, 3),
         "winner_score": winner.score if winner else None,
         "choice_score": first.score,
         "winner_blockers": [blocker.to_json() for blocker in winner.blockers] if winner else [],

@@ -127,14 +127,17 @@ class ForecastArm:
 
     arm: str
     probability: float | None
-    """Of coming out best; None, as the rank by it, for arms that the advice does not weigh apart."""
+    """Of the advice, for the advised arm; up to 0.2.0 of coming out best, for every arm; else None."""
     rank: int | None
+    """In the order of the advice; None for arms that it does not weigh."""
     right: Share | None
     minutes: float | None
     measured_rank: int
     measured_right: Share | None
     score: Estimate
     measured_minutes: float | None
+    fit: float | None = None
+    """In the ranking of the advice, 0 to 1; None for an arm without one, and up to 0.2.0."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -145,7 +148,7 @@ class TrialForecast:
     """Of the advice."""
     outcome: str
     best: str
-    """The arm with the best mean; the next is the probability that was given to it."""
+    """The arm with the best mean; the next is the probability that it was forecast with, if any."""
     best_probability: float | None
     pairs_in_order: int
     pairs: int
@@ -157,7 +160,7 @@ class TrialForecast:
     """Why minutes and scores are of other work; "" where they are not."""
     arms: tuple[ForecastArm, ...]
     ties: int = 0
-    """Pairs beside these whose probabilities or whose scores are equal in two decimals."""
+    """Pairs beside these that were forecast alike, or whose scores are equal in two decimals."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -212,7 +212,7 @@ def test_quiet_prints_only_results_and_errors(tunewise_each: Each, tmp_path: Pat
     loud, quiet, wrong = tunewise_each(line, f"--quiet {line}", "plan --set must_site=yes --quiet")
     assert "wrote plan.yaml" in loud.err
     assert (quiet.code, quiet.err) == (0, "")
-    assert "confidence" in quiet.out
+    assert "How sure" in quiet.out
     assert "unknown question" in wrong.err
 
 

@@ -87,12 +87,13 @@ def test_eval_advice_prints_counts_confusion_and_misses(printed: Printed, tmp_pa
     assert data["misses"][0]["choice"] == "few-shot"
     assert {"rule", "text"} == set(data["misses"][0]["reasons"][0])
     assert set(data["levels"]) == {"high", "medium", "low"}
-    assert sum(level["n"] for level in data["levels"].values()) == 2
-    assert sum(level["accepted"] for level in data["levels"].values()) == 1
-    assert 0 < data["brier"] < 1
-    assert sum(band["n"] for band in data["reliability"]) == 2
+    assert {level: row["n"] for level, row in data["levels"].items()} == {"high": 0, "medium": 0, "low": 2}
+    assert data["levels"]["low"]["accepted"] == 1
+    assert {(case["probability"], case["level"]) for case in data["cases"]} == {(0.712, "low")}
+    assert data["brier"] == pytest.approx((0.712**2 + 0.288**2) / 2, abs=0.001)
+    assert [band["n"] for band in data["reliability"]] == [2]
     shown = printed("eval-advice", path)
-    assert "Brier score" in shown
+    assert "accepted in 0.50 (0.09 to 0.91); every advice states the one rate 0.71" in " ".join(shown.split())
     assert "1 of 2 accepted" in shown
     assert "c2" in shown
 

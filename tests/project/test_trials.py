@@ -117,7 +117,7 @@ def test_every_data_set_is_recorded_or_named_with_the_reason() -> None:
 @pytest.mark.usefixtures("repository_on_path")
 def test_pairs_of_arms_that_are_sure_on_two_models_are_counted() -> None:
     from advisor.evidence.trials import MeasuredTrial, trial_of_row
-    from scripts.trial_sections import judged, same_order
+    from scripts.trial_sections import same_order
 
     def measured(**means: float) -> MeasuredTrial:
         arms = [
@@ -130,7 +130,3 @@ def test_pairs_of_arms_that_are_sure_on_two_models_are_counted() -> None:
     a = measured(full=0.8, rag=0.5, prompting=0.48)
     b = measured(full=0.6, rag=0.1, prompting=0.9)
     assert same_order(a, b) == (1, 2)  # full over rag on both; full and prompting change places
-    assert judged(a, "rag") == "overturned"
-    assert judged(b, "prompting") == "confirmed"
-    assert judged(measured(full=0.8, rag=0.5, prompting=0.79), "prompting") == "undecided"
-    assert judged(a, "lora") is None

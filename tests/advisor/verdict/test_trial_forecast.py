@@ -13,14 +13,17 @@ from rich.console import Console
 from advisor import history
 from advisor.display.trial_table import show_report
 from advisor.evidence.trials import TrialArm, measured_trials, own_trials
-from advisor.questionnaire.probe_facts import ProbeShare
+from advisor.questionnaire.probe_facts import ProbeFacts, ProbeShare
 from advisor.questionnaire.profile import Profile
+from advisor.recommendation.recommend import recommend_for_profile
 from advisor.report.markdown import report_markdown
 from advisor.report.report import write_report
 from advisor.verdict.predictions import remember_run
 from advisor.verdict.trial_forecast import (
+    expectation_against,
     expected_of_trials,
     forecast_sentence,
+    forecast_trial,
     predictive_interval,
     trials_like,
 )
@@ -49,6 +52,7 @@ BODY: dict[str, Any] = {
         "probe": {"value": {"reply_f1": 0.2}, "source": "probed"},
     },
 }
+PROBED = ProbeFacts(passes=ProbeShare(12, 40), classifier=ProbeShare(276, 300))
 MEANS = (0.5, 0.6, 0.7, 0.65)
 PREDICTED: dict[str, Any] = {
     "choice": "few-shot",
@@ -153,28 +157,75 @@ def test_forecast_is_beside_measurement_in_every_view(
     assert classifier.right.inside is False
     assert classifier.measured_right is not None
     assert classifier.measured_right.likely == 0.9
-    assert (forecast.best, forecast.best_probability) == ("classifier", 0.3)
+    assert forecast.best == "classifier"
     assert (forecast.pairs_in_order, forecast.pairs) == (2, 3)
     sentence = forecast_sentence(forecast)
-    assert f"probability of 0.70; it is now {report.verdict.outcome}. classifier scored best" in sentence
+    assert f"probability of 0.70; it is now {report.verdict.outcome}. classifier scored best." in sentence
     screen = io.StringIO()
     show_report(report, Console(file=screen, width=150))
     pages = (screen.getvalue(), report_markdown(report), (run.path / "report.html").read_text("utf-8"))
     for page in pages:
-        assert "chance of being best" in page
+        assert "chance of being best" not in page
         assert "outside" in page
         assert "In 2 of 3 pairs of arms the better one was forecast" in " ".join(page.split())
     monkeypatch.setenv(history.ENV, str(tmp_path / "history.jsonl"))
     assert remember_run(run, plan, report) == ""
     (past,) = history.read_history().runs
     assert (past.confidence, past.probability) == ("medium", 0.7)
-    assert past.shares == {"few-shot": 0.5, "classifier": 0.3, "prompting": 0.2}
     assert past.features == {"gpu_kind": "none", "model": "tern", "labelled_examples": 300}
     (trial,) = own_trials([past.model_dump(mode="json")])
     assert trial.best() == TrialArm(arm="classifier", **to_json(report.arms[0].score), n=40)
     surely = trial.difference("few-shot", "classifier")
     assert surely is not None
     assert (surely.paired, surely.sure) == (True, -1)
+
+
+def test_arms_are_ranked_as_the_advice_ranks_them(run: RunFolder) -> None:
+    """The advised arm alone has a probability; one that the ranking does not weigh comes last, without a rank."""
+    profile = Profile.of({"task_needs_facts": "none", "behaviour_gap": "none"}, 90)
+    recommendation = recommend_for_profile(replace(profile, probe=PROBED))
+    plan = parse_plan({**BODY, "choice": recommendation.choice})
+    forecast = forecast_trial(plan, recommendation, 300, 90)
+    scores = {scored.method.name: scored.score for scored in recommendation.ranking.methods}
+    assert [(row["arm"], row["probability"], row["fit"], row["rank"]) for row in forecast["arms"]] == [
+        ("prompting", 0.7116, scores["prompting"], 1),
+        ("few-shot", None, scores["few-shot"], 2),
+        ("classifier", None, None, None),
+    ]
+    assert forecast["ahead"] == expectation_against(recommendation)
+    assert forecast["ahead"].startswith(
+        "classifier is expected to do better than prompting, which is advised: 0.92 of "
+    )
+    equal = replace(profile, probe=replace(PROBED, passes=ProbeShare(35, 40)))
+    assert expectation_against(recommend_for_profile(equal)) == ""
+    assert (
+        expectation_against(recommend_for_profile(replace(profile, probe=PROBED, question_count=None))) == ""
+    )
+    report = write_report(
+        run, parse_plan({**plan.model_dump(mode="json"), "predicted": {**PREDICTED, "trial": forecast}})
+    )
+    assert report.forecast is not None
+    assert [(row.arm, row.rank) for row in report.forecast.arms] == [
+        ("prompting", 1),
+        ("few-shot", 2),
+        ("classifier", None),
+    ]
+
+
+def test_order_alone_is_that_of_the_scores(run: RunFolder) -> None:
+    """A plan that code drafted records the ranking; the rate stands beside the choice alone."""
+    ranked = [
+        {"method": "prompting", "feasible": True, "score": 0.4, "probability": None},
+        {"method": "few-shot", "feasible": True, "score": 0.6, "probability": 0.7},
+        {"method": "lora", "feasible": False, "score": 0.9, "probability": None},
+    ]
+    predicted = {**PREDICTED, "also_measure_probability": {"classifier": None}, "ranked": ranked}
+    data = written(run, parse_plan({**BODY, "predicted": predicted}))
+    rows = [
+        (row["arm"], row.get("probability"), row.get("fit"), row.get("rank"))
+        for row in data["forecast"]["arms"]
+    ]
+    assert rows == [("few-shot", 0.7, 0.6, 1), ("prompting", None, 0.4, 2), ("classifier", None, None, None)]
 
 
 def test_plan_without_minutes_or_probabilities_still_has_a_report(run: RunFolder) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -24,8 +23,6 @@ from runners.resources.machine import Machine
 
 WORDS = [f"{first}{last}" for first in "bcdfgkmprt" for last in ("ane", "ello", "umo")]
 """Thirty names of goods."""
-SHARED = ("prompting", "few-shot", "lora")
-"""Arms that are given the same probability of coming out best."""
 
 
 class Script:
@@ -389,18 +386,15 @@ def test_unknown_instead_of_a_measured_value_says_that_it_stays(interview: RunIn
     assert script.lines[-1] == "16.0 stays: it was detected"
 
 
-def test_review_names_price_and_rivals_where_the_advice_is_unsure() -> None:
-    profile = Profile.of({"examples": "rows.jsonl", "questions": "q.jsonl", "labelled_examples": 90}, 90)
-    advice = recommend_for_profile(profile)
-    unsure = replace(
-        advice, probability=replace(advice.probability, value=0.6, shares=dict.fromkeys(SHARED, 0.3))
-    )
-    line = measure_first_line(unsure)
+def test_review_names_price_and_reason_where_a_probe_decides() -> None:
+    answers = {"examples": "rows.jsonl", "questions": "q.jsonl", "labelled_examples": 90}
+    profile = Profile.of({**answers, "task_needs_facts": "none"}, 90)
+    line = measure_first_line(recommend_for_profile(profile))
     assert "min here (longer on a busy machine) and measures" in line
-    assert "the advice is unsure between" in line
-    assert all(f"{arm} .30" in line for arm in SHARED)
+    assert line.startswith("the choice depends on behaviour_gap, which a probe can measure: let")
     assert line.endswith("choose measure first")
-    assert measure_first_line(replace(advice, probability=replace(advice.probability, value=0.9))) == ""
+    known = profile.change("behaviour_gap", "high").change("labelled_examples", 1_000)
+    assert measure_first_line(recommend_for_profile(known)) == ""
 
 
 def test_probe_is_offered_only_with_questions_and_data(task_files: Any) -> None:

@@ -208,7 +208,7 @@ def test_enter_alone_answers_nothing(root: Path, tmp_path: Path) -> None:
         terminal.child.send(ENTER)
         terminal.expect("I don't know")
     terminal.answer("Which base model?", ENTER)
-    terminal.expect("confidence low")
+    terminal.expect("advice was right in")
     terminal.answer("Is this right?", "\x03")
     assert terminal.code() == 130
     saved = yaml.safe_load((tmp_path / "tunewise-answers.yaml").read_text("utf-8"))
