@@ -10,6 +10,7 @@ from datetime import date, timedelta
 from typing import Any
 
 from advisor.catalog import prices
+from advisor.methods.blockers import FOR_OTHER_OUTPUT
 from advisor.questionnaire.answers import Answers, format_answer
 from advisor.recommendation.questions_left import known_by_source, unknown_answers
 
@@ -83,7 +84,9 @@ def _why(advice: Mapping[str, Any]) -> list[str]:
         ours = scores[advice["choice"]]
         lines += _item(f"**Second best:** {second} (score {scores[second]:.2f} against {ours:.2f}).")
     blocked = [
-        f"{row['method']} ({row['blockers'][0]['text']})" for row in advice["ranked"] if row["blockers"]
+        f"{row['method']} ({row['blockers'][0]['text']})"
+        for row in advice["ranked"]
+        if row["blockers"] and not FOR_OTHER_OUTPUT & {blocker["rule"] for blocker in row["blockers"]}
     ]
     return lines + (_item(f"**Not possible here:** {'; '.join(blocked)}.") if blocked else [])
 
@@ -125,6 +128,8 @@ def _costs(advice: Mapping[str, Any]) -> list[str]:
                 row["method"],
                 f"{memory['low']:.1f}-{memory['high']:.1f} ({memory['fits'] or 'not checked'})"
                 if memory
+                else "no language model"
+                if call == 0
                 else "unknown",
                 f"{hours['low']:.2g}-{hours['high']:.2g}"
                 if hours and hours["high"]
