@@ -150,9 +150,9 @@ def arms_table(data: Mapping[str, Any], pages: bool) -> str:
         for curve in curves:
             point = curve["points"][position]
             mark = LEADER if leaders[point["n"]] == curve["arm"] else ""
-            right = "" if point["right"] is None else f", {point['right']:g} of {point['of']} right"
+            right = "" if point["right"] is None else f"<br>{point['right']:g} of {point['of']} right"
             cells += (
-                f'<td><span class="n">{point["score"]:.3f}{mark}</span> '
+                f'<td><span class="n">{point["score"]:.3f}{mark}</span><br>'
                 f"<small>{point['low']:.2f}–{point['high']:.2f}{right}</small></td>"
             )
         body += f'<tr><th scope="row">{row["n"]:,}</th>{cells}</tr>'
@@ -168,7 +168,7 @@ def arms_section(data: Mapping[str, Any], pages: bool = False) -> str:
     decided = "".join(f"<li>{escape(line)}</li>" for line in data["crossings"]["sentences"])
     warnings = "".join(f"<li>{escape(line)}</li>" for line in data["warnings"])
     noted = f"<details><summary>Notes</summary><ul>{warnings}</ul></details>" if warnings else ""
-    return f'{arms_chart(data)}<ul class="sentence">{decided}</ul>{arms_table(data, pages)}{noted}'
+    return f"{arms_chart(data)}<ul>{decided}</ul>{arms_table(data, pages)}{noted}"
 
 
 def arms_page(data: Mapping[str, Any]) -> str:

@@ -89,31 +89,38 @@ class Crossings:
         return None
 
     def sentences(self) -> list[str]:
-        """Return what is decided: for the best arm, then for every two."""
+        """Return what is decided: for the best arm, then for every two; last the pairs of which nothing is."""
         if len(self.arms) < 2:
             return []
-        return [self._best_sentence(), *(self._pair_sentence(a, b) for a, b in combinations(self.arms, 2))]
+        pairs = {(a, b): self._pair_sentence(a, b) for a, b in combinations(self.arms, 2)}
+        still_open = ", ".join(f"{a} against {b}" for (a, b), sentence in pairs.items() if not sentence)
+        last = [f"{NOT_DECIDED.capitalize()} at any size: {still_open}."] if still_open else []
+        return [self._best_sentence(), *filter(None, pairs.values()), *last]
 
     def _best_sentence(self) -> str:
         most, others = self.sizes[-1], [arm for arm in self.arms if arm != self.best]
         first = f"{self.best} scored highest with {most:,} rows"
         if self.best_from is not None:
             which = "every other arm" if len(others) > 1 else others[0]
-            return f"{first}, and is surely ahead of {which} from {self.best_from:,} rows on."
+            where = "there" if self.best_from == most else f"from {self.best_from:,} rows on"
+            return f"{first}, and is surely ahead of {which} {where}."
         open_arms = [arm for arm in others if most not in self.leads(self.best, arm)]
         return f"{first}; whether it is ahead of {_joined(open_arms)} is {NOT_DECIDED} there."
 
     def _pair_sentence(self, a: str, b: str) -> str:
+        """Return at which sizes one of two arms is surely ahead; "" where that is not decided at any."""
         parts = []
         for arm, other in ((a, b), (b, a)):
             sizes = self.leads(arm, other)
             start = self.lead_from(arm, [other])
+            if start == self.sizes[-1]:
+                start = None  # one size says nothing of more rows
             before = [f"{size:,}" for size in sizes if start is None or size < start]
             steady = [f"from {start:,} rows on"] if start is not None else []
             if sizes:
                 at = [f"with {_joined(before)} rows"] if before else []
                 parts.append(f"{arm} is surely ahead of {other} {_joined([*at, *steady])}")
-        return f"{'; '.join(parts) or f'{a} and {b}: {NOT_DECIDED} at any size'}."
+        return f"{'; '.join(parts)}." if parts else ""
 
     def to_json(self) -> dict[str, Any]:
         """Return the comparisons, and what they decide, as JSON values; null is not decided."""

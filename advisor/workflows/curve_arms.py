@@ -47,7 +47,12 @@ def arms_json(
     warnings = left_out_lines(opened)
     for result in results:
         shared = [line for line in result["warnings"] if all(line in other["warnings"] for other in results)]
-        own = [f"{result['arm']}: {line}" for line in result["warnings"] if line not in shared]
+        arm = result["arm"]
+        own = [
+            line if line.startswith(arm) else f"{arm}: {line}"
+            for line in result["warnings"]
+            if line not in shared
+        ]
         warnings += [line for line in (*shared, *own) if line not in warnings]
     return {
         **{key: first[key] for key in ("schema", "name", "model", "score", "rows", "questions", "seeds")},

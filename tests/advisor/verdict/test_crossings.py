@@ -38,8 +38,8 @@ def test_curves_that_cross_are_ahead_one_after_the_other() -> None:
     assert [one.ahead for one in result.at] == ["shown", None, "head"]
     assert (result.best, result.best_from, result.leader(100)) == ("head", 200, None)
     assert result.sentences() == [
-        "head scored highest with 200 rows, and is surely ahead of shown from 200 rows on.",
-        "shown is surely ahead of head with 50 rows; head is surely ahead of shown from 200 rows on.",
+        "head scored highest with 200 rows, and is surely ahead of shown there.",
+        "shown is surely ahead of head with 50 rows; head is surely ahead of shown with 200 rows.",
     ]
     data = result.to_json()
     assert data["best"] == {"arm": "head", "from": 200}
@@ -54,12 +54,19 @@ def test_a_lead_that_is_lost_again_is_none_from_there_on() -> None:
     best, pair, *_ = result.sentences()
     assert best == "head scored highest with 200 rows; whether it is ahead of shown is not decided there."
     assert pair == "head is surely ahead of shown with 50 rows."
+    steady = crossings(shown=(22, 22, 22), head=(22, 40, 40))
+    assert steady.sentences() == [
+        "head scored highest with 200 rows, and is surely ahead of shown from 100 rows on.",
+        "head is surely ahead of shown from 100 rows on.",
+    ]
     assert result.lead_from("head", ["last"]) == 50
 
 
 def test_equal_arms_and_several_trainings() -> None:
     """Of equal arms nothing is decided; the trainings of a size are averaged question by question."""
-    assert [one.ahead for one in crossings(a=(20, 20, 20), b=(20, 20, 20)).at] == [None] * 3
+    equal = crossings(a=(20, 20, 20), b=(20, 20, 20))
+    assert [one.ahead for one in equal.at] == [None] * 3
+    assert equal.sentences()[1:] == ["Not decided at any size: a against b."]
     many, few = scores("a", 40, 40, 40), scores("a", 0, 0, 0)
     both = {size: [*many[size], *few[size]] for size in SIZES}
     (first, *_) = compare_curves({"a": both, "b": scores("b", 20, 20, 20)}, 0).at
