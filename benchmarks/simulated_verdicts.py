@@ -8,7 +8,7 @@ documents of 5 to 40 questions each, alike and unlike in size, ``many`` 10 to 30
 ``lead`` simulates which lead in right answers 30 to 200 questions of as many documents find. ``recheck`` compares the loss
 that a recheck says it finds with 80 % with how often its decision finds it. ``needed`` compares the further questions that
 an open verdict or recheck names with how often so many more decide it. ``crossings`` simulates learning curves of several
-arms: how often any of them is called surely ahead where none is, and a later lead is found. Fixed seeds. ``--record`` writes
+arms: how often one is called clearly ahead where none is, and a later lead is found. Fixed seeds. ``--record`` writes
 benchmarks/simulated_verdicts.json, of which ``python scripts/docs.py`` makes a part of docs/how-it-measures.md.
 """
 
@@ -113,14 +113,14 @@ def share_led(questions: int, lead: float, trials: int) -> float:
 
 
 def share_crossed(arms: int, questions: int, lift: float = 0.0, trials: int = 200) -> dict[str, float]:
-    """Return how often simulated learning curves are called surely ahead.
+    """Return how often simulated learning curves are called clearly ahead.
 
     Arms are alike but for the first, which is better by ``lift`` at the two larger sizes. What an arm answers well it
     answers well at each size, so that the tests of a pair are alike.
 
     Returns:
-        ``false``: the share of trials in which any arm is called surely ahead where it is not better. ``found``: the share
-        in which the first arm is the best, and surely ahead of every other from one of the two larger sizes on.
+        ``false``: the share of trials in which any arm is called clearly ahead where it is not better. ``found``: the share
+        in which the first arm is the best, and clearly ahead of every other from one of the two larger sizes on.
     """
     draw, false, found = np.random.default_rng([arms, questions, int(10 * lift)]), 0, 0
     names, ids = [f"arm{n}" for n in range(arms)], [str(n) for n in range(questions)]

@@ -39,8 +39,8 @@ NEEDED_COLUMNS = (
 )
 CROSSING_TEXT = """\
 Learning curves of several arms at four sizes (`tunewise curve --arm all`): the share of {trials} simulated calls in which
-any arm is called surely ahead at any size where it is not better (nominal .05), and in which an arm that is better at the
-two larger sizes, by so much in log odds, is surely ahead of every other from one of these on."""
+any arm is called clearly ahead at any size where it is not better (nominal .05), and in which an arm that is better at the
+two larger sizes, by so much in log odds, is clearly ahead of every other from one of these on."""
 
 
 def simulated_section() -> list[str]:

@@ -239,10 +239,9 @@ def draw_lines(
         colours: number of the colour of each series by its name; None numbers them in order.
         line_label: text at the vertical line; where there is one, series are named at their right ends.
         band: (x, low, high) of an area behind the lines.
-        bars: the same of vertical intervals, by series, in its colour; the points of its line are marked by a shape.
+        bars: the same of vertical intervals, by series, whose points are marked by a shape if they are a line.
     """
-    bars = bars or {}
-    numbers = colours or {name: number for number, name in enumerate(series)}
+    bars, numbers = bars or {}, colours or {name: number for number, name in enumerate(series)}
     body = "".join(
         f'<line class="grid" x1="0" x2="100%" y1="{y.y_percent(value)}" y2="{y.y_percent(value)}"/>'
         for value in y.ticks
@@ -254,15 +253,12 @@ def draw_lines(
             body += f'<polyline class="k{numbers[name] % 6}" points="{" ".join(_point(point, x, y) for point in points)}"/>'
     body += "</svg>" + "".join(_bars(rows, x, y, numbers[name]) for name, rows in bars.items())
     for name, points in series.items():
-        if dot_suffix and name.endswith(dot_suffix):
-            body += _dots(points, x, y, numbers[name])
-        elif name in bars:
-            body += "".join(_marker(x.x_percent(a), y.y_percent(b), numbers[name]) for a, b in points)
+        places = [(x.x_percent(a), y.y_percent(b)) for a, b in points]
+        body += _dots(places, numbers[name], bool(dot_suffix) and name.endswith(dot_suffix), name in bars)
     if vertical_line is not None:
         body += _vertical_line(x, vertical_line, line_label)
-    body += "".join(
-        f'<circle class="mark" cx="{x.x_percent(a)}" cy="{y.y_percent(b)}" r="6"/>' for a, b in marks
-    )
+    rings = [(x.x_percent(a), y.y_percent(b)) for a, b in marks]
+    body += "".join(f'<circle class="mark" cx="{a}" cy="{b}" r="6"/>' for a, b in rings)
     x_labels, y_labels = _axis_labels(x, y)
     size = f'width="100%" height="{CHART_HEIGHT}"'
     alt_text = escape(f"{title}. {description}")
@@ -277,12 +273,12 @@ def draw_lines(
     )
 
 
-def _dots(points: Sequence[tuple[float, float]], x: Axis, y: Axis, number: int) -> str:
-    """Draw points as dots in the colour of this number."""
-    return "".join(
-        f'<circle class="k{number % 6}" cx="{x.x_percent(a)}" cy="{y.y_percent(b)}" r="3"/>'
-        for a, b in points
-    )
+def _dots(places: Sequence[tuple[str, str]], number: int, dots: bool, marked: bool) -> str:
+    """Draw points in the colour of this number, as dots or in its shape; "" for a line without either."""
+    if dots:
+        return "".join(f'<circle class="k{number % 6}" cx="{x}" cy="{y}" r="3"/>' for x, y in places)
+    shape = f'<path class="t{number % 6}" d="{MARKERS[number % len(MARKERS)]}"/>'
+    return "".join(f'<svg x="{x}" y="{y}">{shape}</svg>' for x, y in places) if marked else ""
 
 
 def _band(band: Sequence[tuple[float, float, float]], x: Axis, y: Axis) -> str:
@@ -290,11 +286,6 @@ def _band(band: Sequence[tuple[float, float, float]], x: Axis, y: Axis) -> str:
     upper = [_point((at, high), x, y) for at, _, high in band]
     lower = [_point((at, low), x, y) for at, low, _ in reversed(band)]
     return f'<polygon class="band" points="{" ".join((*upper, *lower))}"/>' if band else ""
-
-
-def _marker(x: str, y: str, number: int) -> str:
-    """Draw a point in the colour and shape of this number."""
-    return f'<svg x="{x}" y="{y}"><path class="t{number % 6}" d="{MARKERS[number % len(MARKERS)]}"/></svg>'
 
 
 def _bars(bars: Sequence[tuple[float, float, float]], x: Axis, y: Axis, number: int) -> str:
@@ -469,11 +460,9 @@ def _legend(names: Sequence[str], dot_suffix: str, numbers: Mapping[str, int], m
     items = ""
     for name in names:
         number = numbers[name]
-        sample = f'<line class="k{number % 6}" x1="0" x2="26" y1="6" y2="6"/>'
-        if dot_suffix and name.endswith(dot_suffix):
-            sample = f'<circle class="k{number % 6}" cx="13" cy="6" r="3"/>'
-        elif name in marked:
-            sample += _marker("13", "6", number)
+        dots = bool(dot_suffix) and name.endswith(dot_suffix)
+        sample = "" if dots else f'<line class="k{number % 6}" x1="0" x2="26" y1="6" y2="6"/>'
+        sample += _dots([("13", "6")], number, dots, name in marked)
         items += f'<li><svg width="26" height="12" aria-hidden="true" focusable="false">{sample}</svg> {escape(name)}</li>'
     return f'<ul class="legend">{items}</ul>'
 

@@ -17,6 +17,7 @@ from xml.sax.saxutils import quoteattr
 from advisor.report.charts import Axis, draw_lines
 from rag.errors import BadInput
 from rag.files import check_schema
+from rag.text.words import count_noun
 from runners.run_folder import CURVES_FOLDER
 
 CURVE_JSON = "curve.json"
@@ -25,7 +26,7 @@ MARGIN = 0.06
 BESIDE_SHARE = 0.008
 """Distance of two arms at one size, as a share of the axis."""
 LEADER = "*"
-LEADER_TEXT = f"{LEADER} surely ahead of every other arm with so many rows"
+LEADER_TEXT = f"{LEADER} clearly ahead of every other arm with so many rows"
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,24 +120,23 @@ def arms_chart(data: Mapping[str, Any]) -> str:
         lines[curve["arm"]] = [(beside * row["n"], row["score"]) for row in curve["points"]]
         bars[curve["arm"]] = [(beside * row["n"], row["low"], row["high"]) for row in curve["points"]]
     measured = "; ".join(
-        f"{curve['arm']}: " + ", ".join(f"{row['score']:.2f} with {row['n']} rows" for row in curve["points"])
+        f"{curve['arm']}: " + ", ".join(f"{row['score']:.2f} at {row['n']}" for row in curve["points"])
         for curve in curves
     )
-    return draw_lines("Learning curves", f"{measured}. {data['text']}", lines, x, y, bars=bars)
+    return draw_lines("Learning curves by rows", f"{measured}. {data['text']}", lines, x, y, bars=bars)
 
 
 def arms_table(data: Mapping[str, Any], pages: bool) -> str:
-    """Return rows by arms as a table in HTML; an arm that is surely ahead of every other at a size is marked.
+    """Return rows by arms as a table in HTML; an arm that is clearly ahead of every other at a size is marked.
 
     Args:
         data: what was measured of several arms.
         pages: whether the names are links to the pages of the arms.
     """
+    asked = count_noun(data["questions"]["n"], f"{data['questions']['part']} question")
     seeds = len(data["seeds"])
     trained = (
-        f"Each is the mean of {seeds} trainings, or draws of the rows"
-        if seeds > 1
-        else "One training of each size"
+        f"Each is the mean of {seeds} trainings, on other rows" if seeds > 1 else "One training of each size"
     )
     curves, leaders = data["arms"], {row["n"]: row["arm"] for row in data["crossings"]["leaders"]}
     names = ""
@@ -158,8 +158,8 @@ def arms_table(data: Mapping[str, Any], pages: bool) -> str:
         body += f'<tr><th scope="row">{row["n"]:,}</th>{cells}</tr>'
     return (
         f'<div class="wide"><table><thead><tr><th scope="col">rows</th>{names}</tr></thead><tbody>{body}</tbody></table>'
-        f'</div><p class="soft">Combined score with its 95 % interval over {data["questions"]["n"]} '
-        f"{data['questions']['part']} questions, the same for all. {LEADER_TEXT}. {trained}.</p>"
+        f'</div><p class="soft">Combined score with its 95 % interval over {asked}, the same for all. '
+        f"{LEADER_TEXT}. {trained}.</p>"
     )
 
 

@@ -1,9 +1,9 @@
-"""Learning curves of several arms held against each other: with how many rows which arm is surely ahead of which.
+"""Learning curves of several arms held against each other: with how many rows which arm is clearly ahead of which.
 
 At each size every two arms are compared on the same questions by the rule of a verdict
 (:mod:`advisor.verdict.comparison`): the paired 95 % interval is above zero, and the p of the sign-flip test, corrected by
 Holm over all that is reported, all pairs at all sizes, is at most .05. Sizes answer the same questions, so their tests are
-alike, and the correction takes more than it must: how often equal arms come out as surely ahead is simulated by
+alike, and the correction takes more than it must: how often equal arms come out as clearly ahead is simulated by
 ``python -m benchmarks.simulated_verdicts --part crossings``.
 """
 
@@ -39,7 +39,7 @@ class SizeComparison:
 
     @property
     def ahead(self) -> str | None:
-        """The arm that is surely ahead; None where it is not decided."""
+        """The arm that is clearly ahead; None where it is not decided."""
         if self.comparison.above:
             return self.pair.a
         return self.pair.b if self.pair.high < 0 and self.pair.p_holm <= SIGNIFICANCE_LEVEL else None
@@ -61,11 +61,11 @@ class Crossings:
         return tuple(one for one in self.at if {one.pair.a, one.pair.b} == {a, b})
 
     def leads(self, arm: str, other: str) -> tuple[int, ...]:
-        """Return the sizes at which an arm is surely ahead of another."""
+        """Return the sizes at which an arm is clearly ahead of another."""
         return tuple(one.rows for one in self.of(arm, other) if one.ahead == arm)
 
     def lead_from(self, arm: str, others: Sequence[str]) -> int | None:
-        """Return the smallest size from which an arm is surely ahead of these at each measured size; None without one."""
+        """Return the smallest size from which an arm is clearly ahead of these at each measured size; None without one."""
         led = [set(self.leads(arm, other)) for other in others]
         start = None
         for size in reversed(self.sizes):
@@ -76,11 +76,11 @@ class Crossings:
 
     @property
     def best_from(self) -> int | None:
-        """The smallest size from which the best arm is surely ahead of every other one; None where it is not decided."""
+        """The smallest size from which the best arm is clearly ahead of every other one; None where it is not decided."""
         return self.lead_from(self.best, [arm for arm in self.arms if arm != self.best])
 
     def leader(self, size: int) -> str | None:
-        """Return the arm that is surely ahead of every other one at a size; None without one."""
+        """Return the arm that is clearly ahead of every other one at a size; None without one."""
         for arm in self.arms:
             if len(self.arms) > 1 and all(
                 size in self.leads(arm, other) for other in self.arms if other != arm
@@ -99,27 +99,27 @@ class Crossings:
 
     def _best_sentence(self) -> str:
         most, others = self.sizes[-1], [arm for arm in self.arms if arm != self.best]
-        first = f"{self.best} scored highest with {most:,} rows"
+        first = f"{self.best} scored highest with {_rows([most])}"
         if self.best_from is not None:
             which = "every other arm" if len(others) > 1 else others[0]
-            where = "there" if self.best_from == most else f"from {self.best_from:,} rows on"
-            return f"{first}, and is surely ahead of {which} {where}."
+            where = "there" if self.best_from == most else f"from {_rows([self.best_from])} on"
+            return f"{first}, and is clearly ahead of {which} {where}."
         open_arms = [arm for arm in others if most not in self.leads(self.best, arm)]
         return f"{first}; whether it is ahead of {_joined(open_arms)} is {NOT_DECIDED} there."
 
     def _pair_sentence(self, a: str, b: str) -> str:
-        """Return at which sizes one of two arms is surely ahead; "" where that is not decided at any."""
+        """Return at which sizes one of two arms is clearly ahead; "" where that is not decided at any."""
         parts = []
         for arm, other in ((a, b), (b, a)):
             sizes = self.leads(arm, other)
             start = self.lead_from(arm, [other])
             if start == self.sizes[-1]:
                 start = None  # one size says nothing of more rows
-            before = [f"{size:,}" for size in sizes if start is None or size < start]
-            steady = [f"from {start:,} rows on"] if start is not None else []
+            before = [size for size in sizes if start is None or size < start]
+            steady = [f"from {_rows([start])} on"] if start is not None else []
             if sizes:
-                at = [f"with {_joined(before)} rows"] if before else []
-                parts.append(f"{arm} is surely ahead of {other} {_joined([*at, *steady])}")
+                at = [f"with {_rows(before)}"] if before else []
+                parts.append(f"{arm} is clearly ahead of {other} {_joined([*at, *steady])}")
         return f"{'; '.join(parts)}." if parts else ""
 
     def to_json(self) -> dict[str, Any]:
@@ -181,6 +181,11 @@ def _mean_by_asked(trained: Sequence[ArmScores]) -> dict[str, float]:
 def _size_json(one: SizeComparison) -> dict[str, Any]:
     values = {key: round(getattr(one.pair, key), 4) for key in ("difference", "low", "high", "p", "p_holm")}
     return {"n": one.rows, **values, "ahead": one.ahead}
+
+
+def _rows(sizes: Sequence[int]) -> str:
+    """Return numbers of rows in words."""
+    return _joined([f"{size:,}" for size in sizes]) + " rows"
 
 
 def _joined(words: Sequence[str]) -> str:

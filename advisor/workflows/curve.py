@@ -16,7 +16,7 @@ from advisor.report.report import HTML, write_report
 from advisor.terminal import resume_hint
 from advisor.verdict.right_answers import right_answers
 from advisor.verdict.sentences import duration_text
-from advisor.workflows.curve_arms import arms_json, left_out_lines, show_arms
+from advisor.workflows.curve_arms import arms_json, show_curve_arms, unmeasured_lines
 from advisor.workflows.dry_run import step_estimates
 from rag.errors import BadInput, UsageProblem
 from rag.evaluation.statistics import bootstrap_interval
@@ -196,7 +196,7 @@ def _announcement(opened: Curves, request: CurveRequest) -> list[str]:
     each_arm = ", ".join(f"{arm} {duration_text(value)}" for arm, value in seconds.items())
     by_arm = f" ({each_arm})" if opened.several else ""
     lines.append(f"estimated for the first seed: about {duration_text(sum(seconds.values()))}{by_arm}")
-    lines += left_out_lines(opened)
+    lines += unmeasured_lines(opened)
     for each in opened.setups:
         own = f"{each.arm.arm}: " if opened.several else ""
         if each.reused(CurvePointName(each.arm.arm, len(each.rows), each.seeds[0])):
@@ -353,7 +353,7 @@ def show_curve(data: dict[str, Any], console: Console | None = None) -> None:
 
     console = console or open_console()
     if "arms" in data:
-        show_arms(data, console)
+        show_curve_arms(data, console)
         _show_end(data, console)
         return
     table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))

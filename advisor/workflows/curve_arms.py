@@ -26,7 +26,7 @@ def arms_json(
     results: Sequence[dict[str, Any]],
     scores: Sequence[Mapping[CurvePointName, ArmScores]],
 ) -> dict[str, Any]:
-    """Return the result of several arms: each one's own, and with how many rows which is surely ahead of which.
+    """Return the result of several arms: each one's own, and with how many rows which is clearly ahead of which.
 
     Args:
         opened: the curves; arms that failed are in ``left_out``.
@@ -44,7 +44,7 @@ def arms_json(
         },
         opened.setups[0].source.seed,
     )
-    warnings = left_out_lines(opened)
+    warnings = unmeasured_lines(opened)
     for result in results:
         shared = [line for line in result["warnings"] if all(line in other["warnings"] for other in results)]
         arm = result["arm"]
@@ -67,12 +67,12 @@ def arms_json(
     }
 
 
-def left_out_lines(opened: Curves) -> list[str]:
+def unmeasured_lines(opened: Curves) -> list[str]:
     """Return which arms are not measured, with the reason."""
-    return [f"{arm} is left out: {problem}" for arm, problem in opened.left_out.items()]
+    return [f"{arm} is not measured: {problem}" for arm, problem in opened.left_out.items()]
 
 
-def show_arms(data: Mapping[str, Any], console: Console) -> None:
+def show_curve_arms(data: Mapping[str, Any], console: Console) -> None:
     """Print rows by arms, no wider than :data:`MAX_COLUMNS`, and what is decided between the arms."""
     from rich.table import Table
 

@@ -52,6 +52,7 @@ from runners.trial.curve_points import (
     CurvePointName,
     curve_arms,
     curve_plan,
+    curve_seeds,
     curve_sizes,
     mean_row_tokens,
     nested_rows,
@@ -160,16 +161,8 @@ def open_curves(
     session = OpenRun.open(run, Opening(on_event=on_event)).obtain() if run else None
     chosen, left_out = curve_arms(plan, arms, session.default_arm if session and session.report else None)
     source = _CurveSource(plan=plan, session=session, data=read_data(plan, on_event), on_event=on_event)
-    if len(source.questions) < 2:
-        raise BadInput(
-            f"too few questions to score a curve on: {len(source.questions)} {source.part}",
-            "give a larger file of questions: a third of them is dev",
-        )
-    numbers = curve_sizes(len(source.data.examples), sizes)
-    # Arms that are compared are drawn the same rows, so they have the same seeds: those of the first trained one.
-    trained = next((arm.weights for arm in chosen if arm.weights), None)
-    first = plan.train_step(trained).seeds[0] if trained else plan.seed
-    numbered = tuple(range(first, first + seeds))
+    source.require_questions()
+    numbers, numbered = curve_sizes(len(source.data.examples), sizes), curve_seeds(plan, chosen, seeds)
     several = len(chosen) + len(left_out) > 1
     together = _curve_folder(plan, run, out, "" if several else chosen[0].arm)
     if several and is_run(together):
@@ -226,6 +219,14 @@ class _CurveSource:
     @property
     def questions(self) -> tuple[Question, ...]:
         return self.data.split.test if self.finished else self.data.split.dev
+
+    def require_questions(self) -> None:
+        """Raise BadInput where there are too few questions for an interval."""
+        if len(self.questions) < 2:
+            raise BadInput(
+                f"too few questions to score a curve on: {len(self.questions)} {self.part}",
+                "give a larger file of questions: a third of them is dev",
+            )
 
     def arm_plan(
         self, arm: EvaluateStep, sizes: Sequence[int], seeds: Sequence[int], place: Path
@@ -355,7 +356,9 @@ def _measure_seed(curves: Curves, seed: int, number: int) -> dict[str, Problem]:
             if not curves.several:
                 raise
             failed[setup.arm.arm] = problem
-            without = f"seed {seed} is left out for all arms" if number else f"{setup.arm.arm} is left out"
+            without = (
+                f"seed {seed} is not measured for any arm" if number else f"{setup.arm.arm} is not measured"
+            )
             context.emit({"event": "plan.note", "reason": f"{without}: {problem.message}"})
             if number:
                 break

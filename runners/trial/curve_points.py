@@ -81,6 +81,13 @@ def curve_sizes(rows: int, wanted: Sequence[int] = ()) -> tuple[int, ...]:
     return tuple(sizes)
 
 
+def curve_seeds(plan: Plan, arms: Sequence[EvaluateStep], count: int) -> tuple[int, ...]:
+    """Return the seeds: from that of the first trained arm on, the same for all, so that all are drawn the same rows."""
+    trained = next((arm.weights for arm in arms if arm.weights), None)
+    first = plan.train_step(trained).seeds[0] if trained else plan.seed
+    return tuple(range(first, first + count))
+
+
 def curve_arm(plan: Plan, name: str | None, preferred: str | None = None) -> EvaluateStep:
     """Return the arm whose curve is measured: the one named, else the preferred if it is trained, else the first that is.
 

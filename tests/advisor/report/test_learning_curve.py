@@ -40,7 +40,7 @@ def curve_of_arms() -> dict[str, Any]:
             "leaders": [{"n": n, "arm": ARMS[-1] if n == 400 else None} for n in SIZES],
             "sentences": ["lora scored highest with 400 rows."],
         },
-        "warnings": ["router is left out: why"],
+        "warnings": ["router is not measured: why"],
         "folder": "c",
         "text": "lora scored highest with 400 rows.",
     }

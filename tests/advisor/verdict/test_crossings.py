@@ -38,8 +38,8 @@ def test_curves_that_cross_are_ahead_one_after_the_other() -> None:
     assert [one.ahead for one in result.at] == ["shown", None, "head"]
     assert (result.best, result.best_from, result.leader(100)) == ("head", 200, None)
     assert result.sentences() == [
-        "head scored highest with 200 rows, and is surely ahead of shown there.",
-        "shown is surely ahead of head with 50 rows; head is surely ahead of shown with 200 rows.",
+        "head scored highest with 200 rows, and is clearly ahead of shown there.",
+        "shown is clearly ahead of head with 50 rows; head is clearly ahead of shown with 200 rows.",
     ]
     data = result.to_json()
     assert data["best"] == {"arm": "head", "from": 200}
@@ -53,11 +53,11 @@ def test_a_lead_that_is_lost_again_is_none_from_there_on() -> None:
     assert (result.best, result.best_from) == ("head", None)
     best, pair, *_ = result.sentences()
     assert best == "head scored highest with 200 rows; whether it is ahead of shown is not decided there."
-    assert pair == "head is surely ahead of shown with 50 rows."
+    assert pair == "head is clearly ahead of shown with 50 rows."
     steady = crossings(shown=(22, 22, 22), head=(22, 40, 40))
     assert steady.sentences() == [
-        "head scored highest with 200 rows, and is surely ahead of shown from 100 rows on.",
-        "head is surely ahead of shown from 100 rows on.",
+        "head scored highest with 200 rows, and is clearly ahead of shown from 100 rows on.",
+        "head is clearly ahead of shown from 100 rows on.",
     ]
     assert result.lead_from("head", ["last"]) == 50
 
@@ -86,7 +86,7 @@ def test_p_is_corrected_over_all_pairs_and_sizes() -> None:
 
 
 @pytest.mark.parametrize(("arms", "questions"), [(2, 40), (3, 40)])
-def test_equal_arms_are_seldom_surely_ahead(arms: int, questions: int) -> None:
+def test_equal_arms_are_seldom_clearly_ahead(arms: int, questions: int) -> None:
     """Of any of them at any size; the bound is one that a true rate of .05 passes in all but one of a thousand sessions."""
     trials = 20
     false = share_crossed(arms, questions, trials=trials)["false"]
@@ -107,7 +107,7 @@ def test_table_of_many_arms_is_no_wider_than_its_limit() -> None:
             "leaders": [{"n": n, "arm": names[0] if n == 200 else None} for n in SIZES],
             "sentences": ["a: not decided."],
         },
-        "warnings": ["few-shot is left out: why"],
+        "warnings": ["few-shot is not measured: why"],
         "folder": "c",
     }
     shown = io.StringIO()

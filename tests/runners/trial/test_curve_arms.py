@@ -129,7 +129,7 @@ def test_an_arm_that_fails_is_left_out_and_the_others_go_on(tiny: Model, tmp_pat
         "classifier-n12-s0 needs labels to choose from, and all 12 examples have the label 'toll'"
         in out["reason"]
     )
-    assert data["warnings"][0] == f"classifier is left out: {out['reason']}"
+    assert data["warnings"][0] == f"classifier is not measured: {out['reason']}"
     assert (data["crossings"]["tests"], data["crossings"]["best"]) == (0, {"arm": "few-shot", "from": None})
     assert data["text"] == data["arms"][0]["text"]
     with pytest.raises(BadInput, match="needs labels to choose from"):
