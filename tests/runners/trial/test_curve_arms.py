@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -136,6 +135,21 @@ def test_an_arm_that_fails_is_left_out_and_the_others_go_on(tiny: Model, tmp_pat
         measure(request(file, tmp_path / "d", "classifier"))
 
 
+def test_an_arm_that_fails_with_a_later_seed_ends_the_seeds(tiny: Model, tmp_path: Path) -> None:
+    """What all arms have of the first seed stays; the next one is not counted for any."""
+    plan = labels_plan(tiny, tmp_path, rare=6)
+    opened = curves.open_curves(plan, None, tmp_path / "c", ["all"], (12, 36), seeds=2)
+    assert curves.measure_curves(opened) == (0,)
+    assert opened.left_out == {}
+    notes = [event.get("reason", "") for event in opened.setups[0].context.folder.events()]
+    assert any(
+        "seed 1 is not measured for any arm: the arm classifier-n12-s1 needs" in note for note in notes
+    )
+    alone = curves.open_curves(plan, None, tmp_path / "d", ["classifier"], (12, 36), seeds=2)
+    with pytest.raises(BadInput, match="needs labels to choose from"):
+        curves.measure_curves(alone)
+
+
 def test_arms_of_a_run_are_drawn_in_its_report(plan: Plan, tmp_path: Path) -> None:
     """All rows are taken from the run for each arm; the report has the arms together, then each alone."""
     out = tmp_path / "run"
@@ -153,33 +167,24 @@ def test_arms_of_a_run_are_drawn_in_its_report(plan: Plan, tmp_path: Path) -> No
     assert data["report"] == str(out / "report.html")
 
 
-def test_the_index_is_built_once_for_all_arms(examples: Sequence[Any], tmp_path: Path) -> None:
-    from benchmarks.recheck import make_run
-
-    piers = [{"id": f"p{n}", "text": f"Pier {n} has {100 + n} berths for visitors."} for n in range(12)]
-    asked = [
-        {"id": f"q{n}", "question": f"Berths of pier {n}?", "answers": [str(100 + n)], "doc_id": f"p{n}"}
-        for n in range(12)
-    ]
-    base = make_run("piers", piers, asked, tmp_path, dev_share=0.5)
-    rows = write_rows(tmp_path / "examples.jsonl", [{"messages": list(row.messages)} for row in examples])
+def test_the_index_is_built_once_for_all_arms(plan: Plan, tmp_path: Path) -> None:
+    """And the second seed is decided by the time of all arms together, which is said once."""
+    piers = [{"id": f"p{n}", "text": f"Berth {n} is for a yacht."} for n in range(4)]
+    body = plan.model_dump(mode="json", by_alias=True)
+    body["data"]["documents"] = str(write_rows(tmp_path / "piers.jsonl", piers))
     shown = {"kind": "evaluate", "retrieval": True, "shots": 1, "budget": 0}
-    arms = [shown | {"arm": "few-shot"}, shown | {"arm": "rag-few-shot"}]
-    given = base.plan | {"data": base.plan["data"] | {"examples": str(rows)}}
-    plan = parse_plan(given | {"steps": [base.plan["steps"][0], *arms], "choice": "few-shot"})
-    opened = curves.open_curves(plan, None, tmp_path / "c", ["all"], (9, 18), seeds=1)
-    curves.measure_curves(opened)
-    built = [
-        [
-            event["event"]
-            for event in setup.context.folder.events()
-            if event.get("event", "").startswith("index")
-        ]
-        for setup in opened.setups
-    ]
+    index = {"kind": "index", "k": 1, "context_tokens": 32}
+    steps = [index, *(shown | {"arm": arm} for arm in ("few-shot", "rag-few-shot"))]
+    searching = parse_plan(body | {"steps": steps, "weights": {"token_f1": 1}})
+    opened = curves.open_curves(searching, None, tmp_path / "c", ["all"], (9, 18), seeds=2)
+    assert curves.measure_curves(opened, minutes=1e-6) == (0,)
+    logs = [setup.context.folder.events() for setup in opened.setups]
+    built = [[event for event in log if event.get("event", "").startswith("index")] for log in logs]
     assert built[0]
     assert built[1] == []
     assert all(setup.context.folder.recorded("index") for setup in opened.setups)
+    noted = [sum("does not fit in --minutes" in event.get("reason", "") for event in log) for log in logs]
+    assert noted == [1, 0]
 
 
 def test_arms_that_cannot_have_a_curve(plan: Plan) -> None:
