@@ -1,13 +1,14 @@
 """How often a verdict calls a difference sure that is none, and which differences it finds: simulated through what decides.
 
-    python -m benchmarks.simulated_verdicts [--part few|many|lead|recheck|needed] [--trials N] [--record]
+    python -m benchmarks.simulated_verdicts [--part few|many|lead|recheck|needed|crossings] [--trials N] [--record]
 
 Two arms answer the same questions. Questions of one document are alike, and each arm is good or bad at a document by luck
 (``LUCKS``: standard deviation of the log odds), so with equal arms every "surely better" is wrong. ``few`` simulates 3 to 9
 documents of 5 to 40 questions each, alike and unlike in size, ``many`` 10 to 30; each is also run with one arm truly better.
 ``lead`` simulates which lead in right answers 30 to 200 questions of as many documents find. ``recheck`` compares the loss
 that a recheck says it finds with 80 % with how often its decision finds it. ``needed`` compares the further questions that
-an open verdict or recheck names with how often so many more decide it. Fixed seeds. ``--record`` writes
+an open verdict or recheck names with how often so many more decide it. ``crossings`` simulates learning curves of several
+arms: how often one is called clearly ahead where none is, and a later lead is found. Fixed seeds. ``--record`` writes
 benchmarks/simulated_verdicts.json, of which ``python scripts/docs.py`` makes a part of docs/how-it-measures.md.
 """
 
@@ -23,10 +24,12 @@ from typing import Any
 import numpy as np
 
 from advisor.verdict.comparison import ArmStanding, compare_with_others, questions_needed
+from advisor.verdict.crossings import compare_curves
 from advisor.verdict.regression import Decision, decide, paired_changes, smallest_found_loss
 from runners.trial.trial import ArmScores
 
 RECORD = Path(__file__).parent / "simulated_verdicts.json"
+PARTS = ("few", "many", "lead", "recheck", "needed", "crossings")
 FEW, MANY = (3, 4, 5, 6, 7, 9), (10, 15, 30)
 EACH = (5, 12, 40)
 LUCKS = (1.0, 3.0)
@@ -35,6 +38,9 @@ BETTER = 1.5
 """Log odds by which the better arm is better where power is simulated: about 50 right of 100 become 75."""
 MOST_NAMED = 2000
 """Trials that name more questions than this are left out of ``needed``: their larger trial takes long to simulate."""
+CURVE_SIZES = (50, 100, 200, 400)
+CURVE_RESAMPLES = 1000
+"""Bootstrap samples and sign flips of each pair of curves: a tenth of what ``tunewise curve`` draws, to save time."""
 LEADS: Mapping[int, Sequence[float]] = {
     30: (0.2, 0.3, 0.4),
     60: (0.15, 0.2, 0.3),
@@ -104,6 +110,39 @@ def share_led(questions: int, lead: float, trials: int) -> float:
         luck[1] = np.where(draw.random(questions) < 0.5, luck[0], luck[1])
         found += sure((luck < np.array([[high], [low]])).astype(float), names, trial) is True
     return found / trials
+
+
+def share_crossed(arms: int, questions: int, lift: float = 0.0, trials: int = 200) -> dict[str, float]:
+    """Return how often simulated learning curves are called clearly ahead.
+
+    Arms are alike but for the first, which is better by ``lift`` at the two larger sizes. What an arm answers well it
+    answers well at each size, so that the tests of a pair are alike.
+
+    Returns:
+        ``false``: the share of trials in which any arm is called clearly ahead where it is not better. ``found``: the share
+        in which the first arm is the best, and clearly ahead of every other from one of the two larger sizes on.
+    """
+    draw, false, found = np.random.default_rng([arms, questions, int(10 * lift)]), 0, 0
+    names, ids = [f"arm{n}" for n in range(arms)], [str(n) for n in range(questions)]
+    later = CURVE_SIZES[len(CURVE_SIZES) // 2 :]
+    better = np.zeros((arms, len(CURVE_SIZES), 1))
+    better[0, -len(later) :] = lift
+    for trial in range(trials):
+        hard, own = draw.normal(0, 1.2, questions), draw.normal(0, 1, (arms, 1, questions))
+        at_size = draw.normal(0, 0.5, (arms, len(CURVE_SIZES), questions))
+        chance = 1 / (1 + np.exp(-(hard + own + at_size + better)))
+        right = (draw.random(chance.shape) < chance).astype(float)
+        scores = {
+            name: {
+                size: [arm_of(name, row.tolist(), ids)] for size, row in zip(CURVE_SIZES, rows, strict=True)
+            }
+            for name, rows in zip(names, right, strict=True)
+        }
+        crossings = compare_curves(scores, trial, CURVE_RESAMPLES)
+        true = {(names[0], size) for size in later} if lift else set()
+        false += any(one.ahead and (one.ahead, one.rows) not in true for one in crossings.at)
+        found += crossings.best == names[0] and crossings.best_from in later
+    return {"false": false / trials, "found": found / trials}
 
 
 def found_losses(margin: float, questions: int, each: int, flips: float, trials: int) -> dict[str, Any]:
@@ -301,12 +340,27 @@ def recheck_rows(trials: int) -> Iterator[dict[str, Any]]:
                 yield cell | found_losses(margin, questions, each, flips, trials)
 
 
+def crossing_rows(trials: int) -> Iterator[dict[str, Any]]:
+    """Yield how often curves of equal arms are told apart, and how often a lead at the larger sizes is found."""
+    for arms, questions, lift in (
+        (2, 40, 0.0),
+        (2, 200, 0.0),
+        (4, 40, 0.0),
+        (4, 200, 0.0),
+        (3, 100, 1.0),
+        (3, 100, 1.5),
+        (3, 300, 1.0),
+    ):
+        cell = {"arms": arms, "questions": questions, "lift": lift, "trials": trials}
+        yield cell | share_crossed(arms, questions, lift, trials)
+
+
 def main() -> None:
     """Simulate the parts, print their rows, and keep them with ``--record``."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--part", choices=("few", "many", "lead", "recheck", "needed"), action="append")
+    parser.add_argument("--part", choices=PARTS, action="append")
     parser.add_argument("--trials", type=int)
     parser.add_argument("--record", action="store_true")
     options = parser.parse_args()
@@ -319,6 +373,7 @@ def main() -> None:
         "lead": lambda: lead_rows(options.trials or 300),
         "recheck": lambda: recheck_rows(options.trials or 300),
         "needed": lambda: needed_rows(options.trials or 400),
+        "crossings": lambda: crossing_rows(options.trials or 200),
     }
     for name, rows in parts.items():
         if options.part and name.split()[0] not in options.part:

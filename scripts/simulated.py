@@ -37,10 +37,14 @@ NEEDED_COLUMNS = (
     "as seen",
     "as it is",
 )
+CROSSING_TEXT = """\
+Learning curves of several arms at four sizes (`tunewise curve --arm all`): the share of {trials} simulated calls in which
+any arm is called clearly ahead at any size where it is not better (nominal .05), and in which an arm that is better at the
+two larger sizes, by so much in log odds, is clearly ahead of every other from one of these on."""
 
 
 def simulated_section() -> list[str]:
-    """Return the tables: false alarms and power by number of documents, and the stated power of rechecks."""
+    """Return the tables: false alarms and power by number of documents, the stated power of rechecks, and curves."""
     record = json.loads(RECORD.read_text("utf-8"))
     false = [*record["few"], *record["many"]]
     trials = {row["trials"] for row in false}
@@ -80,6 +84,22 @@ def simulated_section() -> list[str]:
         *table(
             NEEDED_COLUMNS,
             [_needed_row(row) for row in record["needed"]],
+        ),
+        "",
+        CROSSING_TEXT.format(trials=record["crossings"][0]["trials"]),
+        "",
+        *table(
+            ("arms", "questions", "better by", "wrongly ahead", "found"),
+            [
+                (
+                    str(row["arms"]),
+                    str(row["questions"]),
+                    f"{row['lift']:g}",
+                    f"{row['false']:.3f}"[1:],
+                    f"{row['found']:.2f}" if row["lift"] else "–",
+                )
+                for row in record["crossings"]
+            ],
         ),
     ]
 

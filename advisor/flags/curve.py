@@ -32,9 +32,10 @@ class CurveRequest:
     ] = None
     method: Annotated[str | None, flag("Without a plan: lora, qlora or full; lora by default.")] = None
     arm: Annotated[
-        str | None,
+        list[str] | None,
         flag(
-            "The arm: tuned, few-shot or classifier. By default the one to use, else the first tuned one.",
+            "The arm: tuned, few-shot or classifier; repeatable, or as lora,few-shot, or all, for several on one axis. "
+            "By default the one to use, else the first tuned one.",
             autocompletion=completion.complete_arms,
         ),
     ] = None
@@ -54,7 +55,10 @@ class CurveRequest:
     ] = 0.01
     out: Annotated[
         Path | None,
-        flag("The folder of the curve; RUN/curves/ARM or curves/NAME-ARM by default.", show_default=False),
+        flag(
+            "The folder of the curve; RUN/curves/ARM or curves/NAME-ARM by default. Of several arms it holds one for each.",
+            show_default=False,
+        ),
     ] = None
     resume: Annotated[bool, flag("Continue in a folder that exists.", "--resume")] = False
     overwrite: Annotated[bool, flag("Start again in a folder that exists.", "--overwrite")] = False
@@ -63,6 +67,12 @@ class CurveRequest:
         flag("Measure nothing: score the forecast on a file of published curves.", show_default=False),
     ] = None
     as_json: Annotated[bool, flag("Print the curve as JSON.", "--json")] = False
+
+    @property
+    def arms(self) -> tuple[str, ...]:
+        """The arms that are named, each once; () for the default one."""
+        names = [name.strip() for given in self.arm or () for name in given.split(",")]
+        return tuple(dict.fromkeys(filter(None, names)))
 
     @property
     def resume_line(self) -> str:

@@ -7,7 +7,7 @@ elements have classes, and the style sheet of the page gives them colours for th
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
 from typing import Any
@@ -26,6 +26,8 @@ CHART_HEIGHT = 220
 VALIDATION_SERIES = "validation"
 MISS = 1.5
 """A measurement that is further from its estimate than this factor is pointed out."""
+MARKERS = ("M-4,0a4,4,0,1,0,8,0a4,4,0,1,0-8,0z", "M-4-4h8v8h-8z", "M0-5l5,5-5,5-5-5z", "M0-5l5,9h-10z")
+"""Shapes of points; with six colours and line styles, twelve series differ."""
 _GRID = (0.0, 0.25, 0.5, 0.75, 1.0)
 
 
@@ -221,7 +223,7 @@ def draw_lines(
     colours: Mapping[str, int] | None = None,
     line_label: str = "",
     band: Sequence[tuple[float, float, float]] = (),
-    bars: Sequence[tuple[float, float, float]] = (),
+    bars: Mapping[str, Sequence[tuple[float, float, float]]] | None = None,
 ) -> str:
     """Draw one line for each series, with a legend below, or with their names at the right ends of the lines.
 
@@ -236,9 +238,10 @@ def draw_lines(
         dot_suffix: series whose names end with this are drawn as dots without a line; "" for none.
         colours: number of the colour of each series by its name; None numbers them in order.
         line_label: text at the vertical line; where there is one, series are named at their right ends.
-        band: (x, low, high) of an area behind the lines; ``bars``: the same of vertical intervals.
+        band: (x, low, high) of an area behind the lines.
+        bars: the same of vertical intervals, by series, whose points are marked by a shape if they are a line.
     """
-    numbers = colours or {name: number for number, name in enumerate(series)}
+    bars, numbers = bars or {}, colours or {name: number for number, name in enumerate(series)}
     body = "".join(
         f'<line class="grid" x1="0" x2="100%" y1="{y.y_percent(value)}" y2="{y.y_percent(value)}"/>'
         for value in y.ticks
@@ -248,20 +251,19 @@ def draw_lines(
     for name, points in series.items():
         if not dot_suffix or not name.endswith(dot_suffix):
             body += f'<polyline class="k{numbers[name] % 6}" points="{" ".join(_point(point, x, y) for point in points)}"/>'
-    body += "</svg>" + _bars(bars, x, y)
+    body += "</svg>" + "".join(_bars(rows, x, y, numbers[name]) for name, rows in bars.items())
     for name, points in series.items():
-        if dot_suffix and name.endswith(dot_suffix):
-            body += _dots(points, x, y, numbers[name])
+        places = [(x.x_percent(a), y.y_percent(b)) for a, b in points]
+        body += _dots(places, numbers[name], bool(dot_suffix) and name.endswith(dot_suffix), name in bars)
     if vertical_line is not None:
         body += _vertical_line(x, vertical_line, line_label)
-    body += "".join(
-        f'<circle class="mark" cx="{x.x_percent(a)}" cy="{y.y_percent(b)}" r="6"/>' for a, b in marks
-    )
+    rings = [(x.x_percent(a), y.y_percent(b)) for a, b in marks]
+    body += "".join(f'<circle class="mark" cx="{a}" cy="{b}" r="6"/>' for a, b in rings)
     x_labels, y_labels = _axis_labels(x, y)
     size = f'width="100%" height="{CHART_HEIGHT}"'
     alt_text = escape(f"{title}. {description}")
     ends = _end_labels(series, y, numbers) if line_label else ""
-    legend = "" if line_label else _legend(list(series), dot_suffix, numbers)
+    legend = "" if line_label else _legend(list(series), dot_suffix, numbers, bars)
     return (
         f'<div class="plot{" named" if ends else ""}"><p class="unit">{escape(y.name)}</p>'
         f'<svg class="beside" {size} aria-hidden="true" focusable="false">{y_labels}</svg>'
@@ -271,12 +273,12 @@ def draw_lines(
     )
 
 
-def _dots(points: Sequence[tuple[float, float]], x: Axis, y: Axis, number: int) -> str:
-    """Draw points as dots in the colour of this number."""
-    return "".join(
-        f'<circle class="k{number % 6}" cx="{x.x_percent(a)}" cy="{y.y_percent(b)}" r="3"/>'
-        for a, b in points
-    )
+def _dots(places: Sequence[tuple[str, str]], number: int, dots: bool, marked: bool) -> str:
+    """Draw points in the colour of this number, as dots or in its shape; "" for a line without either."""
+    if dots:
+        return "".join(f'<circle class="k{number % 6}" cx="{x}" cy="{y}" r="3"/>' for x, y in places)
+    shape = f'<path class="t{number % 6}" d="{MARKERS[number % len(MARKERS)]}"/>'
+    return "".join(f'<svg x="{x}" y="{y}">{shape}</svg>' for x, y in places) if marked else ""
 
 
 def _band(band: Sequence[tuple[float, float, float]], x: Axis, y: Axis) -> str:
@@ -286,11 +288,12 @@ def _band(band: Sequence[tuple[float, float, float]], x: Axis, y: Axis) -> str:
     return f'<polygon class="band" points="{" ".join((*upper, *lower))}"/>' if band else ""
 
 
-def _bars(bars: Sequence[tuple[float, float, float]], x: Axis, y: Axis) -> str:
-    """Draw vertical intervals."""
+def _bars(bars: Sequence[tuple[float, float, float]], x: Axis, y: Axis, number: int) -> str:
+    """Draw vertical intervals in the colour of this number."""
+    own = f" k{number % 6}" if number else ""
     lines = [(x.x_percent(at), y.y_percent(low), y.y_percent(high)) for at, low, high in bars]
     return "".join(
-        f'<line class="error" x1="{a}" x2="{a}" y1="{low}" y2="{high}"/>' for a, low, high in lines
+        f'<line class="error{own}" x1="{a}" x2="{a}" y1="{low}" y2="{high}"/>' for a, low, high in lines
     )
 
 
@@ -453,13 +456,13 @@ def _end_labels(
     return f'<svg class="ends" width="100%" height="{CHART_HEIGHT}" aria-hidden="true" focusable="false">{text}</svg>'
 
 
-def _legend(names: Sequence[str], dot_suffix: str, numbers: Mapping[str, int]) -> str:
+def _legend(names: Sequence[str], dot_suffix: str, numbers: Mapping[str, int], marked: Container[str]) -> str:
     items = ""
     for name in names:
         number = numbers[name]
-        sample = f'<line class="k{number % 6}" x1="0" x2="26" y1="6" y2="6"/>'
-        if dot_suffix and name.endswith(dot_suffix):
-            sample = f'<circle class="k{number % 6}" cx="13" cy="6" r="3"/>'
+        dots = bool(dot_suffix) and name.endswith(dot_suffix)
+        sample = "" if dots else f'<line class="k{number % 6}" x1="0" x2="26" y1="6" y2="6"/>'
+        sample += _dots([("13", "6")], number, dots, name in marked)
         items += f'<li><svg width="26" height="12" aria-hidden="true" focusable="false">{sample}</svg> {escape(name)}</li>'
     return f'<ul class="legend">{items}</ul>'
 

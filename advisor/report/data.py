@@ -16,7 +16,7 @@ from typing import Any
 from advisor.costs.arm_costs import cost_per_1000, measured_ranks, rounded_mean
 from advisor.output import command_line
 from advisor.report.dev_budget import dev_budget
-from advisor.report.learning_curve import read_curves
+from advisor.report.learning_curve import read_curve_of_arms, read_curves
 from advisor.report.statements import task_asked
 from advisor.verdict import predictions
 from advisor.verdict.guards import guard_warnings, lost_arms, run_guards
@@ -141,6 +141,7 @@ def report_of_run(records: RunRecords) -> TrialReport:
         if comparison
         else None,
         curves=tuple(read_curves(records.path)),
+        curve_of_arms=read_curve_of_arms(records.path),
         task=task_asked(plan),
         environment=recorded_environment(records),
         data=data_used(records),

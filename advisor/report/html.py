@@ -18,7 +18,7 @@ from advisor.methods.arm_titles import arm_title
 from advisor.report import charts, statements
 from advisor.report.cost_plot import pairs_in_words
 from advisor.report.dev_budget import dev_budget_line
-from advisor.report.learning_curve import curve_chart
+from advisor.report.learning_curve import arms_section, curve_chart
 from advisor.report.question_browser import arm_letters, browse_questions, example_answers, first_opened
 from advisor.verdict import guards as guard_results
 from advisor.verdict import predictions
@@ -301,6 +301,7 @@ def _template() -> Template:
         "strengths": STRENGTHS,
         "labels": DATA_LABELS,
         "arm_named": arm_named,
+        "arms_section": arms_section,
         "curve_chart": curve_chart,
         "dev_budget_line": dev_budget_line,
         "forecast_columns": FORECAST_COLUMNS,

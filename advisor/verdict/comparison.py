@@ -32,7 +32,7 @@ from statistics import NormalDist
 
 from advisor.costs.arm_costs import COMPARISON_ARMS
 from rag.evaluation.clusters import FEW_CLUSTERS, MIN_CLUSTERS, mean_by_question
-from rag.evaluation.statistics import PairedDifference, holm_correction, paired_test
+from rag.evaluation.statistics import RESAMPLES, PairedDifference, holm_correction, paired_test
 from runners.plan.score_names import SCORE_BY_NAME
 from runners.trial.trial import ArmScores
 
@@ -129,6 +129,7 @@ def paired_by_question(
     of_b: Mapping[str, float],
     seed: int,
     above: float = 0.0,
+    resamples: int = RESAMPLES,
 ) -> PairedDifference:
     """Return the paired difference of two arms in values of all that was asked, one for each question.
 
@@ -139,6 +140,7 @@ def paired_by_question(
         of_b: the second arm's.
         seed: of the random draws.
         above: the difference under the null hypothesis.
+        resamples: how many bootstrap samples and sign flips are drawn.
     """
     originals = dict(zip(a.questions, a.originals, strict=True))
     documents = dict(zip(a.originals, a.documents or [None] * len(a.questions), strict=True))
@@ -146,7 +148,7 @@ def paired_by_question(
     questions = [originals[asked] for asked in both]
     first, second = (mean_by_question([of[asked] for asked in both], questions) for of in (of_a, of_b))
     sources = [documents[question] for question in dict.fromkeys(questions)]
-    return paired_test(a.arm, b.arm, first, second, seed, sources, above)
+    return paired_test(a.arm, b.arm, first, second, seed, sources, above, resamples)
 
 
 def compare_on_score(a: ArmScores, b: ArmScores, score: str, seed: int) -> PairedDifference | None:

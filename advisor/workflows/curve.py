@@ -11,11 +11,12 @@ from advisor.display.progress import watch_progress
 from advisor.drafting.draft import tuning_settings, with_full_paths
 from advisor.flags.curve import CurveRequest
 from advisor.output import note, open_console, print_plain
-from advisor.report.learning_curve import curve_page
+from advisor.report.learning_curve import arms_page, curve_page
 from advisor.report.report import HTML, write_report
 from advisor.terminal import resume_hint
 from advisor.verdict.right_answers import right_answers
 from advisor.verdict.sentences import duration_text
+from advisor.workflows.curve_arms import arms_json, show_curve_arms, unmeasured_lines
 from advisor.workflows.dry_run import step_estimates
 from rag.errors import BadInput, UsageProblem
 from rag.evaluation.statistics import bootstrap_interval
@@ -27,12 +28,13 @@ from runners.plan.train_config import TUNING_METHODS
 from runners.run_folder import CURVES_FOLDER, RunFolder, is_run, read_run_plan
 from runners.scoring.learning_curve import TYPICAL_SD, CurvePoint, LearningCurve, band_held
 from runners.trial import curve as curves
-from runners.trial.curve import CurvePointName, point_seconds
+from runners.trial.curve import point_seconds
+from runners.trial.curve_points import CurvePointName
 
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from runners.trial.curve import CurveSetup
+    from runners.trial.curve import Curves, CurveSetup
     from runners.trial.trial import ArmScores
 
 CURVE_FILE = "curve.json"
@@ -64,11 +66,13 @@ def parse_sizes(text: str | None) -> tuple[int, ...]:
 
 
 def measure(request: CurveRequest) -> dict[str, Any]:
-    """Measure a curve, or go on with it, and return what ``curve --json`` prints; curve.json and the page are written.
+    """Measure a curve, or those of several arms, or go on with them, and return what ``curve --json`` prints.
+
+    curve.json and the page are written for each arm, and for several once more for what they have together.
 
     Raises:
         UsageProblem: flags that exclude each other or leave nothing to measure.
-        BadInput, CannotRun: as :func:`runners.trial.curve.open_curve`.
+        BadInput, CannotRun: as :func:`runners.trial.curve.open_curves`.
     """
     sizes = parse_sizes(request.sizes)
     _refuse_impossible(request)
@@ -78,29 +82,42 @@ def measure(request: CurveRequest) -> dict[str, Any]:
         resume_hint(request.resume_line, "trained sizes and answers"),
         watch_progress(request.as_json) as watcher,
     ):
-        setup = curves.open_curve(
+        opened = curves.open_curves(
             plan,
             run,
             request.out,
-            request.arm,
+            request.arms,
             sizes,
             seeds,
             request.resume,
             request.overwrite,
             watcher,
         )
-        for line in _announcement(setup, request):
+        for line in _announcement(opened, request):
             note(line)
         limit = request.minutes if request.minutes is not None else DEFAULT_MINUTES
-        complete = curves.measure_curve(setup, None if request.seeds is not None else limit)
-        scores = curves.curve_scores_by_point(setup, complete)
-    data = curve_json(setup, complete, scores, request.worth)
-    folder = setup.context.folder.path
-    write_json(folder / CURVE_FILE, data)
-    write_text(folder / PAGE_FILE, curve_page(data))
-    if setup.run is not None and folder.resolve().parent == (setup.run / CURVES_FOLDER).resolve():
+        complete = curves.measure_curves(opened, None if request.seeds is not None else limit)
+        scores = [curves.curve_scores_by_point(setup, complete) for setup in opened.setups]
+    results = [
+        curve_json(setup, complete, own, request.worth)
+        for setup, own in zip(opened.setups, scores, strict=True)
+    ]
+    for result in results:
+        _write_curve(Path(result["folder"]), result, curve_page(result))
+    data = results[0]
+    if opened.several:
+        data = arms_json(opened, results, scores)
+        _write_curve(opened.folder, data, arms_page(data))
+    setup = opened.setups[0]
+    together = opened.folder if opened.several else opened.folder.parent
+    if setup.run is not None and together.resolve() == (setup.run / CURVES_FOLDER).resolve():
         data["report"] = _report_again(setup)
     return data
+
+
+def _write_curve(folder: Path, data: dict[str, Any], page: str) -> None:
+    write_json(folder / CURVE_FILE, data)
+    write_text(folder / PAGE_FILE, page)
 
 
 def _refuse_impossible(request: CurveRequest) -> None:
@@ -160,8 +177,10 @@ def _drafted(request: CurveRequest) -> Plan:
     return plan.model_copy(update={"steps": steps, "choice": method})
 
 
-def _announcement(setup: CurveSetup, request: CurveRequest) -> list[str]:
+def _announcement(opened: Curves, request: CurveRequest) -> list[str]:
     """Return what is going to be measured, in lines."""
+    setup = opened.setups[0]
+    arms = ", ".join(each.arm.arm for each in opened.setups)
     sizes = ", ".join(map(str, setup.sizes))
     part = (
         "test questions of its trial"
@@ -172,14 +191,21 @@ def _announcement(setup: CurveSetup, request: CurveRequest) -> list[str]:
     if request.seeds is None:
         limit = request.minutes if request.minutes is not None else DEFAULT_MINUTES
         seeds = f"1 seed, {len(setup.seeds)} if {limit:g} minutes suffice (--minutes, --seeds)"
-    lines = [f"{setup.arm.arm} on {sizes} of {len(setup.rows)} rows, {seeds}; {len(setup.questions)} {part}"]
-    lines.append(f"estimated for the first seed: about {duration_text(estimated_seconds(setup))}")
-
-    if setup.reused(CurvePointName(setup.arm.arm, len(setup.rows), setup.seeds[0])):
-        lines.append(
-            f"all {count_noun(len(setup.rows), 'row')} with seed {setup.seeds[0]}: taken from the run, not trained again"
-        )
-    return [*lines, *setup.notes]
+    lines = [f"{arms} on {sizes} of {len(setup.rows)} rows, {seeds}; {len(setup.questions)} {part}"]
+    seconds = {each.arm.arm: estimated_seconds(each) for each in opened.setups}
+    each_arm = ", ".join(f"{arm} {duration_text(value)}" for arm, value in seconds.items())
+    by_arm = f" ({each_arm})" if opened.several else ""
+    lines.append(f"estimated for the first seed: about {duration_text(sum(seconds.values()))}{by_arm}")
+    lines += unmeasured_lines(opened)
+    for each in opened.setups:
+        own = f"{each.arm.arm}: " if opened.several else ""
+        if each.reused(CurvePointName(each.arm.arm, len(each.rows), each.seeds[0])):
+            lines.append(
+                f"{own}all {count_noun(len(each.rows), 'row')} with seed {each.seeds[0]}: taken from the run, "
+                "not trained again"
+            )
+        lines += [line for line in each.notes if line not in lines]
+    return lines
 
 
 def estimated_seconds(setup: CurveSetup) -> float:
@@ -322,10 +348,14 @@ def _report_again(setup: CurveSetup) -> str:
 
 
 def show_curve(data: dict[str, Any], console: Console | None = None) -> None:
-    """Print the points with their intervals, the conclusion, the warnings and where the page is."""
+    """Print the points with their intervals, the conclusion, the warnings and where the page is; of several arms a table."""
     from rich.table import Table
 
     console = console or open_console()
+    if "arms" in data:
+        show_curve_arms(data, console)
+        _show_end(data, console)
+        return
     table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
     for title in ("rows", "combined", "95 % interval", "right", "trained in"):
         table.add_column(title, justify="right")
@@ -344,6 +374,11 @@ def show_curve(data: dict[str, Any], console: Console | None = None) -> None:
         )
     console.print(table)
     print_plain(console, data["text"])
+    _show_end(data, console)
+
+
+def _show_end(data: dict[str, Any], console: Console) -> None:
+    """Print the warnings and where the page is."""
     for warning in data["warnings"]:
         print_plain(console, f"  warning: {warning}", "yellow")
     shown = data.get("report") or str(Path(data["folder"]) / PAGE_FILE)

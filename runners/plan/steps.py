@@ -276,6 +276,11 @@ class EvaluateStep(StrictModel):
     )
 
     @property
+    def learns_from_rows(self) -> bool:
+        """Whether the arm answers otherwise with other training examples: it is trained on them, or shows some."""
+        return bool(self.weights or self.shots or self.classifier)
+
+    @property
     def chooses_prompt(self) -> bool:
         """Whether the arm's examples or instructions are chosen on dev questions, within the budget."""
         return self.bank == "chosen" or self.instructions == "chosen"

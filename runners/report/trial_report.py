@@ -251,6 +251,8 @@ class TrialReport:
     """None for a plan without probabilities."""
     curves: tuple[Mapping[str, Any], ...] = ()
     """Learning curves, as their files have them."""
+    curve_of_arms: Mapping[str, Any] | None = None
+    """The curves of several arms held against each other, as their file has them; None without."""
     task: TaskAsked
     environment: Mapping[str, Any]
     """The machine and package versions, as the run recorded them, and its date."""

@@ -1,8 +1,8 @@
-"""Measure a learning curve: train an arm on nested parts of the rows and let each answer the same questions.
+"""Measure learning curves: train arms on nested parts of the rows and let each answer the same questions.
 
-:func:`open_curve` prepares the folder of a curve from a plan or a finished run, :func:`measure_curve` trains and asks what
-it does not hold yet, :func:`curve_scores_by_point` scores the answers. Each point is an arm of the curve's own plan,
-``ARM-nROWS-sSEED``, so training resumes from its checkpoints and no question is asked twice.
+:func:`open_curves` prepares a folder for the curve of each arm from a plan or a finished run, :func:`measure_curves` trains
+and asks what they do not hold yet, :func:`curve_scores_by_point` scores the answers of one. The points are those of
+:mod:`runners.trial.curve_points`. Several arms have the same sizes, drawn rows and questions, and one index.
 
 Rows are nested: with one seed, the rows of a size are among those of every larger one. A size is trained as the plan has it
 for all rows, with the same number of passes; where few rows would be learnt in fewer than 50 steps, the batch is smaller
@@ -12,61 +12,51 @@ small parts would be repeated until they are known by heart, and four sizes woul
 
 from __future__ import annotations
 
-import random
 import shutil
 import time
 from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from rag.errors import BadInput, UsageProblem
+from rag.errors import BadInput, CannotRun, Problem, UsageProblem
 from rag.files import disk_full_as_problem, publish_folder
 from rag.text.words import count_noun
 from rag.types import OnEvent
-from runners.arms.prompts import training_row
 from runners.data.examples import Example
 from runners.data.questions import Question
 from runners.data.sampling import QuestionSplit
 from runners.made_from import file_lines, index_updated, match_files, match_step
-from runners.models.resolve import parse_remote
-from runners.plan.schema import Plan, PlanGate, Step, step_name
+from runners.plan.schema import Plan, step_name
 from runners.plan.steps import EvaluateStep, TrainStep
 from runners.resources.machine import detect_machine
-from runners.run_folder import CURVES_FOLDER, INDEX, SCORES, TRIAL, RunFolder, read_journal
+from runners.run_folder import (
+    CURVES_FOLDER,
+    INDEX,
+    SCORES,
+    TRIAL,
+    RunFolder,
+    check_run_folder,
+    is_run,
+    read_journal,
+)
 from runners.runs import requirements
 from runners.runs.arm import choosing_step
 from runners.runs.dataset import RunData, read_data
 from runners.runs.opened import Opening, OpenRun
-from runners.runs.plan_models import ModelSource
+from runners.runs.plan_models import ModelSource, ObtainedModels
 from runners.runs.retrieval import REFUSAL_FILE
-from runners.tokenization.token_estimate import CHARS_PER_TOKEN
 from runners.trial import row_guard, step_runner, trial
-
-SHARES = (1 / 8, 1 / 4, 1 / 2, 1.0)
-"""Sizes by default, as shares of the rows: together 1.875 trainings on all."""
-MIN_ROWS = 8
-"""Fewest rows of a size: fewer teach a model nothing that a prompt with them would not."""
-CHAT_TOKENS = 20
-"""Tokens that a chat template adds to a row; as in a drafted plan."""
-
-
-@dataclass(frozen=True, slots=True)
-class CurvePointName:
-    """One training of a curve: how many rows, drawn and trained with which seed."""
-
-    arm: str
-    rows: int
-    seed: int
-
-    @property
-    def name(self) -> str:
-        """Its name as an arm of the curve's plan."""
-        return f"{self.arm}-n{self.rows}-s{self.seed}"
-
-    def owns(self, arm: str) -> bool:
-        """Whether a step of the curve's plan, by its arm, belongs to this point."""
-        return arm == self.name or arm.startswith(f"{self.name}-")
+from runners.trial.curve_points import (
+    CurvePointName,
+    curve_arms,
+    curve_plan,
+    curve_seeds,
+    curve_sizes,
+    mean_row_tokens,
+    nested_rows,
+)
 
 
 @dataclass
@@ -111,160 +101,52 @@ class CurveSetup:
         return own if asked <= {row["id"] for row in own} else []
 
 
-def nested_rows(rows: Sequence[Example], size: int, seed: int) -> tuple[Example, ...]:
-    """Return ``size`` rows drawn by the seed, in their order; a smaller draw with the same seed is part of a larger one."""
-    drawn = random.Random(seed).sample(range(len(rows)), len(rows))[:size]
-    return tuple(rows[position] for position in sorted(drawn))
+@dataclass
+class Curves:
+    """The curves of one call, which have the same sizes, seeds, drawn rows and questions."""
+
+    folder: Path
+    """Where what the arms have together is written; of one arm, the folder of its curve."""
+    several: bool
+    """Whether more than one arm was asked for: one that fails is left out then, and the others go on."""
+    setups: list[CurveSetup]
+    left_out: dict[str, Problem]
+    """The arms that failed, each with its problem."""
+
+    def leave_out(self, arm: str, problem: Problem) -> None:
+        """Go on without an arm; where it is the only one, its problem is raised."""
+        if not self.several:
+            raise problem
+        self.left_out[arm] = problem
+        self.setups = [setup for setup in self.setups if setup.arm.arm != arm]
+
+    def require_some(self) -> None:
+        """Raise the problem of the first arm that was left out where none remains."""
+        if not self.setups:
+            raise next(iter(self.left_out.values()))
 
 
-def curve_sizes(rows: int, wanted: Sequence[int] = ()) -> tuple[int, ...]:
-    """Return the sizes of a curve, ascending: those wanted, or 1/8, 1/4, 1/2 and all rows.
-
-    Raises:
-        UsageProblem: a wanted size is out of range, or there are fewer than two.
-        BadInput: there are too few rows for two sizes.
-    """
-    if wanted:
-        for size in wanted:
-            if not MIN_ROWS <= size <= rows:
-                raise UsageProblem(
-                    f"--sizes {size}: there are {count_noun(rows, 'row')}, and a size has at least {MIN_ROWS}",
-                    f"choose from {MIN_ROWS} to {rows}",
-                )
-        sizes = sorted(set(wanted))
-        if len(sizes) < 2:
-            raise UsageProblem("--sizes names one size: a curve needs two", "for example --sizes 50,100,200")
-        return tuple(sizes)
-    sizes = sorted({round(rows * share) for share in SHARES if round(rows * share) >= MIN_ROWS})
-    if len(sizes) < 2:
-        raise BadInput(
-            f"{rows} rows are too few for a curve: two sizes of at least {MIN_ROWS} are needed",
-            "collect more first",
-        )
-    return tuple(sizes)
-
-
-def curve_arm(plan: Plan, name: str | None, preferred: str | None = None) -> EvaluateStep:
-    """Return the arm whose curve is measured: the one named, else the preferred if it is trained, else the first that is.
-
-    Raises:
-        BadInput: the plan has no such arm, or no arm that learns from rows.
-    """
-    learning = [arm for arm in plan.arms if arm.weights or arm.shots or arm.classifier]
-    if any(arm.arm == name and arm.retriever == "tuned" for arm in plan.arms):
-        raise BadInput(
-            f"the arm {name!r} searches with the tuned retriever, which a curve does not train at each size",
-            "name an arm that searches with the plan's own",
-        )
-    learning = [arm for arm in learning if arm.retriever == "plan"]
-    if name:
-        for arm in learning:
-            if arm.arm == name:
-                return arm
-        known = ", ".join(arm.arm for arm in learning) or "none"
-        which = "does not learn from rows" if name in {arm.arm for arm in plan.arms} else "is not in the plan"
-        raise BadInput(f"the arm {name!r} {which}, so it has no learning curve", f"arms that do: {known}")
-    trained = [arm for arm in learning if arm.weights]
-    for arm in trained:
-        if arm.arm == preferred:
-            return arm
-    if trained or learning:
-        return (trained or learning)[0]
-    raise BadInput(
-        "the plan has no arm that learns from rows", "add a tuned arm, lora for example, and its training"
-    )
-
-
-def curve_plan(plan: Plan, arm: EvaluateStep, names: Sequence[CurvePointName], row_tokens: float) -> Plan:
-    """Return the plan of a curve: the index if the arm needs one, and a training and an evaluation for each point.
-
-    The prediction, the judge, the gate and the measurement of forgetting are left out: a curve has no verdict.
-
-    Args:
-        plan: the plan that has the arm.
-        arm: the arm.
-        names: the points.
-        row_tokens: estimated tokens of a row without passages.
-    """
-    steps: list[Step] = [plan.index] if plan.index and _retrieves(plan, arm) else []
-    for name in names:
-        chain = _training_chain(plan, arm.weights) if arm.weights else []
-        steps += [_step_of_point(step, name, row_tokens, step.arm == arm.weights) for step in chain]
-        weights = name.name if arm.weights else None
-        steps.append(arm.model_copy(update={"arm": name.name, "weights": weights}))
-    return plan.model_copy(
-        update={
-            "name": f"{plan.name}-{arm.arm}-curve",
-            "steps": tuple(steps),
-            "gate": PlanGate(),
-            "judge": None,
-            "backend": (),
-            "forgetting": plan.forgetting.model_copy(update={"prompts": 0}),
-            "predicted": {},
-        }
-    )
-
-
-def _training_chain(plan: Plan, weights: str) -> list[TrainStep]:
-    """Return the train steps that lead to an arm's weights, the first one first."""
-    step = plan.train_step(weights)
-    return [*(_training_chain(plan, step.start_from) if step.start_from else []), step]
-
-
-def _step_of_point(step: TrainStep, name: CurvePointName, row_tokens: float, own: bool) -> TrainStep:
-    """Return a train step for the rows of a point: its seed, its name, and a smaller batch where steps would be too few.
-
-    ``own`` is the training of the arm's weights, the others are those that it starts from.
-    """
-    from runners.training.defaults import smaller_batch
-
-    renamed = name.name if own else f"{name.name}-{step.arm}"
-    changed: dict[str, Any] = {"arm": renamed, "seeds": (name.seed,)}
-    if step.start_from:
-        changed["start_from"] = f"{name.name}-{step.start_from}"
-    choice = (
-        smaller_batch(name.rows, row_tokens, step.epochs, step.batch_tokens) if step.rows == "plain" else None
-    )
-    if choice:
-        changed["batch_tokens"] = choice[0]
-        changed["reasons"] = {**step.reasons, "batch_tokens": choice[1]}
-    return step.model_copy(update=changed)
-
-
-def _retrieves(plan: Plan, arm: EvaluateStep) -> bool:
-    """Return whether an arm or its training needs the index."""
-    trained = _training_chain(plan, arm.weights) if arm.weights else []
-    return arm.retrieval or any(step.rows == "retrieval" for step in trained)
-
-
-def mean_row_tokens(plan: Plan, rows: Sequence[Example]) -> float:
-    """Return the estimated mean tokens of the rows as they are trained on, without passages; nothing is tokenized."""
-    texts = [training_row(plan.prompts, row) for row in rows]
-    chars = sum(len(str(turn.get("content") or "")) for row in texts for turn in row.messages)
-    return chars / max(1, len(rows)) / CHARS_PER_TOKEN + CHAT_TOKENS
-
-
-def open_curve(
+def open_curves(
     plan: Plan,
     run: Path | None,
     out: Path | None,
-    arm: str | None = None,
+    arms: Sequence[str] = (),
     sizes: Sequence[int] = (),
     seeds: int = 2,
     resume: bool = False,
     overwrite: bool = False,
     on_event: OnEvent | None = None,
-) -> CurveSetup:
-    """Check everything, and make or open the folder of a curve.
+) -> Curves:
+    """Check everything, and make or open the folder of each arm's curve.
 
-    With a finished run the questions are those of its trial. Without one the test questions are not read: the curve is
+    With a finished run the questions are those of its trial. Without one the test questions are not read: the curves are
     scored on the dev questions, so that a trial of the same plan stays honest.
 
     Args:
-        plan: the plan of the arm.
+        plan: the plan of the arms.
         run: the run it was carried out in; None for a plan that was not.
-        out: the folder; by default ``RUN/curves/ARM`` or ``curves/NAME-ARM``.
-        arm: the arm; by default the one to use, if it is trained, else the first that is.
+        out: the folder; by default ``RUN/curves/ARM`` or ``curves/NAME-ARM``. Of several arms it holds a folder for each.
+        arms: the arms, or ``all``; by default the one to use, if it is trained, else the first that is.
         sizes: numbers of rows; 1/8, 1/4, 1/2 and all by default.
         seeds: most seeds that may be measured.
         resume: whether to go on in a folder that exists.
@@ -272,38 +154,122 @@ def open_curve(
         on_event: receives events.
 
     Raises:
-        BadInput: bad data, no such arm, or another plan in the folder.
+        BadInput: bad data, no such arm, or another plan in a folder.
         UsageProblem: sizes that cannot be, or a folder that exists.
-        CannotRun: this machine cannot train the arm.
+        CannotRun: this machine cannot train any of the arms.
     """
     session = OpenRun.open(run, Opening(on_event=on_event)).obtain() if run else None
-    finished = run is not None and (run / TRIAL / SCORES).is_file()
-    chosen = curve_arm(plan, arm, session.default_arm if session and session.report else None)
-    if chosen.weights and parse_remote(plan.model.name):
-        raise BadInput(
-            f"{plan.model.name} is an endpoint: its weights are not here, so {chosen.arm} cannot be trained on parts",
-            "name a local model, or an arm that is not trained, such as few-shot: --arm",
-        )
-    data = read_data(plan, on_event)
-    rows, questions = data.examples, data.split.test if finished else data.split.dev
-    if len(questions) < 2:
-        raise BadInput(
-            f"too few questions to score a curve on: {len(questions)} {'test' if finished else 'dev'}",
-            "give a larger file of questions: a third of them is dev",
-        )
-    numbers = curve_sizes(len(rows), sizes)
-    first = plan.train_step(chosen.weights).seeds[0] if chosen.weights else plan.seed
-    numbered = tuple(range(first, first + seeds))
-    names = [CurvePointName(chosen.arm, size, seed) for seed in numbered for size in numbers]
-    own = curve_plan(plan, _asked(chosen, finished), names, mean_row_tokens(plan, rows))
-    place = out or (
-        run / CURVES_FOLDER / chosen.arm if run else Path(CURVES_FOLDER) / f"{plan.name}-{chosen.arm}"
+    chosen, left_out = curve_arms(plan, arms, session.default_arm if session and session.report else None)
+    source = _CurveSource(plan=plan, session=session, data=read_data(plan, on_event), on_event=on_event)
+    source.require_questions()
+    numbers, numbered = curve_sizes(len(source.data.examples), sizes), curve_seeds(plan, chosen, seeds)
+    several = len(chosen) + len(left_out) > 1
+    together = _curve_folder(plan, run, out, "" if several else chosen[0].arm)
+    if several and is_run(together):
+        raise UsageProblem(f"{together} is the folder of a run or of one curve", "choose another --out")
+    curves = Curves(together, several, [], left_out)
+    ready: list[tuple[EvaluateStep, Plan, ObtainedModels, Path]] = []
+    for arm in chosen:
+        place = out / arm.arm if out and several else _curve_folder(plan, run, out, arm.arm)
+        try:
+            ready.append((arm, *source.arm_plan(arm, numbers, numbered, place), place))
+        except (BadInput, CannotRun) as problem:
+            curves.leave_out(arm.arm, problem)
+    for _, own, _, place in ready:  # before the first folder is made
+        check_run_folder(place, own, resume, overwrite)
+    for arm, own, obtained, place in ready:
+        place.parent.mkdir(parents=True, exist_ok=True)
+        folder = RunFolder.create(place, own, resume, overwrite)
+        context = OpenRun(folder, own, obtained, data=source.data, on_event=on_event)
+        curves.setups.append(source.setup(arm, context, numbers, numbered))
+    curves.require_some()
+    return curves
+
+
+def _curve_folder(plan: Plan, run: Path | None, out: Path | None, arm: str) -> Path:
+    """Return the folder of an arm's curve, with "" that of what several arms have together."""
+    if out is not None:
+        return out
+    return (
+        run / CURVES_FOLDER / arm
+        if run
+        else Path(CURVES_FOLDER) / (f"{plan.name}-{arm}" if arm else plan.name)
     )
-    context = _curve_context(own, session, data, place, resume, overwrite, on_event)
-    part, ended = ("test", run) if finished else ("dev", None)
-    taken, notes = _match_run(session, data, chosen) if session and finished else (False, [])
-    notes += _notes(plan, chosen, finished)
-    return CurveSetup(chosen, plan, context, rows, questions, part, numbers, numbered, ended, taken, notes)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _CurveSource:
+    """What the arms of a plan, or of a run, have together."""
+
+    plan: Plan
+    session: OpenRun | None
+    """The run; None for a plan that was not carried out."""
+    data: RunData
+    on_event: OnEvent | None
+
+    @property
+    def finished(self) -> bool:
+        """Whether a trial was scored, so that its test questions can be asked."""
+        return self.session is not None and (self.session.folder.path / TRIAL / SCORES).is_file()
+
+    @property
+    def part(self) -> str:
+        return "test" if self.finished else "dev"
+
+    @property
+    def questions(self) -> tuple[Question, ...]:
+        return self.data.split.test if self.finished else self.data.split.dev
+
+    def require_questions(self) -> None:
+        """Raise BadInput where there are too few questions for an interval."""
+        if len(self.questions) < 2:
+            raise BadInput(
+                f"too few questions to score a curve on: {len(self.questions)} {self.part}",
+                "give a larger file of questions: a third of them is dev",
+            )
+
+    def arm_plan(
+        self, arm: EvaluateStep, sizes: Sequence[int], seeds: Sequence[int], place: Path
+    ) -> tuple[Plan, ObtainedModels]:
+        """Return the plan of an arm's curve, and its models: those of the run where there is one.
+
+        Raises:
+            BadInput, CannotRun: a model cannot be obtained, or this machine cannot train it.
+        """
+        # Without a trial an arm chooses no prompt on dev questions, as those are scored.
+        chooses = arm.chooses_prompt and not self.finished
+        asked = arm.model_copy(update={"budget": 0}) if chooses else arm
+        names = [CurvePointName(arm.arm, size, seed) for seed in seeds for size in sizes]
+        own = curve_plan(self.plan, asked, names, mean_row_tokens(self.plan, self.data.examples))
+        if self.session is not None:
+            obtained = replace(self.session.models.obtained, servers=None)
+        else:
+            obtained = ModelSource(plan=own, on_event=self.on_event).obtained()
+        if not own.index:
+            obtained = replace(obtained, reranker=None)
+        requirements.check_requirements(own, obtained.folders(own), place, detect_machine(place))
+        return own, obtained
+
+    def setup(
+        self, arm: EvaluateStep, context: OpenRun, sizes: tuple[int, ...], seeds: tuple[int, ...]
+    ) -> CurveSetup:
+        """Return the curve of an arm, with whether the answers of the run stand for all rows."""
+        session = self.session if self.finished else None
+        taken, notes = _match_run(session, self.data, arm) if session else (False, [])
+        notes += _notes(self.plan, arm, self.finished)
+        return CurveSetup(
+            arm,
+            self.plan,
+            context,
+            self.data.examples,
+            self.questions,
+            self.part,
+            sizes,
+            seeds,
+            session.folder.path if session else None,
+            taken,
+            notes,
+        )
 
 
 def _match_run(session: OpenRun, data: RunData, arm: EvaluateStep) -> tuple[bool, list[str]]:
@@ -333,33 +299,6 @@ def _notes(plan: Plan, arm: EvaluateStep, finished: bool) -> Iterator[str]:
         yield f"{arm.arm} shows its default examples: choosing them takes the questions that are scored"
 
 
-def _asked(arm: EvaluateStep, finished: bool) -> EvaluateStep:
-    """Return the arm; without a trial it chooses no prompt on dev questions, as those are scored."""
-    return arm if finished or not arm.chooses_prompt else arm.model_copy(update={"budget": 0})
-
-
-def _curve_context(
-    plan: Plan,
-    session: OpenRun | None,
-    data: RunData,
-    out: Path,
-    resume: bool,
-    overwrite: bool,
-    on_event: OnEvent | None,
-) -> OpenRun:
-    """Return the run of the curve's folder, with the models of the run where there is one."""
-    if session is not None:
-        obtained = replace(session.models.obtained, servers=None)
-    else:
-        obtained = ModelSource(plan=plan, on_event=on_event).obtained()
-    if not plan.index:
-        obtained = replace(obtained, reranker=None)
-    requirements.check_requirements(plan, obtained.folders(plan), out, detect_machine(out))
-    out.parent.mkdir(parents=True, exist_ok=True)
-    folder = RunFolder.create(out, plan, resume, overwrite)
-    return OpenRun(folder, plan, obtained, data=data, on_event=on_event)
-
-
 def _copy_index(run: Path, curve: Path) -> None:
     """Copy a run's index and refusal threshold into the folder of a curve, once."""
     if not (curve / INDEX).exists():
@@ -371,29 +310,65 @@ def _copy_index(run: Path, curve: Path) -> None:
     shutil.copyfile(run / REFUSAL_FILE, curve / REFUSAL_FILE)
 
 
-def measure_curve(setup: CurveSetup, minutes: float | None = None) -> tuple[int, ...]:
+def measure_curves(curves: Curves, minutes: float | None = None) -> tuple[int, ...]:
     """Train and ask every point that is not measured yet, seed by seed; return the seeds that are complete.
 
     The first seed is always measured. Another follows while what all would take, by the recorded seconds of the first, is
-    within ``minutes``; None measures all. The decision is taken from the log, so a resumed curve takes the same one.
+    within ``minutes``; None measures all. The decision is taken from the logs, so resumed curves take the same one. Of
+    several arms one that fails is left out; where it fails in a later seed, all end with the seed before.
+
+    Raises:
+        BadInput, CannotRun: the only arm fails, or all do.
     """
-    context = setup.context
-    with context.folder.writing():
-        _prepare_index(setup)
-        complete: list[int] = []
-        for number, seed in enumerate(setup.seeds):
-            if number and minutes is not None and not _fits(setup, complete, minutes):
-                context.emit({"event": "plan.note", "reason": _left_out_reason(setup, complete, minutes)})
+    seeds, complete = curves.setups[0].seeds, list[int]()
+    with ExitStack() as locks:
+        for setup in curves.setups:
+            locks.enter_context(setup.context.folder.writing())
+        for number, seed in enumerate(seeds):
+            context = curves.setups[0].context
+            if number and minutes is not None and not _fits(curves, complete, minutes):
+                context.emit({"event": "plan.note", "reason": _left_out_reason(curves, complete, minutes)})
                 break
-            for name in setup.names(seed):
-                _measure_point(setup, name, len(complete))
+            failed = _measure_seed(curves, seed, number)
+            if number and failed:
+                break
+            for arm, problem in failed.items():
+                curves.leave_out(arm, problem)
+            curves.require_some()
             complete.append(seed)
-    context.models.release()
+    for setup in curves.setups:
+        setup.context.models.release()
     return tuple(complete)
 
 
-def _prepare_index(setup: CurveSetup) -> None:
-    """Copy the index of the finished run, or build one, under the lock of the curve's folder."""
+def _measure_seed(curves: Curves, seed: int, number: int) -> dict[str, Problem]:
+    """Measure the points of a seed, arm by arm; return the arms that failed. Of one arm the problem is raised."""
+    failed: dict[str, Problem] = {}
+    each = len(curves.setups[0].sizes)
+    total = each * len(curves.setups) * len(curves.setups[0].seeds)
+    for at, setup in enumerate(curves.setups):
+        context, before = setup.context, each * (number * len(curves.setups) + at)
+        try:
+            _prepare_index(setup, curves.setups[:at])
+            for position, name in enumerate(setup.names(seed), before + 1):
+                _measure_point(setup, name, position, total)
+        except (BadInput, CannotRun) as problem:
+            if not curves.several:
+                raise
+            failed[setup.arm.arm] = problem
+            without = (
+                f"seed {seed} is not measured for any arm" if number else f"{setup.arm.arm} is not measured"
+            )
+            context.emit({"event": "plan.note", "reason": f"{without}: {problem.message}"})
+            if number:
+                break
+        if curves.several:  # one language model in memory at a time
+            context.models.release()
+    return failed
+
+
+def _prepare_index(setup: CurveSetup, earlier: Sequence[CurveSetup]) -> None:
+    """Copy the index of the finished run, or of an arm before, or build one, under the lock of the curve's folder."""
     context = setup.context
     step = context.plan.index
     if step is None:
@@ -401,12 +376,19 @@ def _prepare_index(setup: CurveSetup) -> None:
     if setup.run is not None:
         _copy_index(setup.run, context.folder.path)
         return
-    inputs = step_runner.step_inputs(context, step)
-    if context.folder.finished(step_name(step), inputs) is None:
-        context.folder.finish(step_name(step), inputs, step_runner.run_step(context, step))
+    name, inputs = step_name(step), step_runner.step_inputs(context, step)
+    if context.folder.finished(name, inputs) is not None:
+        return
+    built = [(result, other) for other in earlier if (result := other.context.folder.finished(name, inputs))]
+    if built and not (context.folder.path / INDEX).exists():
+        result, other = built[0]
+        _copy_index(other.context.folder.path, context.folder.path)
+    else:
+        result = step_runner.run_step(context, step)
+    context.folder.finish(name, inputs, result)
 
 
-def _measure_point(setup: CurveSetup, name: CurvePointName, seeds_done: int) -> None:
+def _measure_point(setup: CurveSetup, name: CurvePointName, position: int, total: int) -> None:
     """Train and ask one point; what is finished is skipped."""
     context = setup.context
     if setup.reused(name):
@@ -419,8 +401,6 @@ def _measure_point(setup: CurveSetup, name: CurvePointName, seeds_done: int) -> 
     steps = [s for s in context.plan.steps if isinstance(s, TrainStep | EvaluateStep) and name.owns(s.arm)]
     accepted = context.plan.data.lost_rows == "accept"
     row_guard.require_rows(context, [s for s in steps if isinstance(s, TrainStep)], accepted)
-    total = len(setup.sizes) * len(setup.seeds)
-    position = seeds_done * len(setup.sizes) + setup.sizes.index(name.rows) + 1
     for step in steps:
         inputs = step_runner.step_inputs(context, step)
         context.emit({"event": "step.start", "step": step_name(step), "number": position, "total": total})
@@ -445,26 +425,26 @@ def point_seconds(setup: CurveSetup, name: CurvePointName) -> float:
     return sum(float(done[step].get("seconds", 0.0)) for step in steps)
 
 
-def _seed_seconds(setup: CurveSetup, seed: int) -> float:
-    return sum(point_seconds(setup, name) for name in setup.names(seed))
-
-
-def _fits(setup: CurveSetup, complete: Sequence[int], minutes: float) -> bool:
+def _fits(curves: Curves, complete: Sequence[int], minutes: float) -> bool:
     """Return whether another seed fits: a seed of which the run has the largest size takes less than the next one."""
-    spent = sum(_seed_seconds(setup, seed) for seed in complete)
-    return spent + _next_seconds(setup, complete) <= 60 * minutes
+    names = [(setup, name) for setup in curves.setups for seed in complete for name in setup.names(seed)]
+    spent = sum(point_seconds(setup, name) for setup, name in names)
+    return spent + _next_seconds(curves, complete) <= 60 * minutes
 
 
-def _next_seconds(setup: CurveSetup, complete: Sequence[int]) -> float:
+def _next_seconds(curves: Curves, complete: Sequence[int]) -> float:
     """Return about how many seconds another seed takes, with the largest size scaled up where the run had it."""
-    measured = [name for name in setup.names(complete[0]) if not setup.reused(name)]
-    seconds = sum(point_seconds(setup, name) for name in measured)
-    rows = sum(name.rows for name in measured)
-    return seconds / rows * sum(setup.sizes) if rows else 0.0
+    total = 0.0
+    for setup in curves.setups:
+        measured = [name for name in setup.names(complete[0]) if not setup.reused(name)]
+        rows = sum(name.rows for name in measured)
+        seconds = sum(point_seconds(setup, name) for name in measured)
+        total += seconds / rows * sum(setup.sizes) if rows else 0.0
+    return total
 
 
-def _left_out_reason(setup: CurveSetup, complete: Sequence[int], minutes: float) -> str:
-    more = _next_seconds(setup, complete) / 60
+def _left_out_reason(curves: Curves, complete: Sequence[int], minutes: float) -> str:
+    more = _next_seconds(curves, complete) / 60
     return (
         f"{len(complete)} seed{'s' if len(complete) > 1 else ''}: another would take about {more:.0f} minutes more, which "
         f"does not fit in --minutes {minutes:g}"

@@ -18,7 +18,8 @@ from runners.plan.schema import Plan, parse_plan
 from runners.run_folder import read_journal
 from runners.runs.opened import OpenRun
 from runners.serving.server_record import run_fingerprint
-from runners.trial.curve import CurvePointName, open_curve
+from runners.trial.curve import open_curves
+from runners.trial.curve_points import CurvePointName
 from runners.trial.evaluate import evaluate
 from runners.trial.execute import run, run_plan
 
@@ -96,7 +97,7 @@ def as_0_2_0(folder: Path) -> None:
 def curve_of(folder: Path, name: str, rows: int) -> tuple[bool, list[str]]:
     """Open a curve of a run; return whether the run's answers are taken for all rows, and the notes."""
     plan = OpenRun.open(folder).plan
-    setup = open_curve(plan, folder, folder.parent / name, "few-shot", (9, rows), 1)
+    (setup,) = open_curves(plan, folder, folder.parent / name, ["few-shot"], (9, rows), 1).setups
     return setup.reused(CurvePointName("few-shot", len(setup.rows), setup.seeds[0])), setup.notes
 
 

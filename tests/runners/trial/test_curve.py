@@ -18,16 +18,17 @@ from runners.models.resolve import Model
 from runners.plan.schema import Plan, parse_plan
 from runners.run_folder import read_journal
 from runners.trial import curve as curves
+from runners.trial import curve_points as points
 
 
 def test_smaller_draws_are_part_of_larger_ones(examples: tuple[Example, ...]) -> None:
     for seed in (0, 1):
-        draws = [curves.nested_rows(examples, size, seed) for size in (9, 18, 36)]
+        draws = [points.nested_rows(examples, size, seed) for size in (9, 18, 36)]
         lines = [[row.line for row in draw] for draw in draws]
         assert set(lines[0]) < set(lines[1]) < set(lines[2])
         assert draws[2] == examples
         assert lines[0] == sorted(lines[0])
-    assert curves.nested_rows(examples, 9, 0) != curves.nested_rows(examples, 9, 1)
+    assert points.nested_rows(examples, 9, 0) != points.nested_rows(examples, 9, 1)
 
 
 @pytest.mark.parametrize(
@@ -35,15 +36,15 @@ def test_smaller_draws_are_part_of_larger_ones(examples: tuple[Example, ...]) ->
     [(400, (), (50, 100, 200, 400)), (40, (), (10, 20, 40)), (400, (100, 20, 100), (20, 100))],
 )
 def test_sizes(rows: int, wanted: tuple[int, ...], sizes: tuple[int, ...]) -> None:
-    assert curves.curve_sizes(rows, wanted) == sizes
+    assert points.curve_sizes(rows, wanted) == sizes
 
 
 def test_impossible_sizes_are_refused() -> None:
     with pytest.raises(BadInput, match="too few for a curve"):
-        curves.curve_sizes(14)
+        points.curve_sizes(14)
     for wanted, named in (((4, 50), "--sizes 4"), ((50, 500), "--sizes 500"), ((50,), "one size")):
         with pytest.raises(UsageProblem, match=named):
-            curves.curve_sizes(400, wanted)
+            points.curve_sizes(400, wanted)
 
 
 @pytest.fixture(scope="module")
@@ -80,8 +81,9 @@ def plan(tiny: Model, examples: Sequence[Example], tmp_path_factory: pytest.Temp
 
 def measured(plan: Plan, out: Path, minutes: float, **more: Any) -> tuple[curves.CurveSetup, tuple[int, ...]]:
     """Measure a curve of two sizes and at most two seeds into a folder."""
-    setup = curves.open_curve(plan, None, out, sizes=(9, 18), seeds=2, **more)
-    return setup, curves.measure_curve(setup, minutes)
+    opened = curves.open_curves(plan, None, out, sizes=(9, 18), seeds=2, **more)
+    (setup,) = opened.setups
+    return setup, curves.measure_curves(opened, minutes)
 
 
 def test_interrupted_curve_goes_on_and_ends_the_same(plan: Plan, tmp_path: Path) -> None:
@@ -106,7 +108,7 @@ def test_interrupted_curve_goes_on_and_ends_the_same(plan: Plan, tmp_path: Path)
     with pytest.raises(UsageProblem, match="exists"):
         measured(plan, out, 1e-6)
     with pytest.raises(BadInput, match="differs"):
-        curves.open_curve(plan, None, out, sizes=(10, 20), seeds=2, resume=True)
+        curves.open_curves(plan, None, out, sizes=(10, 20), seeds=2, resume=True)
     cut, seeds = measured(plan, out, 1000, resume=True)
     assert seeds == (0, 1)
     skipped = [
@@ -138,15 +140,15 @@ def test_second_process_in_a_curve_changes_nothing(examples: Sequence[Example], 
     plan = parse_plan(given | {"steps": [*base.plan["steps"], arm], "choice": "few-shot"})
     out = tmp_path / "curve"
 
-    def opened(resume: bool) -> curves.CurveSetup:
-        return curves.open_curve(plan, base.run, out, "few-shot", (9, 18), seeds=1, resume=resume)
+    def opened(resume: bool) -> curves.Curves:
+        return curves.open_curves(plan, base.run, out, ["few-shot"], (9, 18), seeds=1, resume=resume)
 
     setup = opened(False)
     assert not (out / "index").exists()
     with writer_lock(out), pytest.raises(BadInput, match="is being written by another process"):
-        curves.measure_curve(setup)
+        curves.measure_curves(setup)
     assert not (out / "index").exists()
-    assert curves.measure_curve(setup) == (0,)
+    assert curves.measure_curves(setup) == (0,)
     assert newest_generation(out / "index") == 1
     with writer_lock(out):
         (out / "index").rename(out / ".index.copied")  # as far as the first process has come
@@ -168,7 +170,7 @@ def test_curve_of_a_run_takes_its_weights_and_is_drawn_in_its_report(plan: Plan,
     (score,) = [arm.score.mean for arm in report.arms if arm.arm == "lora"]
     offered = [command for command, _ in next_steps(report, out) if command.startswith("tunewise curve")]
     assert offered == ([f"tunewise curve {out.name} --arm lora"] if score else [])
-    data = measure(CurveRequest(target=out, arm="lora", sizes="9,36", seeds=1, as_json=True))
+    data = measure(CurveRequest(target=out, arm=["lora"], sizes="9,36", seeds=1, as_json=True))
     assert [(row["n"], row["from_run"]) for row in data["points"]] == [(9, 0), (36, 1)]
     assert data["points"][-1]["score"] == pytest.approx(score, abs=1e-4)
     assert data["questions"] == {"n": 8, "part": "test"}
@@ -185,22 +187,22 @@ def test_curve_of_a_run_takes_its_weights_and_is_drawn_in_its_report(plan: Plan,
     assert '<polygon class="band"' in page
     assert not any("curve" in command for command, _ in next_steps(Report.read(out).content, out))
     assert "<svg" in (out / "curves" / "lora" / "curve.html").read_text("utf-8")
-    again = measure(CurveRequest(target=out, arm="lora", sizes="9,36", seeds=1, resume=True, as_json=True))
+    again = measure(CurveRequest(target=out, arm=["lora"], sizes="9,36", seeds=1, resume=True, as_json=True))
     assert again == data
 
 
 def test_arm_without_training_has_no_curve(plan: Plan) -> None:
     with pytest.raises(BadInput, match="does not learn from rows"):
-        curves.curve_arm(plan, "prompting")
+        points.curve_arm(plan, "prompting")
     with pytest.raises(BadInput, match="is not in the plan"):
-        curves.curve_arm(plan, "qlora")
-    assert curves.curve_arm(plan, None).arm == "lora"
+        points.curve_arm(plan, "qlora")
+    assert points.curve_arm(plan, None).arm == "lora"
 
 
 def test_batch_is_smaller_where_steps_would_be_few(plan: Plan) -> None:
     """Passes stay the plan's; 40 rows of 100 tokens in two passes are 8,000 tokens, 8 steps of 1,024."""
-    names = [curves.CurvePointName("lora", size, 0) for size in (40, 4000)]
-    steps = curves.curve_plan(plan, plan.arms[0], names, 100).steps
+    names = [points.CurvePointName("lora", size, 0) for size in (40, 4000)]
+    steps = points.curve_plan(plan, plan.arms[0], names, 100).steps
     assert [step.batch_tokens for step in steps if step.kind == "train"] == [
         256,
         plan.train_step("lora").batch_tokens,
