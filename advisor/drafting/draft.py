@@ -20,7 +20,12 @@ from advisor.costs.arm_costs import COMPARISON_ARMS, cheaper_arms
 from advisor.costs.hosting import answering_quantization
 from advisor.costs.rental import memory_use_of
 from advisor.costs.tokens import device_plan
-from advisor.drafting.additional_arms import with_additional_arms, with_scored_arms
+from advisor.drafting.additional_arms import (
+    router_note,
+    with_additional_arms,
+    with_router,
+    with_scored_arms,
+)
 from advisor.drafting.example_refusals import refusals_of_examples
 from advisor.drafting.form_checks import derive_checks, fixed_sentences
 from advisor.drafting.score_weights import score_weights
@@ -118,6 +123,8 @@ def draft_with_notes(
     thinking, reasoning_note = _thinking(profile, rows)
     notes += [reasoning_note] if reasoning_note else []
     choice = _choice_in_plan(recommendation, steps, profile, notes)
+    steps = with_router(steps, choice)
+    notes += [router_note(steps)] if router_note(steps) else []
     weights = score_weights(profile, checks, situation.stats.questions or ())
     plan = {
         "schema": 1,
@@ -275,7 +282,7 @@ def _plugin_steps(
         else:
             passages = step.retrieval
             weights = step.weights
-            examples = bool(step.shots or step.classifier)
+            examples = bool(step.shots or step.without_model)
         if (
             (passages and not profile.documents)
             or (examples and not chats)

@@ -48,8 +48,10 @@ from runners.runs import arm
 from runners.runs.opened import OpenRun
 from runners.runs.plan_models import model_identity
 from runners.runs.retrieval import REFUSAL_FILE, check_backend_allowed, refused_arms
+from runners.selective.cuts import most_wrong_of
+from runners.selective.replies import fit_replies
 from runners.tokenization.template_features import EFFORT, SWITCHES
-from runners.trial import embedder_step
+from runners.trial import embedder_step, router_step
 from runners.trial.refusal_gate import fit_gate_on_dev, gate_inputs, log_questions, reader_input
 from runners.trial.trial import ANSWERS, RunningScores, drop_outdated_answers, run_arm
 
@@ -80,6 +82,9 @@ def step_inputs(context: OpenRun, step: Step) -> dict[str, Any]:
             **_tuned_reranker_input(context),
             **_reranker_input(context, True),
         }
+    if isinstance(step, EvaluateStep) and step.route:
+        parts = {arm.arm: step_inputs(context, arm) for arm in plan.routed(step)}
+        return made_from | {"arms": parts, "weights": {str(name): w for name, w in plan.weights.items()}}
     if plan.kernels != KERNELS[0]:  # so that steps finished before this setting existed stay finished
         made_from["kernels"] = plan.kernels
     if plan.thinking != Thinking():
@@ -106,15 +111,20 @@ def step_inputs(context: OpenRun, step: Step) -> dict[str, Any]:
     made_from |= constraint_input(plan, step)
     made_from |= {
         "index": _index_digest(plan, step.retrieval),
-        "shots": rows_digest(context.examples) if step.shots or step.classifier else "",
+        "shots": rows_digest(context.examples) if step.shots or step.without_model else "",
         **_reranker_input(context, step.retrieval),
         **({**_gate_inputs(context), **reader_input(context)} if step.retrieval else {}),
     }
     if step.retriever == "tuned" and plan.embedder_step:
         made_from["retriever"] = step_inputs(context, plan.embedder_step)
-    if step.classifier or step.bank == "similar":
+    if step.embeds_texts:
         made_from["embedder"] = _embedder_digest(context)
-    if step.classifier or step.chooses_prompt or step.labels == "scored":
+    if (
+        step.nearest_reply
+    ):  # the documents may hold questions with answers, and the cut depends on what a wrong reply costs
+        made_from["documents"] = content_digest(plan.data.documents)
+        made_from["most_wrong"] = most_wrong_of(plan)
+    if step.without_model or step.chooses_prompt or step.labels == "scored":
         made_from["checks"] = [check.model_dump(mode="json") for check in plan.checks]
     if step.labels == "scored":
         made_from["label_scores"] = scored_labels.FORMULA
@@ -269,8 +279,13 @@ def prepare_retrieval_rows(context: OpenRun, step: TrainStep, seed: int) -> Retr
     )
 
 
-def _train_classifier(context: OpenRun, step: EvaluateStep, made_from: str) -> None:
-    """Train the head of a classifier arm, unless the run has it, and report what was compared."""
+def _fit_on_examples(context: OpenRun, step: EvaluateStep, made_from: str) -> None:
+    """Make what an arm without a language model answers with, unless the run has it, and report what was compared."""
+    if step.nearest_reply:
+        data, encoder = (context.examples, context.split.dev), context.models.embedder
+        fitted = fit_replies(context.plan, step.arm, *data, encoder, context.folder.path, made_from)
+        context.emit({"event": "replies.fitted", "arm": step.arm, **fitted})
+        return
     trained = classifier.train_classifier(
         context.plan,
         step.arm,
@@ -293,11 +308,15 @@ def evaluate_arm(context: OpenRun, step: EvaluateStep) -> dict[str, Any]:
     seeds = plan.train_step(step.weights).seeds if step.weights else (plan.seed,)
     made_from = sha256_text(canonical_json(step_inputs(context, step)))
     drop_outdated_answers(context.folder.path / TRIAL, step.arm, made_from)
-    if step.classifier:
-        _train_classifier(context, step, made_from)
+    if step.without_model:
+        _fit_on_examples(context, step, made_from)
     first_weights = context.folder.adapter(step.weights, seeds[0]) if step.weights else None
     indexed = (context.folder.path / INDEX).exists()  # a plan may evaluate an arm before its index step
     gold = partial(gold_text, context) if indexed else lambda question: ""
+    if step.route:
+        of_otherwise = sha256_text(canonical_json(step_inputs(context, plan.routed(step)[1])))
+        inputs = router_step.RouterInputs(made_from=made_from, otherwise=of_otherwise, gold=gold)
+        return router_step.evaluate_router(context, step, inputs)
     prepared = arm.prepare_arm(context, step, first_weights, gold)
     scores = RunningScores(plan, step, context.split.test, gold)
     scores.add(read_journal(context.folder.path / TRIAL / ANSWERS))
@@ -370,8 +389,8 @@ def _answers_on_cpu(plan: Plan, step: EvaluateStep) -> bool:
     """Return whether an arm's answers are computed on this machine's processor, which other programs slow down."""
     from runners.resources.device import device_kind
 
-    remote = plan.servers.model_of(step) or parse_remote((step.model or plan.model).name)
-    return remote is None and device_kind() == "cpu"
+    asked = None if step.without_model else parse_remote((step.model or plan.model).name)
+    return (plan.servers.model_of(step) or asked) is None and device_kind() == "cpu"
 
 
 def time_alone(
