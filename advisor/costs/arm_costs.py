@@ -109,7 +109,7 @@ def routed_answers(
 
 
 def _price(name: str, plan: Plan, gpu: str) -> tuple[Callable[[float, float, float], float] | None, str]:
-    """Return USD of 1,000 answers by tokens of prompt and answer and seconds, None without a price; and the basis."""
+    """Return USD of 1,000 answers by tokens read, tokens written and seconds; None without a price; and why."""
     step = next((step for step in plan.arms if step.arm == name), None)
     if step is not None and step.without_model:
         return (

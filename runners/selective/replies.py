@@ -135,13 +135,17 @@ class NearestReplies:
             return []
         started = time.perf_counter()
         texts = [chat[-1]["content"] for chat in chats]
-        nearest, similarities = nearest_rows(self._vectors, self._encoder.encode(texts))
+        nearest, similarities = np.zeros(len(texts), int), np.zeros(len(texts))
+        worded = [n for n, text in enumerate(texts) if text.strip()]
+        if worded:
+            vectors = self._encoder.encode([texts[n] for n in worded])
+            nearest[worded], similarities[worded] = nearest_rows(self._vectors, vectors)
         seconds = (time.perf_counter() - started) / len(chats)
         positions = [position for position in range(len(chats)) if position not in known]
         completions = []
         for position in positions:
-            similarity = float(similarities[position]) if texts[position].strip() else 0.0
-            given = self.cut is not None and similarity >= self.cut
+            similarity = float(similarities[position])
+            given = self.cut is not None and bool(texts[position].strip()) and similarity >= self.cut
             row = int(nearest[position])
             completions.append(
                 Completion(

@@ -168,7 +168,7 @@ class DryRun:
         # The tuned retriever is not there yet; the plan's own takes as long.
         step = step.model_copy(update={"retriever": "plan"})
         if step.without_model:
-            what = "a classifier takes seconds" if step.classifier else "nearest replies take milliseconds"
+            what = "a classifier takes seconds" if step.classifier else "a nearest reply takes milliseconds"
             return StepTime(how=f"not measured: {what} and asks no model")
         if step.route:
             return self._route(step)
