@@ -29,6 +29,8 @@ from runners.selective.routes import ANSWERED_BY
 if TYPE_CHECKING:  # the trial imports models and the index, which drafting a plan does not need
     from runners.trial.trial import ArmScores
 
+HEAD_ARMS = ("classifier",)
+"""Arms that are a small classifier head over embeddings: trained in seconds, no language model is called."""
 COMPARISON_ARMS = ("naive-stack",)
 """Arms measured only to show what not to do; no arm has to beat them."""
 SAME_COST = 1.5
@@ -249,7 +251,7 @@ def _cost(
     if arm.nearest_reply:
         return (0, NOTHING_ASKED, 0, 0.0, index)
     training = trained.get(arm.weights) if arm.weights else None
-    head = arm.classifier
+    head = arm.classifier or arm.arm in HEAD_ARMS
     parts = arm.retrieval + head + bool(arm.weights) + (arm.retriever == "tuned")
     # 0 a classifier head, 1 an index, from 2 on weights in the order of TUNING_METHODS, full last.
     heaviest = 0 if head else 1

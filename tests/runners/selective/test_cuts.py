@@ -51,7 +51,9 @@ def test_cut_counts_what_it_gives_on_its_questions() -> None:
     never = fit_reply_cut([0.9, 0.8] * 20, [False] * 40, 0.3)
     assert (never.cut, never.given) == (None, 0)
     always = fit_reply_cut([0.9, 0.8] * 20, [True] * 40, 0.3)
-    assert always.cut is not None and always.cut < 0.8 and always.given == 40
+    assert always.cut is not None
+    assert always.cut < 0.8
+    assert always.given == 40
     tied = fit_reply_cut([0.5] * 40, [True] * 20 + [False] * 20, 0.3)
     assert tied.cut is None, "equal similarities are given together or not at all"
     assert fit_reply_cut([], [], 0.3).cut is None
@@ -66,9 +68,11 @@ def test_route_takes_most_questions_within_one_standard_error() -> None:
     assert route.scores == (0.5, 1.0, 1.0)
     assert "answers 20 of 40 dev questions" in route.reason
     always = choose_route_cut(sure, [1.0] * 40, [0.5] * 40, NAMES, 0.7)
-    assert always.routed == 40 and "always sure enough" in always.reason
+    assert always.routed == 40
+    assert "always sure enough" in always.reason
     never = choose_route_cut(sure, [0.0] * 40, [1.0] * 40, NAMES, 0.7)
-    assert (never.routed, never.cut) == (0, None) and "never sure enough" in never.reason
+    assert (never.routed, never.cut) == (0, None)
+    assert "never sure enough" in never.reason
     refusing = choose_route_cut([None] * 40, [0.0] * 40, [0.0] * 40, NAMES, 0.7)
     assert (refusing.routed, refusing.cut) == (0, None), "an arm that gives no answer is not routed to"
 
@@ -76,7 +80,8 @@ def test_route_takes_most_questions_within_one_standard_error() -> None:
 @pytest.mark.parametrize("count", [0, 1, 7])
 def test_route_with_few_dev_questions_goes_by_the_cost_of_a_wrong_answer(count: int) -> None:
     route = choose_route_cut([0.9] * count, [1.0] * count, [0.0] * count, NAMES, 0.95)
-    assert route.cut == 0.95 and "fewer than 8" in route.reason
+    assert route.cut == 0.95
+    assert "fewer than 8" in route.reason
 
 
 def test_route_loses_little_of_the_best_score() -> None:

@@ -92,12 +92,15 @@ def answers(run: Path, encoder: Any, texts: Sequence[str]) -> list[Any]:
 def test_reply_of_the_nearest_question_is_given_word_for_word(words: Any, tmp_path: Path) -> None:
     facts = fit(tmp_path, words, asked=dev())
     assert (facts["on"], facts["questions"], facts["most_wrong"]) == ("dev", 40, MOST_WRONG["low"])
-    assert facts["given"] and facts["wrong"] <= 0.3 * facts["given"]
+    assert facts["given"]
+    assert facts["wrong"] <= 0.3 * facts["given"]
     near, far, empty = answers(tmp_path, words, ["How much is the kiosk?", "may dogs sail", ""])
     assert (near.text, near.completion_tokens) == ("The kiosk costs 2 crowns.", 0)
-    assert near.nearest.given and near.nearest.question == "how much is the kiosk"
+    assert near.nearest.given
+    assert near.nearest.question == "how much is the kiosk"
     assert far.text == empty.text == REFUSAL
-    assert not far.nearest.given and not empty.nearest.given
+    assert not far.nearest.given
+    assert not empty.nearest.given
     folder = tmp_path / REPLIES_FOLDER / "nearest-reply"
     assert {path.name for path in folder.iterdir()} == {VECTORS, FACTS, "manifest.json"}
 

@@ -148,14 +148,16 @@ def test_router_takes_the_answers_of_its_arms_and_asks_nothing_twice(
     report = OpenRun.open(run.path).report
     assert report is not None
     (arm,) = [arm for arm in report.arms if arm.arm == "router"]
-    assert arm.routed is not None and arm.right is not None
+    assert arm.routed is not None
+    assert arm.right is not None
     assert (arm.routed.hits, arm.routed.n, arm.routed.cut) == (by["classifier"], TEST, route.cut)
     assert arm.right.text == f"{TEST} of {TEST}"
     assert any(
         line.startswith(f"router: classifier gave {by['classifier']} of 12") for line in timing_notes(report)
     )
     again = run_plan(plan, tmp_path / "run", resume=True)
-    assert rows_of(again, "router") == routed and len(asked) == len(set(asked))
+    assert rows_of(again, "router") == routed
+    assert len(asked) == len(set(asked))
 
 
 def test_router_uses_the_dev_answers_of_the_choice_of_prompts(
@@ -241,7 +243,8 @@ def test_router_and_nearest_replies_are_asked_served_packed_and_rechecked(
     asked_of_endpoint = len(server.seen)
     assert asked_of_endpoint < 4, "of the other arm only what the first one is not sure of"
     evaluate(run.path, questions, ["router", "prompting", "by-reply"])
-    assert max(chats(server).values()) == 1 and len(server.seen) == 4
+    assert max(chats(server).values()) == 1
+    assert len(server.seen) == 4
 
 
 def test_router_that_is_never_or_always_sure_says_so(
@@ -306,12 +309,14 @@ def test_language_model_is_loaded_only_for_what_the_first_arm_is_not_sure_of(
     assert (nearest.text, session.models.is_loaded) == ("lost", False)
     times = {step.arm: time for step, time in DryRun(session).measure() if isinstance(step, EvaluateStep)}
     assert times["nearest-reply"].how == "not measured: a nearest reply takes milliseconds and asks no model"
-    assert times["router"].seconds and times["router"].how.startswith("at most 4 dev answers of prompting")
+    assert times["router"].seconds
+    assert times["router"].how.startswith("at most 4 dev answers of prompting")
     cut = read_routes(run.path / TRIAL)["router"]
     again = OpenRun.open(run.path).obtain()
     path = run.path / TRIAL / "routes.json"
     path.write_text(path.read_text("utf-8").replace(f'"cut": {cut.cut}', '"cut": null'), "utf-8")
     answers = sure_answers(again, router, [Question("q", rows["classifier"]["question"])])
-    assert answers == [None] and not again.models.is_loaded
+    assert answers == [None]
+    assert not again.models.is_loaded
     again.answer([Question("q", rows["classifier"]["question"])], router)
     assert again.models.is_loaded, "never sure: the other arm answers"
