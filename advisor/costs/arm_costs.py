@@ -193,7 +193,7 @@ class AnswerCosts:
 
 
 def answer_costs(plan: Plan, arms: Sequence[ArmScores]) -> AnswerCosts:
-    """Return what an answer of each arm costs, in USD where all have a price, else in seconds; an arm without a model costs none."""
+    """Return what an answer of each arm costs, in USD where all have a price, else in seconds; without a model nothing."""
     heads = {step.arm for step in plan.arms if step.without_model}
     usd = {arm.arm: 0.0 if arm.arm in heads else cost_per_1000(arm, plan).usd for arm in arms}
     known = {name: price / 1000 for name, price in usd.items() if price is not None}

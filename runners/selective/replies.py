@@ -45,6 +45,8 @@ VECTORS = "vectors.safetensors"
 FACTS = "replies.json"
 MAX_LEFT_OUT_ROWS = 2_000
 """Most training questions on which the cut is fitted, drawn by the seed: more hardly change it."""
+ROWS_AT_ONCE = 256
+"""Questions that are compared with all rows in one matrix: 100 MB of it with 100,000 rows."""
 CutSource = Literal["dev", "examples"]
 
 
@@ -172,11 +174,26 @@ class NearestReplies:
         return self._encoder.count_tokens(text)
 
 
-def nearest_rows(vectors: np.ndarray, asked: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return the nearest row of each asked vector and their cosine; of equally near rows the first."""
-    similarities = asked @ vectors.T
-    nearest = similarities.argmax(axis=1)
-    return nearest, similarities[np.arange(len(asked)), nearest]
+def nearest_rows(
+    vectors: np.ndarray, asked: np.ndarray, without: Sequence[int] | None = None
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return the nearest row of each asked vector and their cosine; of equally near rows the first.
+
+    Args:
+        vectors: float32 [rows, dimensions].
+        asked: float32 [asked, dimensions].
+        without: of each asked vector the row that does not count, -1 for none; None where all count.
+    """
+    nearest, similarities = np.zeros(len(asked), int), np.zeros(len(asked))
+    for start in range(0, len(asked), ROWS_AT_ONCE):
+        part = np.asarray(asked[start : start + ROWS_AT_ONCE]) @ vectors.T
+        places = np.arange(len(part))
+        if without is not None:
+            own = np.asarray(without[start : start + ROWS_AT_ONCE])
+            part[places[own >= 0], own[own >= 0]] = -np.inf
+        best = part.argmax(axis=1)
+        nearest[start : start + len(part)], similarities[start : start + len(part)] = best, part[places, best]
+    return nearest, similarities
 
 
 def check_replies_plan(plan: Plan, examples: Sequence[Example]) -> None:
@@ -319,17 +336,15 @@ def _judged_dev(
     A dev question that is also a training question does not count that one. Replies that refuse are left out, and questions
     without gold.
     """
-    similarities = np.asarray(encoder.encode([question.question for question in dev])) @ vectors.T
-    keys = [normalise_text(question) for question in rows.questions]
+    place_of = {normalise_text(question): n for n, question in enumerate(rows.questions)}
+    own = [place_of.get(normalise_text(question.question), -1) for question in dev]
+    asked = encoder.encode([question.question for question in dev])
     judged = []
-    for question, own in zip(dev, similarities, strict=True):
-        key = normalise_text(question.question)
-        own = np.where([key == other for other in keys], -np.inf, own)
-        nearest = int(own.argmax())
-        reply = rows.replies[nearest]
+    for question, row, similarity in zip(dev, *nearest_rows(vectors, asked, own), strict=True):
+        reply = rows.replies[row]
         fault = None if plan.refuses(reply) else fault_by_plan(plan, question, reply)
-        if fault is not None and np.isfinite(own[nearest]):
-            judged.append((float(own[nearest]), not fault))
+        if fault is not None and np.isfinite(similarity):
+            judged.append((float(similarity), not fault))
     return judged
 
 
@@ -339,19 +354,16 @@ def _judged_rows(plan: Plan, rows: ReplyRows, vectors: np.ndarray) -> list[tuple
     if count < 2:
         return []
     drawn = sorted(random.Random(plan.seed).sample(range(count), min(count, MAX_LEFT_OUT_ROWS)))
-    similarities = vectors[drawn] @ vectors.T
-    similarities[np.arange(len(drawn)), drawn] = -np.inf
+    nearest, similarities = nearest_rows(vectors, vectors[drawn], drawn)
     judged = []
-    for position, row in enumerate(drawn):
-        nearest = int(similarities[position].argmax())
-        reply, reference = rows.replies[nearest], rows.replies[row]
+    for row, other, similarity in zip(drawn, nearest, similarities, strict=True):
+        reply, reference = rows.replies[other], rows.replies[row]
         if plan.refuses(reply):
             continue
-        question = Question(
-            str(row), rows.questions[row], reference=reference, answerable=not plan.refuses(reference)
-        )
+        answerable = not plan.refuses(reference)
+        question = Question(str(row), rows.questions[row], reference=reference, answerable=answerable)
         right = reply.strip() == reference.strip() or fault_by_plan(plan, question, reply) == ""
-        judged.append((float(similarities[position, nearest]), right))
+        judged.append((float(similarity), right))
     return judged
 
 

@@ -29,6 +29,7 @@ from runners.selective.routes import read_routes
 from runners.serving.request import AnswerRequest
 from runners.serving.served_models import served_models
 from runners.serving.worker import BatchingWorker
+from runners.trial.curve import curve_scores_by_point, measure_curve, open_curve
 from runners.trial.dry_run import DryRun
 from runners.trial.evaluate import evaluate
 from runners.trial.execute import run_plan
@@ -260,6 +261,19 @@ def test_router_that_is_never_or_always_sure_says_so(
     assert len(server.seen) == TEST
     with pytest.raises(BadInput, match="classifier lacks 12 answers"):
         run_plan(plan, tmp_path / "only", only="evaluate:router")
+
+
+def test_nearest_replies_learn_from_rows(make_plan: Callable[..., Plan], server: Any, tmp_path: Path) -> None:
+    """A learning curve of the arm, on dev questions: more rows give more replies; the router has none."""
+    plan = make_plan()
+    setup = open_curve(plan, None, tmp_path / "curve", "nearest-reply", sizes=(8, 24), seeds=1)
+    seeds = measure_curve(setup)
+    scores = {name.rows: arm for name, arm in curve_scores_by_point(setup, seeds).items()}
+    assert list(scores) == [8, 24]
+    assert {len(arm.combined) for arm in scores.values()} == {len(setup.questions)}
+    assert not server.seen
+    with pytest.raises(BadInput, match="'router' does not learn from rows"):
+        open_curve(plan, None, tmp_path / "other", "router")
 
 
 @pytest.mark.parametrize(
