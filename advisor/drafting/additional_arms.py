@@ -75,8 +75,8 @@ def router_note(steps: Sequence[Step]) -> str:
     if step is None or step.route is None:
         return ""
     return (
-        f"router: {step.route.first} answers where it is sure, {step.route.otherwise} elsewhere; the cut is chosen on dev "
-        f"questions, of which {step.route.otherwise} is asked at most {step.budget}; its test answers cost nothing"
+        f"router: {step.route.first}, where it is sure, else {step.route.otherwise}; the cut is chosen on dev questions, of "
+        f"which {step.route.otherwise} is asked at most {step.budget}; its test answers cost nothing"
     )
 
 

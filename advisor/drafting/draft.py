@@ -122,9 +122,7 @@ def draft_with_notes(
     steps = with_scored_arms(steps, checks, profile)
     thinking, reasoning_note = _thinking(profile, rows)
     notes += [reasoning_note] if reasoning_note else []
-    choice = _choice_in_plan(recommendation, steps, profile, notes)
-    steps = with_router(steps, choice)
-    notes += [router_note(steps)] if router_note(steps) else []
+    choice, steps = _choice_and_router(recommendation, steps, profile, notes)
     weights = score_weights(profile, checks, situation.stats.questions or ())
     plan = {
         "schema": 1,
@@ -290,6 +288,16 @@ def _plugin_steps(
         ):
             return ()
     return steps
+
+
+def _choice_and_router(
+    recommendation: BaseRecommendation, steps: Sequence[Step], profile: Profile, notes: list[str]
+) -> tuple[str, tuple[Step, ...]]:
+    """Return the choice, and the steps with a router before it where one fits; a note says what that asks."""
+    choice = _choice_in_plan(recommendation, steps, profile, notes)
+    steps = with_router(steps, choice)
+    notes += filter(None, [router_note(steps)])
+    return choice, steps
 
 
 def _choice_in_plan(

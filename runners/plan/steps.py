@@ -224,7 +224,7 @@ class Route(StrictModel):
     """Two arms of the plan, of which the first answers where it is sure."""
 
     first: str = Field(description="An arm without a language model: a classifier, or nearest replies.")
-    otherwise: str = Field(description="An arm that asks a model, for what the first one is not sure of.")
+    otherwise: str = Field(description="An arm that asks a model, for all other questions.")
 
 
 class EvaluateStep(StrictModel):

@@ -154,16 +154,14 @@ def choose_route_cut(
     best = max(range(len(cuts)), key=lambda n: (fmean(scores[n]), n))
     within = [n for n in range(len(cuts)) if _not_clearly_worse(scores[best] - scores[n])]
     taken = max(within, key=lambda n: int(choices[n].sum()))
-    share = int(choices[taken].sum())
+    share, asked = int(choices[taken].sum()), count_noun(count, "dev question")
     if not share:
-        reason = f"{names[0]} is never sure enough: {names[1]} answers all {count} dev questions better"
+        reason = f"{names[0]} is never sure enough: {names[1]} answers all of {asked} better"
     elif share == count:
-        reason = (
-            f"{names[0]} is always sure enough: on {count} dev questions {names[1]} is not clearly better"
-        )
+        reason = f"{names[0]} is always sure enough: on {asked} {names[1]} is not clearly better"
     else:
         reason = (
-            f"{names[0]} answers {share} of {count} dev questions, the most within one standard error of the best cut "
+            f"{names[0]} answers {share} of {asked}, the most within one standard error of the best cut "
             f"({fmean(scores[taken]):.2f} and {fmean(scores[best]):.2f})"
         )
     cut = cuts[taken]

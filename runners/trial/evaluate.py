@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -204,7 +204,6 @@ def _answer(
     name = f"evaluate:{arm.arm}"
     if on_event:
         on_event({"event": "step.start", "step": name, "number": position[0], "total": position[1]})
-    searches = arm.retrieval or (arm.route is not None and plan.routed(arm)[1].retrieval)
     made_from = {
         "plan": plan.digest(),
         "questions": [
@@ -212,7 +211,7 @@ def _answer(
             {k: v for k, v in asdict(q).items() if k not in ("made", "wordings", "wording_of") or v}
             for q in questions
         ],
-        "generation": newest_generation(session.folder.path / INDEX) if searches else 0,
+        "generation": newest_generation(session.folder.path / INDEX) if _searches(plan, arm) else 0,
     }
     if (server := session.backend.model_of(arm)) != plan.servers.model_of(arm):
         made_from["backend"] = server.entry if server else LOCAL_BACKEND
@@ -222,10 +221,7 @@ def _answer(
     made_from["shown"] = rows_digest(session.shown_examples) if shows_file(plan, arm) else ""
     digest = sha256_text(canonical_json(made_from))
     if (recorded := recorded_answers(folder)).get(arm.arm) == by_0_2_0:
-        write_json(folder / MADE_FROM, {**recorded, arm.arm: digest})
-        if on_event:
-            reason = f"{arm.arm}: answers of 0.2.0 are kept; of which weights and examples was not recorded"
-            on_event({"event": "plan.note", "reason": reason})
+        _keep_answers_of_0_2_0(folder, arm.arm, {**recorded, arm.arm: digest}, on_event)
     trial.drop_outdated_answers(folder, arm.arm, digest)
     if arm.route:
         _answer_routed(session, arm, questions, folder, on_event, position)
@@ -248,6 +244,20 @@ def _answer(
     rows = [row for row in read_journal(folder / ANSWERS) if row["arm"] == arm.arm]
     if on_event:
         on_event({"event": "step.end", "step": name, "cut": sum(row["finish"] == "length" for row in rows)})
+
+
+def _keep_answers_of_0_2_0(
+    folder: Path, arm: str, digests: Mapping[str, str], on_event: OnEvent | None
+) -> None:
+    write_json(folder / MADE_FROM, dict(digests))
+    if on_event:
+        reason = f"{arm}: answers of 0.2.0 are kept; of which weights and examples was not recorded"
+        on_event({"event": "plan.note", "reason": reason})
+
+
+def _searches(plan: Plan, arm: EvaluateStep) -> bool:
+    """Return whether an arm, or an arm of a router, searches the index."""
+    return arm.retrieval or (arm.route is not None and plan.routed(arm)[1].retrieval)
 
 
 def _answer_routed(

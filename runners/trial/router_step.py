@@ -31,7 +31,7 @@ from runners.trial.trial import ANSWERS
 DEV_ANSWERS = "routed.jsonl"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True)
 class RouterInputs:
     """What the answers of a router depend on."""
 

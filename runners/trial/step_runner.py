@@ -84,7 +84,10 @@ def step_inputs(context: OpenRun, step: Step) -> dict[str, Any]:
         }
     if isinstance(step, EvaluateStep) and step.route:
         parts = {arm.arm: step_inputs(context, arm) for arm in plan.routed(step)}
-        return made_from | {"arms": parts, "weights": {str(name): w for name, w in plan.weights.items()}}
+        return made_from | {
+            "arms": parts,
+            "score_weights": {str(name): w for name, w in plan.weights.items()},
+        }
     if plan.kernels != KERNELS[0]:  # so that steps finished before this setting existed stay finished
         made_from["kernels"] = plan.kernels
     if plan.thinking != Thinking():
@@ -104,7 +107,13 @@ def step_inputs(context: OpenRun, step: Step) -> dict[str, Any]:
         if step.start_from:
             made_from["from"] = step_inputs(context, plan.train_step(step.start_from))
         return made_from
-    made_from |= {"split": context.split.digest, "max_new_tokens": plan.max_new_tokens}
+    return made_from | _evaluate_inputs(context, step)
+
+
+def _evaluate_inputs(context: OpenRun, step: EvaluateStep) -> dict[str, Any]:
+    """Return what an arm's answers depend on beside its model: the questions, and what it shows, searches and reads."""
+    plan, models = context.plan, context.models
+    made_from: dict[str, Any] = {"split": context.split.digest, "max_new_tokens": plan.max_new_tokens}
     made_from |= quantization_input(models.settings_of(step))
     if asked := plan.servers.model_of(step):
         made_from["backend"] = asked.entry
@@ -314,9 +323,8 @@ def evaluate_arm(context: OpenRun, step: EvaluateStep) -> dict[str, Any]:
     indexed = (context.folder.path / INDEX).exists()  # a plan may evaluate an arm before its index step
     gold = partial(gold_text, context) if indexed else lambda question: ""
     if step.route:
-        of_otherwise = sha256_text(canonical_json(step_inputs(context, plan.routed(step)[1])))
-        inputs = router_step.RouterInputs(made_from=made_from, otherwise=of_otherwise, gold=gold)
-        return router_step.evaluate_router(context, step, inputs)
+        other = sha256_text(canonical_json(step_inputs(context, plan.routed(step)[1])))
+        return router_step.evaluate_router(context, step, router_step.RouterInputs(made_from, other, gold))
     prepared = arm.prepare_arm(context, step, first_weights, gold)
     scores = RunningScores(plan, step, context.split.test, gold)
     scores.add(read_journal(context.folder.path / TRIAL / ANSWERS))

@@ -304,7 +304,7 @@ def test_replies_that_are_given_again_add_nearest_replies_and_a_router(
     assert list(repeated)[-1] == "router"
     assert repeated["router"].route == Route(first="nearest-reply", otherwise=draft.plan.choice)
     assert "nearest-reply" in draft.plan.gate.must_beat
-    assert any(note.startswith("router: nearest-reply answers where it is sure") for note in draft.notes)
+    assert any(note.startswith("router: nearest-reply, where it is sure, else") for note in draft.notes)
     different, draft = arms(31)
     assert not {"nearest-reply", "router"} & set(different)
     assert not any(note.startswith("router") for note in draft.notes)
