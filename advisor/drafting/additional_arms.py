@@ -30,12 +30,14 @@ leaves a margin.
 """
 
 
-def with_additional_arms(steps: Sequence[Step], profile: Profile, replies: Sequence[str]) -> tuple[Step, ...]:
-    """Return the steps with the additional arms that fit this situation, after the arms that only prompt."""
+def with_additional_arms(
+    steps: Sequence[Step], profile: Profile, replies: Sequence[str], advised: str = ""
+) -> tuple[Step, ...]:
+    """Return the steps with the additional arms that fit this situation, or are advised, after the arms that only prompt."""
     added: list[Step] = []
     if has_label_replies(profile, replies):
         added.append(EvaluateStep(arm="classifier", classifier=True))
-    if has_repeated_replies(profile, replies):
+    if has_repeated_replies(profile, replies) or (advised == "nearest-reply" and any(replies)):
         added.append(EvaluateStep(arm="nearest-reply", nearest_reply=True))
     if fits_context(profile):
         added.append(EvaluateStep(arm="long-context", retrieval=True, passages="all"))
@@ -51,8 +53,9 @@ def with_additional_arms(steps: Sequence[Step], profile: Profile, replies: Seque
 def with_router(steps: Sequence[Step], choice: str) -> tuple[Step, ...]:
     """Return the steps with a router, as the last, where an arm without a language model can stand before one with one.
 
-    That is the choice, or where it asks no model itself the last arm that only prompts. The classifier comes first, where
-    there is one: its probabilities are calibrated.
+    That is the choice, or where it asks no model itself the last arm that only prompts; ``choice`` is the recommended
+    method, whether the steps have it or not. The classifier comes first, where there is one: its probabilities are
+    calibrated.
     """
     arms = {step.arm: step for step in steps if isinstance(step, EvaluateStep)}
     first = next((name for name in ("classifier", "nearest-reply") if name in arms), None)

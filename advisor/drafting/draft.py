@@ -113,9 +113,8 @@ def draft_with_notes(
     steps = with_refusal_share(_method_steps(profile, tuning, len(learnable), bool(rows)), situation)
     steps = with_passages_settings(steps, len(learnable), _params_b(profile))
     prompts = _prompts(answers, rows, profile.data.language, notes)
-    steps = with_additional_arms(
-        with_smaller_batches(steps, rows, prompts.system), profile, [row.reply for row in rows]
-    )
+    steps = with_smaller_batches(steps, rows, prompts.system)
+    steps = with_additional_arms(steps, profile, [row.reply for row in rows], recommendation.choice)
     no_checks = ((), "no checks of style: there are no examples")
     checks, style_note = derive_checks([row.reply for row in rows]) if rows else no_checks
     notes.append(style_note)
@@ -293,9 +292,9 @@ def _plugin_steps(
 def _choice_and_router(
     recommendation: BaseRecommendation, steps: Sequence[Step], profile: Profile, notes: list[str]
 ) -> tuple[str, tuple[Step, ...]]:
-    """Return the choice, and the steps with a router before it where one fits; a note says what that asks."""
+    """Return the choice, and the steps with a router where one fits; a note says what that asks."""
+    steps = with_router(steps, recommendation.choice)
     choice = _choice_in_plan(recommendation, steps, profile, notes)
-    steps = with_router(steps, choice)
     notes += filter(None, [router_note(steps)])
     return choice, steps
 

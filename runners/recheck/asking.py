@@ -17,8 +17,8 @@ from runners.recheck.inputs import EXAMPLES, Change, RunInputs, asking_inputs
 from runners.recheck.recorded import REFUSED, RecordedAnswers, RecordedGenerator
 from runners.run_folder import TRIAL, RunFolder, read_journal
 from runners.runs.arm import PreparedArm, choosing_step, prepare_arm, recall_arm
+from runners.runs.example_arms import fit_on_examples
 from runners.runs.opened import OpenRun
-from runners.selective import replies
 from runners.selective.routes import require_route, routed_rows
 from runners.trial import trial
 from runners.trial.trial import ANSWERS
@@ -66,7 +66,7 @@ class ArmAsking:
         context.emit({"event": "step.start", "step": name, "number": position[0], "total": position[1]})
         trial.drop_outdated_answers(self.folder, arm.arm, self.digest)
         if arm.without_model and not self._reusable(arm):
-            self._fit(arm)
+            fit_on_examples(context, arm, self.digest)
         if arm.route:
             self._answer_routed(arm)
             context.emit({"event": "step.end", "step": name})
@@ -87,18 +87,6 @@ class ArmAsking:
         rows = [row for row in read_journal(self.folder / ANSWERS) if row["arm"] == arm.arm]
         cut = sum(row["finish"] == "length" for row in rows)
         context.emit({"event": "step.end", "step": name, "cut": cut})
-
-    def _fit(self, arm: EvaluateStep) -> None:
-        """Make anew what an arm without a language model answers with."""
-        context = self.context
-        plan, embedder, folder = context.plan, context.models.embedder, context.folder.path
-        if arm.nearest_reply:
-            dev = context.split.dev
-            replies.fit_replies(plan, arm.arm, context.examples, dev, embedder, folder, self.digest)
-            return
-        from runners.arms import classifier
-
-        classifier.train_classifier(plan, arm.arm, context.examples, embedder, folder, self.digest)
 
     def _answer_routed(self, arm: EvaluateStep) -> None:
         """Write the answers of a router from those of its two arms, by the cut that the trial chose."""

@@ -142,9 +142,9 @@ def choose_route_cut(
     count = len(surety)
     if count < MIN_ROUTE_QUESTIONS:
         routed = surety >= (np.inf if without_dev is None else without_dev)
-        where = "nothing" if without_dev is None else f"where it is at least {without_dev:.2f} sure"
+        where = "never" if without_dev is None else f"where it is at least {without_dev:.2f} sure"
         reason = (
-            f"{count_noun(count, 'dev question')} are fewer than {MIN_ROUTE_QUESTIONS}: {names[0]} answers {where}, by what "
+            f"{count_noun(count, 'dev question')} are fewer than {MIN_ROUTE_QUESTIONS}: {names[0]} is taken {where}, by what "
             "a wrong answer costs"
         )
         return _route(without_dev, routed, one, other, reason)
@@ -156,12 +156,12 @@ def choose_route_cut(
     taken = max(within, key=lambda n: int(choices[n].sum()))
     share, asked = int(choices[taken].sum()), count_noun(count, "dev question")
     if not share:
-        reason = f"{names[0]} is never sure enough: {names[1]} answers all of {asked} better"
+        reason = f"{names[0]} is never sure enough: {names[1]} is better on {asked}"
     elif share == count:
         reason = f"{names[0]} is always sure enough: on {asked} {names[1]} is not clearly better"
     else:
         reason = (
-            f"{names[0]} answers {share} of {asked}, the most within one standard error of the best cut "
+            f"{names[0]} is taken for {share} of {asked}, the most within one standard error of the best cut "
             f"({fmean(scores[taken]):.2f} and {fmean(scores[best]):.2f})"
         )
     cut = cuts[taken]

@@ -276,7 +276,7 @@ def load_replies(run: Path, arm: str, embedder: Callable[[], Encoder], refusal: 
         vectors = load_file(str(folder / VECTORS))["vectors"]
         cut, made_with = body["cut"], body["embedder"]
         if not len(vectors) == len(rows.questions) == len(rows.replies) > 0:
-            raise ValueError(f"{len(vectors)} vectors, {len(rows.questions)} questions")
+            raise ValueError(f"vectors: {len(vectors)}, questions: {len(rows.questions)}")
     except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
         raise BadInput(
             f"{folder} is damaged: {error!r}", "make it again: tunewise run RUN --resume"

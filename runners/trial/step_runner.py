@@ -16,7 +16,7 @@ from rag.errors import BadInput
 from rag.files import canonical_json, disk_full_as_problem, sha256_file, sha256_text, write_json
 from rag.grounding.refusal import SEARCH_SIGNALS
 from rag.types import OnEvent
-from runners.arms import classifier, scored_labels
+from runners.arms import scored_labels
 from runners.arms.answer import answer_all
 from runners.arms.answer_constraint import constraint_input
 from runners.arms.prompts import training_row
@@ -45,11 +45,11 @@ from runners.plan.train_config import KERNELS
 from runners.resources import usage
 from runners.run_folder import INDEX, PLAN, TRIAL, read_journal
 from runners.runs import arm
+from runners.runs.example_arms import fit_on_examples
 from runners.runs.opened import OpenRun
 from runners.runs.plan_models import model_identity
 from runners.runs.retrieval import REFUSAL_FILE, check_backend_allowed, refused_arms
 from runners.selective.cuts import most_wrong_of
-from runners.selective.replies import fit_replies
 from runners.tokenization.template_features import EFFORT, SWITCHES
 from runners.trial import embedder_step, router_step
 from runners.trial.refusal_gate import fit_gate_on_dev, gate_inputs, log_questions, reader_input
@@ -288,25 +288,6 @@ def prepare_retrieval_rows(context: OpenRun, step: TrainStep, seed: int) -> Retr
     )
 
 
-def _fit_on_examples(context: OpenRun, step: EvaluateStep, made_from: str) -> None:
-    """Make what an arm without a language model answers with, unless the run has it, and report what was compared."""
-    if step.nearest_reply:
-        data, encoder = (context.examples, context.split.dev), context.models.embedder
-        fitted = fit_replies(context.plan, step.arm, *data, encoder, context.folder.path, made_from)
-        context.emit({"event": "replies.fitted", "arm": step.arm, **fitted})
-        return
-    trained = classifier.train_classifier(
-        context.plan,
-        step.arm,
-        context.examples,
-        context.models.embedder,
-        context.folder.path,
-        made_from,
-        context.split.test,
-    )
-    context.emit({"event": "classifier.trained", "arm": step.arm, **trained})
-
-
 def evaluate_arm(context: OpenRun, step: EvaluateStep) -> dict[str, Any]:
     """Let one arm answer every test question, with the weights of each of its seeds; return counts of the answers."""
     plan = context.plan
@@ -318,7 +299,7 @@ def evaluate_arm(context: OpenRun, step: EvaluateStep) -> dict[str, Any]:
     made_from = sha256_text(canonical_json(step_inputs(context, step)))
     drop_outdated_answers(context.folder.path / TRIAL, step.arm, made_from)
     if step.without_model:
-        _fit_on_examples(context, step, made_from)
+        context.emit(fit_on_examples(context, step, made_from))
     first_weights = context.folder.adapter(step.weights, seeds[0]) if step.weights else None
     indexed = (context.folder.path / INDEX).exists()  # a plan may evaluate an arm before its index step
     gold = partial(gold_text, context) if indexed else lambda question: ""

@@ -270,7 +270,7 @@ def test_label_replies_add_a_classifier_arm(
     assert [arm.arm for arm in plan.arms][:5] == names
     assert plan.arms[4].classifier
     assert plan.choice == "classifier"
-    assert set(plan.gate.must_beat) == set(names[:4])
+    assert set(plan.gate.must_beat) == {*names[:4], "nearest-reply"}
     assert set(names) <= set(cheaper_arms(plan.steps, plan.arms[-1].arm))
     assert plan.arms[3] == plan.arms[2].model_copy(update={"arm": "few-shot-scored", "labels": "scored"})
     remote = drafted(

@@ -66,7 +66,7 @@ def test_route_takes_most_questions_within_one_standard_error() -> None:
     route = choose_route_cut(sure, first, [1.0] * 40, NAMES, 0.7)
     assert (route.routed, route.cut) == (20, pytest.approx(0.65))
     assert route.scores == (0.5, 1.0, 1.0)
-    assert "answers 20 of 40 dev questions" in route.reason
+    assert "is taken for 20 of 40 dev questions" in route.reason
     always = choose_route_cut(sure, [1.0] * 40, [0.5] * 40, NAMES, 0.7)
     assert always.routed == 40
     assert "always sure enough" in always.reason
