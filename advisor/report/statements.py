@@ -208,7 +208,7 @@ def routed_text(arm: ArmReport) -> str:
     routed = arm.routed
     if routed is None:
         return ""
-    text = f"{arm.arm}: {routed.first} gave {routed.share_text}, {routed.otherwise} the others"
+    text = f"{arm.arm}: {routed.first} answered {routed.share_text}, {routed.otherwise} the others"
     if arm.usd_per_1000 is not None and routed.usd_low is not None and routed.usd_high is not None:
         text += (
             f"; 1,000 answers cost {arm.usd_per_1000:.2g} USD ({routed.usd_low:.2g} to {routed.usd_high:.2g})"

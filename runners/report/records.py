@@ -184,7 +184,7 @@ class RoutedAnswers:
     @property
     def share_text(self) -> str:
         """The share with its interval."""
-        return f"{self.hits} of all {self.n} ({self.low:.0%} to {self.high:.0%})"
+        return f"{self.hits} of {self.n} ({self.low:.0%} to {self.high:.0%})"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

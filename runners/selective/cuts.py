@@ -144,8 +144,8 @@ def choose_route_cut(
         routed = surety >= (np.inf if without_dev is None else without_dev)
         where = "never" if without_dev is None else f"where it is at least {without_dev:.2f} sure"
         reason = (
-            f"{count_noun(count, 'dev question')} are fewer than {MIN_ROUTE_QUESTIONS}: {names[0]} is taken {where}, by what "
-            "a wrong answer costs"
+            f"{count_noun(count, 'dev question')} are fewer than {MIN_ROUTE_QUESTIONS}: {names[0]} is taken {where}, by "
+            "what a wrong answer costs"
         )
         return _route(without_dev, routed, one, other, reason)
     cuts = [None, *sorted({float(value) for value in surety if np.isfinite(value)}, reverse=True)]

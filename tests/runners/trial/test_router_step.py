@@ -154,7 +154,8 @@ def test_router_takes_the_answers_of_its_arms_and_asks_nothing_twice(
     assert (arm.routed.hits, arm.routed.n, arm.routed.cut) == (by["classifier"], TEST, route.cut)
     assert arm.right.text == f"{TEST} of {TEST}"
     assert any(
-        line.startswith(f"router: classifier gave {by['classifier']} of 12") for line in timing_notes(report)
+        line.startswith(f"router: classifier answered {by['classifier']} of 12")
+        for line in timing_notes(report)
     )
     again = run_plan(plan, tmp_path / "run", resume=True)
     assert rows_of(again, "router") == routed
