@@ -262,8 +262,8 @@ class EvaluateStep(StrictModel):
         60,
         ge=0,
         le=5000,
-        description="Most dev answers to choose examples and instructions, no more than test questions; the same for "
-        "every arm; 0 keeps the default.",
+        description="Most dev answers to choose examples and instructions, or the cut of a router, no more than test "
+        "questions; the same for every arm; 0 keeps the default.",
     )
     classifier: bool = Field(
         False,

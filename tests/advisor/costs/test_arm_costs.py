@@ -118,7 +118,8 @@ def test_price_of_a_router_is_that_of_the_answers_that_a_model_gave() -> None:
         for n in range(40)
     ]
     whole, blended = (cost_per_1000(arms[name], plan).usd for name in ("few-shot", "router"))
-    assert whole
+    assert whole is not None
+    assert blended is not None
     assert blended == pytest.approx(whole / 4, rel=0.01)
     routed = routed_answers(arms["router"], plan, rows, 0.6)
     assert routed is not None

@@ -204,8 +204,8 @@ def test_router_and_nearest_replies_are_asked_served_packed_and_rechecked(
     assert list(session.stream(easy["question"], router)) == [easy["answer"]]
     assert "".join(session.stream(hard["question"], router)) == hard["answer"]
     reply = session.ask([f"{EASY['refund']} please 3"], nearest)[0]
-    assert (reply.text, reply.refused, reply.completion.nearest.similarity) == ("refund", False, 1.0)
-    assert reply.reply_json("nearest-reply")["example"]["given"]
+    found = reply.reply_json("nearest-reply")["example"]
+    assert (reply.text, reply.refused, found["similarity"], found["given"]) == ("refund", False, 1.0, True)
     assert session.ask([""], nearest)[0].refused
     assert len(server.seen) == 2
 
