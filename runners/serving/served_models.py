@@ -112,7 +112,7 @@ def _served(
         raw=raw,
         created=int((session.folder.path / PLAN).stat().st_mtime),
         batch_key=_batch_key(session, step, weights),
-        local=other.local if other else generates and session.models.generates_here(step),
+        local=generates and session.models.generates_here(step),
         routes=(first, other) if first and other else None,
     )
 
