@@ -294,8 +294,8 @@ class EvaluateStep(StrictModel):
 
     @property
     def learns_from_rows(self) -> bool:
-        """Whether the arm answers otherwise with other training examples: it is trained on them, or shows some."""
-        return bool(self.weights or self.shots or self.classifier)
+        """Whether the arm answers otherwise with other training examples: it is trained on them, shows some, or replies with one."""
+        return bool(self.weights or self.shots or self.without_model)
 
     @property
     def chooses_prompt(self) -> bool:

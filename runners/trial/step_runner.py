@@ -49,9 +49,10 @@ from runners.runs.example_arms import fit_on_examples
 from runners.runs.opened import OpenRun
 from runners.runs.plan_models import model_identity
 from runners.runs.retrieval import REFUSAL_FILE, check_backend_allowed, refused_arms
+from runners.runs.router_step import RouterInputs, evaluate_router
 from runners.selective.cuts import most_wrong_of
 from runners.tokenization.template_features import EFFORT, SWITCHES
-from runners.trial import embedder_step, router_step
+from runners.trial import embedder_step
 from runners.trial.refusal_gate import fit_gate_on_dev, gate_inputs, log_questions, reader_input
 from runners.trial.trial import ANSWERS, RunningScores, drop_outdated_answers, run_arm
 
@@ -305,7 +306,8 @@ def evaluate_arm(context: OpenRun, step: EvaluateStep) -> dict[str, Any]:
     gold = partial(gold_text, context) if indexed else lambda question: ""
     if step.route:
         other = sha256_text(canonical_json(step_inputs(context, plan.routed(step)[1])))
-        return router_step.evaluate_router(context, step, router_step.RouterInputs(made_from, other, gold))
+        inputs = RouterInputs(made_from, other, gold, context.folder.path / TRIAL / ANSWERS)
+        return evaluate_router(context, step, inputs)
     prepared = arm.prepare_arm(context, step, first_weights, gold)
     scores = RunningScores(plan, step, context.split.test, gold)
     scores.add(read_journal(context.folder.path / TRIAL / ANSWERS))

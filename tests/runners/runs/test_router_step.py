@@ -24,16 +24,16 @@ from runners.plan.steps import EvaluateStep
 from runners.recheck.recheck import RecheckRequest, recheck
 from runners.run_folder import TRIAL, RunFolder, read_journal
 from runners.runs.opened import OpenRun
+from runners.runs.router_step import DEV_ANSWERS
 from runners.runs.routing import sure_answers
 from runners.selective.routes import read_routes
 from runners.serving.request import AnswerRequest
 from runners.serving.served_models import served_models
 from runners.serving.worker import BatchingWorker
-from runners.trial.curve import curve_scores_by_point, measure_curve, open_curve
+from runners.trial.curve import curve_scores_by_point, measure_curves, open_curves
 from runners.trial.dry_run import DryRun
 from runners.trial.evaluate import evaluate
 from runners.trial.execute import run_plan
-from runners.trial.router_step import DEV_ANSWERS
 from tests.support.limits import HANG_S
 
 EASY = {"refund": "money back for my ticket", "lost": "my bag is lost on board"}
@@ -267,14 +267,14 @@ def test_router_that_is_never_or_always_sure_says_so(
 def test_nearest_replies_learn_from_rows(make_plan: Callable[..., Plan], server: Any, tmp_path: Path) -> None:
     """A learning curve of the arm, on dev questions: more rows give more replies; the router has none."""
     plan = make_plan()
-    setup = open_curve(plan, None, tmp_path / "curve", "nearest-reply", sizes=(8, 24), seeds=1)
-    seeds = measure_curve(setup)
+    curves = open_curves(plan, None, tmp_path / "curve", ["nearest-reply"], sizes=(8, 24), seeds=1)
+    seeds, (setup,) = measure_curves(curves), curves.setups
     scores = {name.rows: arm for name, arm in curve_scores_by_point(setup, seeds).items()}
     assert list(scores) == [8, 24]
     assert {len(arm.combined) for arm in scores.values()} == {len(setup.questions)}
     assert not server.seen
     with pytest.raises(BadInput, match="'router' does not learn from rows"):
-        open_curve(plan, None, tmp_path / "other", "router")
+        open_curves(plan, None, tmp_path / "other", ["router"])
 
 
 @pytest.mark.parametrize(

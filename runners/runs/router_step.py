@@ -26,7 +26,6 @@ from runners.runs.opened import OpenRun
 from runners.scoring.scores import combined_score, question_weights, score_answer
 from runners.selective import routes
 from runners.selective.cuts import choose_route_cut
-from runners.trial.trial import ANSWERS
 
 DEV_ANSWERS = "routed.jsonl"
 
@@ -41,18 +40,19 @@ class RouterInputs:
     """Digest of what the other arm's answers depend on."""
     gold: Callable[[Question], str]
     """Returns the text of a question's gold span."""
+    journal: Path
+    """The file of the trial's answers."""
 
 
 def evaluate_router(context: OpenRun, step: EvaluateStep, inputs: RouterInputs) -> dict[str, Any]:
     """Choose the cut of a router, and write its answers; return counts of these."""
     first, otherwise = context.plan.routed(step)
-    journal = context.folder.path / TRIAL / ANSWERS
-    rows = read_journal(journal)
+    rows = read_journal(inputs.journal)
     _require_answers(context, (first, otherwise), rows)
     route = _route_of(context, step, inputs)
     known = {(row["seed"], row["id"]) for row in rows if row["arm"] == step.arm}
     own = routes.routed_rows(step, rows, _seeds(context, otherwise), route.cut)
-    append_lines(journal, [row for row in own if (row["seed"], row["id"]) not in known])
+    append_lines(inputs.journal, [row for row in own if (row["seed"], row["id"]) not in known])
     return {
         "arm": step.arm,
         "asked": 0,
