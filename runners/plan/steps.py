@@ -294,7 +294,7 @@ class EvaluateStep(StrictModel):
 
     @property
     def learns_from_rows(self) -> bool:
-        """Whether the arm answers otherwise with other training examples: it is trained on them, shows some, or replies with one."""
+        """Whether it answers otherwise with other training examples: it is trained on them, shows or repeats some."""
         return bool(self.weights or self.shots or self.without_model)
 
     @property
