@@ -302,12 +302,11 @@ def evaluate_arm(context: OpenRun, step: EvaluateStep) -> dict[str, Any]:
     if step.without_model:
         context.emit(fit_on_examples(context, step, made_from))
     first_weights = context.folder.adapter(step.weights, seeds[0]) if step.weights else None
-    indexed = (context.folder.path / INDEX).exists()  # a plan may evaluate an arm before its index step
-    gold = partial(gold_text, context) if indexed else lambda question: ""
+    gold = _gold_reader(context)
     if step.route:
         other = sha256_text(canonical_json(step_inputs(context, plan.routed(step)[1])))
-        inputs = RouterInputs(made_from, other, gold, context.folder.path / TRIAL / ANSWERS)
-        return evaluate_router(context, step, inputs)
+        journal = context.folder.path / TRIAL / ANSWERS
+        return evaluate_router(context, step, RouterInputs(made_from, other, gold, journal))
     prepared = arm.prepare_arm(context, step, first_weights, gold)
     scores = RunningScores(plan, step, context.split.test, gold)
     scores.add(read_journal(context.folder.path / TRIAL / ANSWERS))
@@ -423,6 +422,12 @@ def with_replay(
         }
     )
     return mixed
+
+
+def _gold_reader(context: OpenRun) -> Callable[[Question], str]:
+    """Return what reads a question's gold span; a plan may evaluate an arm before its index step, then it is ""."""
+    indexed = (context.folder.path / INDEX).exists()
+    return partial(gold_text, context) if indexed else lambda question: ""
 
 
 def gold_text(context: OpenRun, question: Question) -> str:
