@@ -14,6 +14,7 @@ import pytest
 from advisor.report.report import judge
 from advisor.report.statements import timing_notes
 from rag.errors import BadInput, Problem
+from rag.types import Citation
 from runners.data.questions import Question
 from runners.export.bundle import unbundle
 from runners.export.export import export
@@ -26,7 +27,7 @@ from runners.run_folder import TRIAL, RunFolder, read_journal
 from runners.runs.opened import OpenRun
 from runners.runs.router_step import DEV_ANSWERS
 from runners.runs.routing import sure_answers
-from runners.selective.routes import read_routes
+from runners.selective.routes import read_routes, routed_rows
 from runners.serving.request import AnswerRequest
 from runners.serving.served_models import served_models
 from runners.serving.worker import BatchingWorker
@@ -34,6 +35,7 @@ from runners.trial.curve import curve_scores_by_point, measure_curves, open_curv
 from runners.trial.dry_run import DryRun
 from runners.trial.evaluate import evaluate
 from runners.trial.execute import run_plan
+from runners.trial.trial import score_trial
 from tests.support.limits import HANG_S
 
 EASY = {"refund": "money back for my ticket", "lost": "my bag is lost on board"}
@@ -335,3 +337,27 @@ def test_language_model_is_loaded_only_for_what_the_first_arm_is_not_sure_of(
     assert not again.models.is_loaded
     again.answer([Question("q", rows["classifier"]["question"])], router)
     assert again.models.is_loaded, "never sure: the other arm answers"
+
+
+def test_answer_of_a_router_is_scored_as_that_of_the_arm_that_gave_it(make_plan: Callable[..., Plan]) -> None:
+    """One that searched may cite: its citations count for the router too."""
+    plan = make_plan()
+    rag = {"kind": "evaluate", "arm": "rag", "retrieval": True}
+    router = {"kind": "evaluate", "arm": "router", "route": {"first": "classifier", "otherwise": "rag"}}
+    steps = [{"kind": "index"}, rag, plan.steps[1].model_dump(mode="json"), router]
+    data = plan.data.model_dump() | {"documents": "d"}
+    weights = {"fact_recall": 1, "citation": 1}
+    made = make_plan(steps=steps, choice="rag", data=data, weights=weights, checks=[])
+    cited = Citation(n=1, doc="a.md", quote="At six.", answer_end=7).to_json()
+    row = {"arm": "rag", "seed": 0, "id": "q", "answer": "At six.", "citations": [cited], "seconds": 0.1}
+    row |= {"prompt_tokens": 9, "completion_tokens": 2}
+    first = row | {"arm": "classifier", "citations": [], "labels": [{"label": "At six.", "probability": 0.2}]}
+    routed = routed_rows(made.arms[-1], [row, first], (0,), 0.5)
+    scored = score_trial(
+        made, [Question("q", "When?", reference="At six.")], [row, first, *routed], lambda q: ""
+    )
+    by_name = {arm.arm: arm for arm in scored}
+    assert by_name["router"].scores == by_name["rag"].scores
+    assert by_name["rag"].scores[0]["citation"] == 1.0
+    assert by_name["classifier"].scores[0]["citation"] == 0.0
+    assert (routed[0]["answered_by"], routed[0]["seconds"]) == ("rag", 0.2)
