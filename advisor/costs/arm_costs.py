@@ -10,18 +10,21 @@ same by :func:`upkeep_costs`. Verdicts use it, so that "costs less" is what was 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from advisor.catalog import gpus, prices
 from advisor.costs.call_prices import calls_per_month
 from advisor.questionnaire.profile import Profile
+from rag.evaluation.statistics import WilsonShare, bootstrap_interval
 from runners.models.endpoint import is_private
 from runners.models.resolve import parse_remote
 from runners.plan.schema import Plan, Step
 from runners.plan.steps import EvaluateStep, TrainStep
 from runners.plan.train_config import TUNING_METHODS
+from runners.report.records import RoutedAnswers
+from runners.selective.routes import ANSWERED_BY
 
 if TYPE_CHECKING:  # the trial imports models and the index, which drafting a plan does not need
     from runners.trial.trial import ArmScores
@@ -33,8 +36,10 @@ COMPARISON_ARMS = ("naive-stack",)
 SAME_COST = 1.5
 """Answers cost the same where the dearer one takes less than this many times the other: on a machine that also does other
 work seconds vary so much."""
-MAX_PARTS = 4
-"""More parts than any arm has: an index, a classifier head and weights."""
+MAX_PARTS = 5
+"""More parts than any arm has: of a router a classifier head, an index with its tuned embedder, and weights."""
+NOTHING_ASKED = -1
+"""Kind of the heaviest part of an arm that asks no model and trains nothing: it is cheaper than any prompt."""
 UpkeepCost = tuple[int, int, int, float, int]
 """Number of parts, kind of the heaviest part, rows with passages, tokens per answer, position in the plan."""
 
@@ -59,34 +64,84 @@ def cost_per_1000(arm: ArmScores, plan: Plan, gpu: str = "") -> AnswerCost:
         plan: the plan that was run.
         gpu: the GPU of this machine as its driver names it, "" for none.
     """
+    price, basis = _price(arm.arm, plan, gpu)
+    if price is None:
+        return AnswerCost(None, basis)
+    means = (rounded_mean(values) for values in (arm.prompt_tokens, arm.completion_tokens, arm.seconds))
+    return AnswerCost(round(price(*means), 4), basis)
+
+
+def routed_answers(
+    arm: ArmScores, plan: Plan, answers: Sequence[Mapping[str, Any]], cut: float | None, gpu: str = ""
+) -> RoutedAnswers | None:
+    """Return how many answers of a router its first arm gave, and what 1,000 cost; None for another arm.
+
+    Args:
+        arm: the measured router.
+        plan: the plan that was run.
+        answers: the rows of the journal, of all arms.
+        cut: how sure the first arm must be.
+        gpu: the GPU of this machine as its driver names it, "" for none.
+    """
     step = next((step for step in plan.arms if step.arm == arm.arm), None)
-    if step is not None and step.classifier:
-        return AnswerCost(None, "a classifier asks no model")
+    own = [row for row in answers if row["arm"] == arm.arm and row.get(ANSWERED_BY)]
+    if step is None or step.route is None or not own:
+        return None
+    share = WilsonShare.of(sum(row[ANSWERED_BY] == step.route.first for row in own), len(own))
+    price, _ = _price(arm.arm, plan, gpu)
+    usd = other = None
+    if price is not None:
+        each = zip(arm.prompt_tokens, arm.completion_tokens, arm.seconds, strict=True)
+        usd = bootstrap_interval([price(*values) for values in each])
+        rows = [row for row in answers if row["arm"] == step.route.otherwise]
+        keys = ("prompt_tokens", "completion_tokens", "seconds")
+        other = price(*(rounded_mean([float(row[key]) for row in rows]) for key in keys))
+    return RoutedAnswers(
+        first=step.route.first,
+        otherwise=step.route.otherwise,
+        hits=share.hits,
+        n=share.n,
+        low=round(share.low, 4),
+        high=round(share.high, 4),
+        cut=cut,
+        usd_low=None if usd is None else round(max(0.0, usd.low), 4),
+        usd_high=None if usd is None else round(usd.high, 4),
+        usd_otherwise=None if other is None else round(other, 4),
+    )
+
+
+def _price(name: str, plan: Plan, gpu: str) -> tuple[Callable[[float, float, float], float] | None, str]:
+    """Return USD of 1,000 answers by tokens read, tokens written and seconds; None without a price; and why."""
+    step = next((step for step in plan.arms if step.arm == name), None)
+    if step is not None and step.without_model:
+        return (
+            None,
+            "a classifier asks no model" if step.classifier else "the reply of an example asks no model",
+        )
+    if step is not None and step.route:  # tokens and seconds of its answers are the blend already
+        step = plan.routed(step)[1]
     if step is not None and (server := plan.servers.model_of(step)):
-        return AnswerCost(None, f"no price of an hour of {', '.join(server.urls)} is known")
+        return None, f"no price of an hour of {', '.join(server.urls)} is known"
     model = step.model if step is not None and step.model else plan.model
     remote = parse_remote(model.name)
     if remote:
         price = None if is_private(remote.url) else prices.find_price(remote.name)
         if price is None:
-            return AnswerCost(None, "no price of this model is known")
-        usd_millionths = (
-            rounded_mean(arm.prompt_tokens) * price.input + rounded_mean(arm.completion_tokens) * price.output
-        )
-        return AnswerCost(
-            round(usd_millionths / 1000, 4), f"tokens at the list price of {price.day} ({price.source})"
-        )
+            return None, "no price of this model is known"
+        of_input, of_output = price.input, price.output  # USD of a million tokens
+        basis = f"tokens at the list price of {price.day} ({price.source})"
+        return lambda tokens, written, _: (tokens * of_input + written * of_output) / 1000, basis
     card = gpus.find_gpu(gpu) if gpu else None
     if card is None or card.usd_hour is None:
-        return AnswerCost(None, f"no price of an hour of {gpu or 'this machine'} is known")
-    usd = rounded_mean(arm.seconds) * 1000 / 3600 * card.usd_hour
-    return AnswerCost(
-        round(usd, 4),
-        f"seconds measured here, at {card.usd_hour:g} USD an hour for a rented {card.name} ({card.day}, {card.source})",
+        return None, f"no price of an hour of {gpu or 'this machine'} is known"
+    hour = card.usd_hour
+    return (
+        lambda _, __, seconds: seconds * 1000 / 3600 * hour,
+        f"seconds measured here, at {hour:g} USD an hour for a rented {card.name} ({card.day}, {card.source})",
     )
 
 
-def rounded_mean(values: tuple[float, ...] | tuple[int, ...]) -> float:
+def rounded_mean(values: Sequence[float]) -> float:
     """Return the mean to four decimal places; 0 for no values."""
     return round(sum(values) / len(values), 4) if values else 0.0
 
@@ -138,8 +193,8 @@ class AnswerCosts:
 
 
 def answer_costs(plan: Plan, arms: Sequence[ArmScores]) -> AnswerCosts:
-    """Return what an answer of each arm costs, in USD where all have a price, else in seconds; a classifier costs none."""
-    heads = {step.arm for step in plan.arms if step.classifier}
+    """Return what an answer of each arm costs, in USD where all have a price, else in seconds; without a model nothing."""
+    heads = {step.arm for step in plan.arms if step.without_model}
     usd = {arm.arm: 0.0 if arm.arm in heads else cost_per_1000(arm, plan).usd for arm in arms}
     known = {name: price / 1000 for name, price in usd.items() if price is not None}
     volume = {
@@ -155,8 +210,8 @@ def upkeep_costs(steps: Sequence[Step], tokens: Mapping[str, float] | None = Non
     """Return every arm's cost as a tuple that sorts from cheap to costly.
 
     Its items in order: how many parts are built and maintained (an index, its tuned embedder, a classifier head,
-    weights); the
-    heaviest kind of them; whether the training rows need passages too; tokens of prompt and answer together,
+    weights; of a router those of both its arms); the heaviest kind of them, less than any for nearest replies, which ask
+    nothing and train nothing; whether the training rows need passages too; tokens of prompt and answer together,
     where they were measured; the position in the plan. An arm that was measured but is not in the plan comes
     last.
 
@@ -168,7 +223,16 @@ def upkeep_costs(steps: Sequence[Step], tokens: Mapping[str, float] | None = Non
     trained = {step.arm: step for step in steps if isinstance(step, TrainStep)}
     measured = tokens or {}
     not_planned = {name: (MAX_PARTS, 0, 0, count, 0) for name, count in measured.items()}
-    return not_planned | {arm.arm: _cost(arm, trained, measured, index) for index, arm in enumerate(arms)}
+    costs: dict[str, UpkeepCost] = {}
+    for index, arm in enumerate(arms):
+        if arm.route:
+            parts = [costs[name] for name in (arm.route.first, arm.route.otherwise)]
+            count, heaviest = sum(cost[0] for cost in parts), max(cost[1] for cost in parts)
+            passages = max(cost[2] for cost in parts)
+            costs[arm.arm] = (count, heaviest, passages, measured.get(arm.arm, 0.0), index)
+        else:
+            costs[arm.arm] = _cost(arm, trained, measured, index)
+    return not_planned | costs
 
 
 def cheaper_arms(steps: Sequence[Step], arm: str) -> tuple[str, ...]:
@@ -183,9 +247,11 @@ def cheaper_arms(steps: Sequence[Step], arm: str) -> tuple[str, ...]:
 def _cost(
     arm: EvaluateStep, trained: Mapping[str, TrainStep], tokens: Mapping[str, float], index: int
 ) -> UpkeepCost:
-    """Return the cost of one arm; ``index`` is its position in the plan."""
+    """Return the cost of one arm that is no router; ``index`` is its position in the plan."""
+    if arm.nearest_reply:
+        return (0, NOTHING_ASKED, 0, 0.0, index)
     training = trained.get(arm.weights) if arm.weights else None
-    head = arm.arm in HEAD_ARMS
+    head = arm.classifier or arm.arm in HEAD_ARMS
     parts = arm.retrieval + head + bool(arm.weights) + (arm.retriever == "tuned")
     # 0 a classifier head, 1 an index, from 2 on weights in the order of TUNING_METHODS, full last.
     heaviest = 0 if head else 1

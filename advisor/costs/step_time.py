@@ -63,7 +63,6 @@ def estimate_step_times(
     """
     profile = profile or profile_of_plan(plan)
     machine, answering = device_speed_ups(profile)
-    prompt = len(plan.prompts.system) / CHARS_PER_TOKEN
     times: list[tuple[str, float]] = []
     seeds = {step.arm: len(step.seeds) for step in plan.steps if isinstance(step, TrainStep)}
     for step in plan.steps:
@@ -74,16 +73,14 @@ def estimate_step_times(
         elif isinstance(step, TrainStep):
             seconds = train_seconds(step, plan, profile, examples)
             times.append((f"train:{step.arm}", LOAD_SECONDS + seconds * len(step.seeds)))
-        elif step.classifier:
-            seconds = _classifier_seconds(plan, examples, test_questions)
+        elif step.without_model:
+            seconds = _without_model_seconds(plan, step, examples, test_questions)
             times.append((f"evaluate:{step.arm}", LOAD_SECONDS + seconds / machine))
+        elif step.route:  # the second arm's dev answers; those of the test are there
+            seconds = min(step.budget, test_questions) * _answer_seconds(plan, plan.routed(step)[1])
+            times.append((f"evaluate:{step.arm}", LOAD_SECONDS / 2 + seconds / answering))
         else:
-            prompt_length = prompt + QUESTION_TOKENS + step.shots * SHOT_TOKENS
-            prompt_length += passage_tokens(plan) if step.retrieval and step.passages == "found" else 0
-            answered = ANSWER_TOKENS / DECODE_TOKENS_PER_S
-            if step.labels == "scored":  # all labels are read after every question
-                answered = _label_tokens(plan) / PREFILL_TOKENS_PER_S
-            seconds_each = prompt_length / PREFILL_TOKENS_PER_S + answered
+            seconds_each = _answer_seconds(plan, step)
             # Candidate banks are scored on dev questions in small batches: slower for each question.
             tried = 1.5 * min(step.budget, test_questions) if _tries_prompts(plan, step) else 0
             if step.labels == "scored":
@@ -172,10 +169,20 @@ def _label_tokens(plan: Plan) -> float:
     return sum(len(label) / CHARS_PER_TOKEN + 1 for label in _labels(plan))
 
 
-def _classifier_seconds(plan: Plan, examples: int, test_questions: int) -> float:
-    """Return the seconds in which a classifier's texts are embedded and its features are chosen."""
+def _answer_seconds(plan: Plan, step: EvaluateStep) -> float:
+    """Return the seconds of one answer of an arm with a language model, on the machine of the constants."""
+    prompt_length = len(plan.prompts.system) / CHARS_PER_TOKEN + QUESTION_TOKENS + step.shots * SHOT_TOKENS
+    prompt_length += passage_tokens(plan) if step.retrieval and step.passages == "found" else 0
+    answered = ANSWER_TOKENS / DECODE_TOKENS_PER_S
+    if step.labels == "scored":  # all labels are read after every question
+        answered = _label_tokens(plan) / PREFILL_TOKENS_PER_S
+    return prompt_length / PREFILL_TOKENS_PER_S + answered
+
+
+def _without_model_seconds(plan: Plan, step: EvaluateStep, examples: int, test_questions: int) -> float:
+    """Return the seconds in which texts are embedded, and a classifier's features are chosen."""
     embedding = (examples + test_questions) / EMBEDDED_TEXTS_PER_S
-    return embedding + CHOICE_SECONDS * examples * len(_labels(plan))
+    return embedding + (CHOICE_SECONDS * examples * len(_labels(plan)) if step.classifier else 0.0)
 
 
 def _labels(plan: Plan) -> list[str]:

@@ -65,6 +65,9 @@ def answer_notes(answer: Answer) -> Iterator[tuple[str, str]]:
             newer = ", newer" if side.n == conflict.newer else ""
             dates = _dated(side.date, side.valid_until, False)
             yield "conflict", f'  [{side.n}] {side.location()}{dates}{newer}: "{defang_text(side.quote)}"'
+    if nearest := answer.completion.nearest:
+        question = defang_text(nearest.question[:_MAX_PASSAGE_CHARACTERS])
+        yield "nearest", f'nearest question: "{single_line(question)}" (similarity {nearest.similarity:.2f})'
     if answer.found is not None:
         yield from (("nearest", single_line(note)) for note in answer.found.notes)
         if answer.refused:
@@ -83,7 +86,12 @@ def show_sources(answer: Answer, arm: str, console: Console | None = None) -> No
     console = console or open_console()
     for kind, text in answer_notes(answer):
         print_plain(console, f"  {text}", "yellow" if kind in ("doubt", "conflict") else "dim")
-    note = "the documents have no answer" if answer.refused else f"arm: {arm}"
+    nearest = answer.completion.nearest
+    by = f", answered by {answer.arm}" if answer.arm and answer.arm != arm else ""
+    note = f"arm: {arm}{by}"
+    if answer.refused:
+        is_far = nearest is not None and not nearest.given
+        note = "no reply is near enough" if is_far else "the documents have no answer"
     print_plain(console, f"  ({note})", "dim")
 
 

@@ -58,6 +58,10 @@ def event_lines(event: Mapping[str, Any]) -> list[str]:
         return _model_lines(kind, event)
     if kind == "classifier.trained":
         return _classifier_lines(event)
+    if kind == "replies.fitted":
+        return [f"replies of {count_noun(event['rows'], 'question')}", *event["notes"]]
+    if kind == "route.chosen":
+        return [f"{event['arm']}: {event['reason']}"]
     if kind == "arm.refused":
         return [f"{event['arm']} is not measured: its tuned search was not accepted"]
     if kind == "labels.prior":

@@ -1,4 +1,7 @@
-"""Arms of a plan beside those of the methods, where they fit: scored labels, a classifier, all documents."""
+"""Arms of a plan beside those of the methods, where they fit.
+
+They are scored labels, a classifier, the nearest example's reply, a router, and all documents in the prompt.
+"""
 
 from __future__ import annotations
 
@@ -8,9 +11,11 @@ from advisor.questionnaire.profile import Profile
 from runners.catalog import models
 from runners.data.labels import MAX_LABELS, labels_of
 from runners.plan.schema import Step, StyleCheck
-from runners.plan.steps import EvaluateStep
+from runners.plan.steps import EvaluateStep, Route
 
 PROMPTED_ARMS = ("prompting", "few-shot")
+MIN_NEAREST_EXAMPLES = 20
+"""Fewest examples among which the nearest one is looked for."""
 MAX_CORPUS_TOKENS_CPU = 4_000
 """Tokens of documents up to which a trial without a GPU puts them all into every prompt.
 
@@ -25,11 +30,15 @@ leaves a margin.
 """
 
 
-def with_additional_arms(steps: Sequence[Step], profile: Profile, replies: Sequence[str]) -> tuple[Step, ...]:
-    """Return the steps with the additional arms that fit this situation, after the arms that only prompt."""
+def with_additional_arms(
+    steps: Sequence[Step], profile: Profile, replies: Sequence[str], advised: str = ""
+) -> tuple[Step, ...]:
+    """Return the steps with the additional arms that fit this situation, or are advised, after the arms that only prompt."""
     added: list[Step] = []
     if has_label_replies(profile, replies):
         added.append(EvaluateStep(arm="classifier", classifier=True))
+    if has_repeated_replies(profile, replies) or (advised == "nearest-reply" and any(replies)):
+        added.append(EvaluateStep(arm="nearest-reply", nearest_reply=True))
     if fits_context(profile):
         added.append(EvaluateStep(arm="long-context", retrieval=True, passages="all"))
     simple = [
@@ -39,6 +48,39 @@ def with_additional_arms(steps: Sequence[Step], profile: Profile, replies: Seque
     ]
     position = max(simple, default=-1) + 1
     return (*steps[:position], *added, *steps[position:])
+
+
+def with_router(steps: Sequence[Step], choice: str) -> tuple[Step, ...]:
+    """Return the steps with a router, as the last, where an arm without a language model can stand before one with one.
+
+    That is the choice, or where it asks no model itself the last arm that only prompts; ``choice`` is the recommended
+    method, whether the steps have it or not. The classifier comes first, where there is one: its probabilities are
+    calibrated.
+    """
+    arms = {step.arm: step for step in steps if isinstance(step, EvaluateStep)}
+    first = next((name for name in ("classifier", "nearest-reply") if name in arms), None)
+    otherwise = next(
+        (
+            name
+            for name in (choice, *reversed(PROMPTED_ARMS))
+            if name in arms and not arms[name].without_model
+        ),
+        None,
+    )
+    if first is None or otherwise is None:
+        return tuple(steps)
+    return (*steps, EvaluateStep(arm="router", route=Route(first=first, otherwise=otherwise)))
+
+
+def router_note(steps: Sequence[Step]) -> str:
+    """Return what a router costs, in a sentence for the draft; "" without one."""
+    step = next((step for step in steps if isinstance(step, EvaluateStep) and step.route), None)
+    if step is None or step.route is None:
+        return ""
+    return (
+        f"router: {step.route.first}, where it is sure, else {step.route.otherwise}; the cut is chosen on dev questions, of "
+        f"which {step.route.otherwise} is asked at most {step.budget}; its test answers cost nothing"
+    )
 
 
 def with_scored_arms(
@@ -71,6 +113,17 @@ def has_label_replies(profile: Profile, replies: Sequence[str]) -> bool:
         and 2 <= len(distinct) <= MAX_LABELS
         and len(replies) >= 2 * len(distinct)
     )
+
+
+def has_repeated_replies(profile: Profile, replies: Sequence[str]) -> bool:
+    """Return whether the reply of the nearest example is worth measuring: labels, or replies that are given again.
+
+    There are at least :data:`MIN_NEAREST_EXAMPLES`, and each different reply is given twice or more on average.
+    """
+    distinct = {reply.strip() for reply in replies if reply.strip()}
+    if len(replies) < MIN_NEAREST_EXAMPLES or len(distinct) < 2:
+        return False
+    return has_label_replies(profile, replies) or len(replies) >= 2 * len(distinct)
 
 
 def fits_context(profile: Profile) -> bool:

@@ -20,7 +20,12 @@ from advisor.costs.arm_costs import COMPARISON_ARMS, cheaper_arms
 from advisor.costs.hosting import answering_quantization
 from advisor.costs.rental import memory_use_of
 from advisor.costs.tokens import device_plan
-from advisor.drafting.additional_arms import with_additional_arms, with_scored_arms
+from advisor.drafting.additional_arms import (
+    router_note,
+    with_additional_arms,
+    with_router,
+    with_scored_arms,
+)
 from advisor.drafting.example_refusals import refusals_of_examples
 from advisor.drafting.form_checks import derive_checks, fixed_sentences
 from advisor.drafting.score_weights import score_weights
@@ -108,16 +113,15 @@ def draft_with_notes(
     steps = with_refusal_share(_method_steps(profile, tuning, len(learnable), bool(rows)), situation)
     steps = with_passages_settings(steps, len(learnable), _params_b(profile))
     prompts = _prompts(answers, rows, profile.data.language, notes)
-    steps = with_additional_arms(
-        with_smaller_batches(steps, rows, prompts.system), profile, [row.reply for row in rows]
-    )
+    steps = with_smaller_batches(steps, rows, prompts.system)
+    steps = with_additional_arms(steps, profile, [row.reply for row in rows], recommendation.choice)
     no_checks = ((), "no checks of style: there are no examples")
     checks, style_note = derive_checks([row.reply for row in rows]) if rows else no_checks
     notes.append(style_note)
     steps = with_scored_arms(steps, checks, profile)
     thinking, reasoning_note = _thinking(profile, rows)
     notes += [reasoning_note] if reasoning_note else []
-    choice = _choice_in_plan(recommendation, steps, profile, notes)
+    choice, steps = _choice_and_router(recommendation, steps, profile, notes)
     weights = score_weights(profile, checks, situation.stats.questions or ())
     plan = {
         "schema": 1,
@@ -275,7 +279,7 @@ def _plugin_steps(
         else:
             passages = step.retrieval
             weights = step.weights
-            examples = bool(step.shots or step.classifier)
+            examples = bool(step.shots or step.without_model)
         if (
             (passages and not profile.documents)
             or (examples and not chats)
@@ -283,6 +287,16 @@ def _plugin_steps(
         ):
             return ()
     return steps
+
+
+def _choice_and_router(
+    recommendation: BaseRecommendation, steps: Sequence[Step], profile: Profile, notes: list[str]
+) -> tuple[str, tuple[Step, ...]]:
+    """Return the choice, and the steps with a router where one fits; a note says what that asks."""
+    steps = with_router(steps, recommendation.choice)
+    choice = _choice_in_plan(recommendation, steps, profile, notes)
+    notes += filter(None, [router_note(steps)])
+    return choice, steps
 
 
 def _choice_in_plan(

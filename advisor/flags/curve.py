@@ -34,8 +34,8 @@ class CurveRequest:
     arm: Annotated[
         list[str] | None,
         flag(
-            "The arm: tuned, few-shot or classifier; repeatable, or as lora,few-shot, or all, for several on one axis. "
-            "By default the one to use, else the first tuned one.",
+            "The arm: tuned, few-shot, classifier or nearest-reply; repeatable, or as lora,few-shot, or all, for several on "
+            "one axis. By default the one to use, else the first tuned one.",
             autocompletion=completion.complete_arms,
         ),
     ] = None

@@ -13,7 +13,7 @@ from pathlib import Path
 from statistics import median, quantiles
 from typing import Any
 
-from advisor.costs.arm_costs import cost_per_1000, measured_ranks, rounded_mean
+from advisor.costs.arm_costs import cost_per_1000, measured_ranks, rounded_mean, routed_answers
 from advisor.output import command_line
 from advisor.report.dev_budget import dev_budget
 from advisor.report.learning_curve import read_curve_of_arms, read_curves
@@ -64,6 +64,7 @@ from runners.run_folder import SCORES, TRIAL, RunFolder, open_run_folder, read_j
 from runners.runs.data_notes import DATA_NOTES, noted_lines
 from runners.runs.retrieval import read_comparison
 from runners.scoring.scores import inapplicable_scores
+from runners.selective.routes import read_routes
 from runners.trial.judge import JUDGE_JOURNAL, summary
 from runners.trial.refusal_gate import question_drift
 from runners.trial.trial import ArmScores, scores_with_intervals
@@ -158,6 +159,7 @@ def _arm_reports(
     """Return the arms that were judged, the best by the combined score first."""
     beside = {arm.arm: made_column(arm) for arm in judged.beside}
     gpu = next((str(event["gpu"] or "") for event in reversed(records.events) if "gpu" in event), "")
+    routes = read_routes(records.path / TRIAL)
     return tuple(
         arm_report(
             arm,
@@ -168,6 +170,7 @@ def _arm_reports(
             batch=largest_batch(records, arm.arm),
             on_made=beside.get(arm.arm),
             training_rows=trained.get(arm.arm),
+            cut=routes[arm.arm].cut if arm.arm in routes else None,
         )
         for arm in sorted(judged.arms, key=lambda a: -a.mean_score)
     )
@@ -253,7 +256,8 @@ def training_reasons(plan: Plan) -> dict[str, dict[str, str]]:
 
 def _asks_server(plan: Plan, step: EvaluateStep) -> bool:
     """Return whether an arm's answers come from an endpoint or from a server of the backend."""
-    if step.classifier:
+    step = plan.routed(step)[1] if step.route else step
+    if step.without_model:
         return False
     return (
         plan.servers.model_of(step) is not None or parse_remote((step.model or plan.model).name) is not None
@@ -284,6 +288,7 @@ def arm_report(
     batch: int | None = None,
     on_made: MadeColumn | None = None,
     training_rows: TrainingRows | None = None,
+    cut: float | None = None,
 ) -> ArmReport:
     """Return an arm as in the report: each score with its 95 % interval, right answers, time, tokens and costs.
 
@@ -296,6 +301,7 @@ def arm_report(
         batch: its largest batch; None where that was not recorded.
         on_made: what it scored on made questions beside the real ones.
         training_rows: the rows that it was trained on.
+        cut: of a router, how sure its first arm must be.
     """
     scores = scores_with_intervals(arm)
     combined = scores.pop("combined")
@@ -327,6 +333,7 @@ def arm_report(
         batch=batch,
         made=on_made,
         training_rows=training_rows,
+        routed=routed_answers(arm, plan, answers, cut, gpu),
     )
 
 
@@ -464,7 +471,12 @@ def _arm(name: str, body: Mapping[str, Any]) -> ArmScores:
 
 
 def _timed_alone(records: RunRecords, arm: str) -> list[float]:
-    """Return the seconds of the answers of an arm that were asked one at a time; [] where none was."""
+    """Return the seconds of the answers of an arm that were asked one at a time; [] where none was.
+
+    Those of a router are, at the longest, those of its slower arm.
+    """
+    route = next((step.route for step in records.plan.arms if step.arm == arm), None)
+    arm = route.otherwise if route else arm
     return list(records.result(f"evaluate:{arm}").get("seconds_alone") or ())
 
 

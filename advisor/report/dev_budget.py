@@ -14,6 +14,7 @@ from runners.plan.steps import EvaluateStep
 from runners.report.trial_report import DevBudget
 from runners.run_folder import TRIAL
 from runners.runs.arm import choosing_step
+from runners.selective.routes import StoredRoute, read_routes
 
 
 def dev_budget(records: RunRecords, test_questions: int) -> tuple[DevBudget, ...]:
@@ -21,8 +22,12 @@ def dev_budget(records: RunRecords, test_questions: int) -> tuple[DevBudget, ...
     plan = records.plan
     choices = read_stored_prompts(records.path / TRIAL).choices
     common = max((step.budget for step in plan.arms if step.chooses_prompt), default=0)
+    routes = read_routes(records.path / TRIAL)
     rows = []
     for step in plan.arms:
+        if route := routes.get(step.arm):
+            rows.append(_of_router(step, route, test_questions))
+            continue
         choice = choices.get(step.arm) or {}
         rows.append(
             DevBudget(
@@ -42,6 +47,21 @@ def dev_budget(records: RunRecords, test_questions: int) -> tuple[DevBudget, ...
     return tuple(rows)
 
 
+def _of_router(step: EvaluateStep, route: StoredRoute, test_questions: int) -> DevBudget:
+    """Return what a router was given to choose its cut."""
+    known = f"; {route.otherwise} had answered {route.questions - route.asked} of them to choose its prompt"
+    return DevBudget(
+        arm=step.arm,
+        allowed=min(step.budget, test_questions),
+        used=route.asked,
+        tried=(),
+        untried=(),
+        chosen=None,
+        lead=None,
+        how=f"{route.reason}{known * (route.asked < route.questions)}",
+    )
+
+
 def _without_choice(step: EvaluateStep, records: RunRecords) -> str:
     """Return how the settings of an arm came about that chose no prompt on dev questions."""
     if step.classifier:
@@ -57,6 +77,9 @@ def _without_choice(step: EvaluateStep, records: RunRecords) -> str:
             f"no dev question: {chosen} of regularisation by cross-validation on {trained['rows']} examples "
             f"(accuracy {trained['accuracy']:.2f}{compared}){notes}"
         )
+    if step.nearest_reply:
+        fitted = records.last("replies.fitted", arm=step.arm)
+        return f"asks no model: {'; '.join(fitted.get('notes', ())) or 'it was not fitted'}"
     if step.labels == "scored":
         return _scored_labels(step, records)
     if step.weights:

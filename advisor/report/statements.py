@@ -179,12 +179,12 @@ def milliseconds(seconds: float) -> str:
 
 
 def timing_notes(report: TrialReport) -> list[str]:
-    """Return what a reader must know of the times of an answer: batches, and what else the machine did."""
+    """Return what a reader must know of the times of an answer: batches, and what else the machine did; first of routers."""
     shares = {name: conditions.busy or 0.0 for name, conditions in report.measured.answering.items()}
     busy = [
         f"{arm.arm} ({shares[arm.arm]:.0%})" for arm in report.arms if is_contended(shares.get(arm.arm, 0.0))
     ]
-    notes = []
+    notes = [routed_text(arm) for arm in report.arms if arm.routed]
     if any(batch_text(report, arm).startswith(("batch", "in")) for arm in report.arms):
         timed = max((arm.alone.n for arm in report.arms if arm.alone), default=0)
         alone = (
@@ -201,6 +201,20 @@ def timing_notes(report: TrialReport) -> list[str]:
             f"needed that other programs took): {', '.join(busy)}"
         )
     return notes
+
+
+def routed_text(arm: ArmReport) -> str:
+    """Return what a router's arms answered, what 1,000 answers cost, and how many are right; "" for another arm."""
+    routed = arm.routed
+    if routed is None:
+        return ""
+    text = f"{arm.arm}: {routed.first} answered {routed.share_text}, {routed.otherwise} the others"
+    if arm.usd_per_1000 is not None and routed.usd_low is not None and routed.usd_high is not None:
+        text += (
+            f"; 1,000 answers cost {arm.usd_per_1000:.2g} USD ({routed.usd_low:.2g} to {routed.usd_high:.2g})"
+        )
+        text += f", of {routed.otherwise} alone {routed.usd_otherwise:.2g}"
+    return text + (f"; {arm.right_text} right ({arm.right.interval})" if arm.right else "")
 
 
 def costs_nothing(report: TrialReport) -> bool:

@@ -280,9 +280,10 @@ def _hosted(trial: Trial) -> dict[str, str]:
     reasons = {}
     for name in trial.arms if forbidden else ():
         step = trial.step(name)
+        step = trial.plan.routed(step)[1] if step.route else step
         server = trial.plan.servers.model_of(step)
         remote = parse_remote((step.model or trial.plan.model).name)
-        urls = server.urls if server else (remote.url,) if remote and not step.classifier else ()
+        urls = server.urls if server else (remote.url,) if remote and not step.without_model else ()
         if public := [url for url in urls if not is_private(url)]:
             reasons[name] = f"sends the data to {', '.join(public)}"
     return reasons

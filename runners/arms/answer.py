@@ -127,6 +127,7 @@ class Answer:
             "refused": self.refused,
             "beside": self.beside,
             "arm": arm,
+            **({"answered_by": self.arm} if self.arm and self.arm != arm else {}),
             "citations": [c.to_json() for c in self.citations],
             "conflicts": [c.to_json() for c in self.conflicts],
             "searched": self.searched,
@@ -181,9 +182,9 @@ class Answer:
         return {key: value for key, value in counts.items() if value}
 
     def _labels_json(self) -> dict[str, Any]:
-        """Return the probabilities of the most likely labels; {} for answers that no classifier gave."""
-        labels = [asdict(one) for one in self.completion.labels]
-        return {"labels": labels} if labels else {}
+        """Return the probabilities of the most likely labels, and the nearest question; {} for answers of other arms."""
+        labels, nearest = [asdict(one) for one in self.completion.labels], self.completion.nearest
+        return {**({"labels": labels} if labels else {}), **({"example": asdict(nearest)} if nearest else {})}
 
 
 OnAnswers = Callable[[list[Answer]], None] | None

@@ -155,8 +155,12 @@ def recorded_accounts(plan: Plan, events: Sequence[Mapping[str, Any]]) -> dict[s
     for step in plan.steps:
         if not isinstance(step, EvaluateStep):
             continue
-        own = _classifier_account(step.arm, events) if step.classifier else None
-        chain = [own] if own else [trained[name] for name in _weights_of(plan, step) if name in trained]
+        own = _fitted_account(step, events)
+        if step.route:  # as planned where both of its arms are
+            parts = (step.route.first, step.route.otherwise)
+            chain = [accounts[name] for name in parts if name in accounts]
+        else:
+            chain = [own] if own else [trained[name] for name in _weights_of(plan, step) if name in trained]
         if chain:
             accounts[step.arm] = min(chain, key=lambda account: account.rows / max(1, account.of))
     return accounts
@@ -195,10 +199,20 @@ def _recorded(arm: str, events: Sequence[Mapping[str, Any]]) -> RowAccount | Non
     )
 
 
-def _classifier_account(arm: str, events: Sequence[Mapping[str, Any]]) -> RowAccount | None:
-    """Return what the last training of a classifier recorded; None when it was not trained."""
+def replies_account(arm: str, of: int, left_out: int, places: tuple[RowPlace, ...] = ()) -> RowAccount:
+    """Return the account of an arm of nearest replies: rows without a question or a reply cannot be given."""
+    causes = (f"{left_out:,} have no question or no reply",) if left_out else ()
+    return RowAccount(arm=arm, of=of, rows=of - left_out, causes=causes, places=places)
+
+
+def _fitted_account(step: EvaluateStep, events: Sequence[Mapping[str, Any]]) -> RowAccount | None:
+    """Return what the last fit of an arm without a language model recorded; None for others, and before it."""
+    arm = step.arm
+    if step.nearest_reply:
+        fitted = [e for e in events if e.get("event") == "replies.fitted" and e.get("arm") == arm]
+        return replies_account(arm, fitted[-1]["of"], fitted[-1]["left_out"]) if fitted else None
     done = [e for e in events if e.get("event") == "classifier.trained" and e.get("arm") == arm]
-    if not done:
+    if not step.classifier or not done:
         return None
     left_out = int(done[-1]["left_out"])
     causes = (f"{left_out:,} have a reply that is none of the plan's labels",) if left_out else ()

@@ -104,7 +104,7 @@ def make_bundle(job: ExportJob) -> ExportedFiles:
         "refused. A base that came "
         "from a folder is given by its folder here: `tunewise ask RUN QUESTION --model FOLDER`.\n\nThe run's own plan and "
         "log are in it as they are: they name folders of the machine it ran on. Arms that show examples need the examples' "
-        "file in the place that the plan names.\n"
+        "file in the place that the plan names; an arm of nearest replies has its examples' questions and replies in it.\n"
     )
     checked = {"files read back and equal": count, "bytes unpacked": size}
     made_from = {"files": f"{len(entries):,}, {size:,} bytes unpacked"}

@@ -108,6 +108,8 @@ def _classifier_folder(source: ExportSource) -> Path:
         hint = (
             f"take one: --arm {' or '.join(known)}" if known else "the plan has none: add an arm `classifier`"
         )
+        if source.arm.nearest_reply or source.arm.route:
+            hint = f"{source.arm.arm} is packed with all of the run: --to bundle; or {hint}"
         raise BadInput(f"the arm {source.arm.arm} is no classifier", hint)
     folder = source.run.path / CLASSIFIER_FOLDER / source.arm.arm
     check_manifest(folder, KIND)

@@ -77,6 +77,8 @@ class ExportSource:
             instead = "its index, its rows or all of it: --to index, provider-jsonl or bundle"
             if self.arm.classifier:
                 instead = "its labels and numbers, or all of the run: --to classifier or bundle"
+            elif self.arm.nearest_reply or self.arm.route:
+                instead = "all of the run: --to bundle"
             arms = f"; arms with weights: --arm {' or '.join(with_weights)}" if with_weights else ""
             raise BadInput(
                 f"the arm {self.arm.arm} has no weights of its own: {self._describe(self.arm)}",
@@ -129,6 +131,10 @@ class ExportSource:
     def _describe(self, arm: EvaluateStep) -> str:
         if arm.classifier:
             return "it is a linear head over embeddings or TF-IDF"
+        if arm.nearest_reply:
+            return "it gives the replies of the nearest examples"
+        if arm.route:
+            return f"it takes the answers of {arm.route.first} and {arm.route.otherwise}"
         given = [name for name, used in (("passages", arm.retrieval), ("examples", arm.shots)) if used]
         remote = resolve.parse_remote((arm.model or self.plan.model).name)
         base = f"{remote.name} at its endpoint" if remote else "the base model as it is"

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Container, Iterator, Sequence
+from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 from collections.abc import Generator as Running
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 from rag.errors import BadInput
 from runners.data.formats import Message
@@ -27,6 +27,25 @@ class LabelProbability:
 
 
 @dataclass(frozen=True, slots=True)
+class NearestQuestion:
+    """The question whose reply was given word for word, or would have been, had it been near enough."""
+
+    question: str
+    similarity: float
+    """Cosine of the two questions' vectors."""
+    given: bool
+    """Whether its reply was given; else the answer is the plan's refusal."""
+
+
+def labels_and_nearest(
+    row: Mapping[str, Any],
+) -> tuple[tuple[LabelProbability, ...], NearestQuestion | None]:
+    """Return the labels and the nearest question of an answer from its JSON, where it has them."""
+    labels = tuple(LabelProbability(**one) for one in row.get("labels", ()))
+    return labels, NearestQuestion(**row["example"]) if row.get("example") else None
+
+
+@dataclass(frozen=True, slots=True)
 class Completion:
     """One answer of a model."""
 
@@ -45,6 +64,8 @@ class Completion:
     """Whether the limit of tokens was reached inside the reasoning, so that there is no answer."""
     labels: tuple[LabelProbability, ...] = ()
     """Of a classifier: the most likely labels, the likeliest first; () for answers that were generated."""
+    nearest: NearestQuestion | None = None
+    """Of an arm of nearest replies: the nearest question; None for other answers."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -68,14 +68,15 @@ class Backend:
     def model_of(self, arm: EvaluateStep, seed: int | None = None) -> ServerModel | None:
         """Return what a server is asked for an arm; None for an arm that answers in this process or at its own endpoint.
 
-        A classifier and an arm that scores labels need the model's own likelihoods or vectors, so they stay here.
+        An arm without a language model and one that scores labels need the model's own likelihoods or vectors, so they stay
+        here; a router answers nothing itself.
 
         Args:
             arm: the arm.
             seed: the seed of its weights where they are not those of the first seed: they have a name of their own, as the
                 run's folder of them, such as ``lora-s1``.
         """
-        if arm.classifier or arm.labels == "scored":
+        if arm.without_model or arm.route or arm.labels == "scored":
             return None
         model = self.arms.get(arm.arm) or self.arms.get(arm.weights or "")
         if model is None and self.base is not None and arm.model is None:

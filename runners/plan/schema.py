@@ -39,9 +39,11 @@ from runners.plan.steps import (
     Forgetting,
     IndexStep,
     PlanModel,
+    Route,
     StrictModel,
     Thinking,
     TrainStep,
+    misplaced_route,
 )
 from runners.plan.train_config import TUNING_METHODS, Parallelism, implied, switch_word
 
@@ -234,6 +236,12 @@ class Plan(StrictModel):
                     raise ValueError(f"{key}.labels: scored needs a check of kind labels that lists them")
                 if (step.classifier or step.shots) and not self.data.examples:
                     raise ValueError(f"{key}: an arm that learns from or shows examples needs data.examples")
+                if step.nearest_reply and not (self.data.examples or self.data.documents):
+                    raise ValueError(
+                        f"{key}: nearest replies need data.examples, or documents with questions"
+                    )
+                if step.route and (problem := misplaced_route(step.route, self.steps[:number])):
+                    raise ValueError(f"{key}.route.{problem}")
         if has_index and not self.data.documents:
             raise ValueError("an index step needs data.documents")
         if not self.weights or sum(self.weights.values()) <= 0 or min(self.weights.values()) < 0:
@@ -277,6 +285,18 @@ class Plan(StrictModel):
             return False
         return is_refusal(answer, self.prompts.refusals, self.prompts.formulas)
 
+    def routed(self, step: EvaluateStep) -> tuple[EvaluateStep, EvaluateStep]:
+        """Return the two arms of a router: the one that answers where it is sure, and the other one."""
+        assert step.route is not None
+        by_name = {arm.arm: arm for arm in self.arms}
+        return by_name[step.route.first], by_name[step.route.otherwise]
+
+    def with_routed(self, arms: Collection[EvaluateStep]) -> tuple[EvaluateStep, ...]:
+        """Return arms with those that routers among them take their answers from, in the plan's order."""
+        names = {arm.arm for arm in arms}
+        names |= {part.arm for arm in arms if arm.route for part in self.routed(arm)}
+        return tuple(step for step in self.arms if step.arm in names)
+
     def train_step(self, arm: str) -> TrainStep:
         """The train step of an arm; KeyError when there is none."""
         for step in self.steps:
@@ -314,6 +334,7 @@ PLAN_MODELS = (
     EmbedderStep,
     TrainStep,
     EvaluateStep,
+    Route,
     StyleCheck,
     PlanGate,
     RefusalSettings,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import fields
 from pathlib import Path
 from typing import Literal
@@ -219,13 +220,20 @@ class TrainStep(TrainSettings, TrainStepHead):
         return TrainConfig(**shared, seed=seed, init_adapter=init_adapter)
 
 
+class Route(StrictModel):
+    """Two arms of the plan, of which the first answers where it is sure."""
+
+    first: str = Field(description="An arm without a language model: a classifier, or nearest replies.")
+    otherwise: str = Field(description="An arm that asks a model, for all other questions.")
+
+
 class EvaluateStep(StrictModel):
     """Answer every test question with one arm."""
 
     kind: Literal["evaluate"] = "evaluate"
     arm: str = Field(
-        description="prompting, few-shot, prompting-scored, few-shot-scored, classifier, long-context, rag, rag-few-shot, "
-        "rag-tuned, lora, qlora, full, naive-stack, hybrid."
+        description="prompting, few-shot, prompting-scored, few-shot-scored, classifier, nearest-reply, router, "
+        "long-context, rag, rag-few-shot, rag-tuned, lora, qlora, full, naive-stack, hybrid."
     )
     weights: str | None = Field(
         None, description="The train step's arm whose weights it uses; null is the base."
@@ -254,12 +262,21 @@ class EvaluateStep(StrictModel):
         60,
         ge=0,
         le=5000,
-        description="Most dev answers to choose examples and instructions, no more than test questions; the same for "
-        "every arm; 0 keeps the default.",
+        description="Most dev answers to choose examples and instructions, or the cut of a router, no more than test "
+        "questions; the same for every arm; 0 keeps the default.",
     )
     classifier: bool = Field(
         False,
         description="A linear head over embeddings, TF-IDF or both, chosen on the examples, answers; for labels.",
+    )
+    nearest_reply: bool = implied(
+        False,
+        description="The reply of the nearest example answers, word for word, where it is near enough; else a refusal.",
+    )
+    route: Route | None = implied(
+        None,
+        description="Two arms that stand before it: the first answers where it is sure, the other one elsewhere; where the "
+        "cut lies is chosen on dev questions, within the budget.",
     )
     instructions: Literal["plan", "chosen"] = implied(
         "plan",
@@ -277,13 +294,23 @@ class EvaluateStep(StrictModel):
 
     @property
     def learns_from_rows(self) -> bool:
-        """Whether the arm answers otherwise with other training examples: it is trained on them, or shows some."""
-        return bool(self.weights or self.shots or self.classifier)
+        """Whether it answers otherwise with other training examples: it is trained on them, shows or repeats some."""
+        return bool(self.weights or self.shots or self.without_model)
 
     @property
     def chooses_prompt(self) -> bool:
         """Whether the arm's examples or instructions are chosen on dev questions, within the budget."""
         return self.bank == "chosen" or self.instructions == "chosen"
+
+    @property
+    def without_model(self) -> bool:
+        """Whether it answers by the examples that it learnt, and no language model is loaded or asked."""
+        return self.classifier or self.nearest_reply
+
+    @property
+    def embeds_texts(self) -> bool:
+        """Whether it reads the plan's embedder itself, beside a search."""
+        return self.without_model or self.bank == "similar"
 
     @model_validator(mode="after")
     def _no_conflicts(self) -> EvaluateStep:
@@ -295,11 +322,36 @@ class EvaluateStep(StrictModel):
             )
         if self.bank != "fixed" and not self.shots:
             raise ValueError(f"bank: {self.bank} needs shots of 1 or more")
-        if self.classifier and (self.weights or self.retrieval or self.shots or self.model):
-            raise ValueError("a classifier has no weights, retrieval, shots or model of its own")
-        if self.classifier and (self.instructions != "plan" or self.labels != "generated"):
-            raise ValueError("a classifier is not prompted: it has no instructions and no labels setting")
+        kinds = {
+            "a classifier": self.classifier,
+            "an arm of nearest replies": self.nearest_reply,
+            "a router": self.route is not None,
+        }
+        chosen = [kind for kind, used in kinds.items() if used]
+        if len(chosen) > 1:
+            raise ValueError(f"{' and '.join(chosen)} are different arms: take one step for each")
+        for kind in chosen:
+            if self.weights or self.retrieval or self.shots or self.model:
+                raise ValueError(f"{kind} has no weights, retrieval, shots or model of its own")
+            if self.instructions != "plan" or self.labels != "generated":
+                raise ValueError(f"{kind} is not prompted: it has no instructions and no labels setting")
         return self
+
+
+def misplaced_route(route: Route, before: Sequence[object]) -> str:
+    """Return the key of a route that names no arm it can, and why; "" where the steps before it have both arms."""
+    arms = {step.arm: step for step in before if isinstance(step, EvaluateStep)}
+    for key, name in (("first", route.first), ("otherwise", route.otherwise)):
+        if name not in arms:
+            return f"{key}: no earlier evaluate step is for the arm {name!r}"
+    if not arms[route.first].without_model:
+        return (
+            f"first: {route.first!r} asks a model, and does not say how sure it is: name a classifier or an arm of nearest "
+            "replies"
+        )
+    if (other := arms[route.otherwise]).without_model or other.route:
+        return f"otherwise: {route.otherwise!r} is no arm that asks a model itself"
+    return ""
 
 
 class Forgetting(StrictModel):

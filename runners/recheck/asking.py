@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from rag.files import append_lines
 from runners.arms.prompt_selection import read_stored_prompts
 from runners.data.questions import Question
 from runners.inference.types import Generator
@@ -16,7 +17,9 @@ from runners.recheck.inputs import EXAMPLES, Change, RunInputs, asking_inputs
 from runners.recheck.recorded import REFUSED, RecordedAnswers, RecordedGenerator
 from runners.run_folder import TRIAL, RunFolder, read_journal
 from runners.runs.arm import PreparedArm, choosing_step, prepare_arm, recall_arm
+from runners.runs.example_arms import fit_on_examples
 from runners.runs.opened import OpenRun
+from runners.selective.routes import require_route, routed_rows
 from runners.trial import trial
 from runners.trial.trial import ANSWERS
 
@@ -62,11 +65,12 @@ class ArmAsking:
         context, name = self.context, f"evaluate:{arm.arm}"
         context.emit({"event": "step.start", "step": name, "number": position[0], "total": position[1]})
         trial.drop_outdated_answers(self.folder, arm.arm, self.digest)
-        if arm.classifier and not self._reusable(arm):
-            from runners.arms import classifier
-
-            plan, embedder, folder = context.plan, context.models.embedder, context.folder.path
-            classifier.train_classifier(plan, arm.arm, context.examples, embedder, folder, self.digest)
+        if arm.without_model and not self._reusable(arm):
+            fit_on_examples(context, arm, self.digest)
+        if arm.route:
+            self._answer_routed(arm)
+            context.emit({"event": "step.end", "step": name})
+            return
         prepared = self._prepared(arm)
         for seed in self._seeds(arm):
             trial.run_arm(
@@ -83,6 +87,14 @@ class ArmAsking:
         rows = [row for row in read_journal(self.folder / ANSWERS) if row["arm"] == arm.arm]
         cut = sum(row["finish"] == "length" for row in rows)
         context.emit({"event": "step.end", "step": name, "cut": cut})
+
+    def _answer_routed(self, arm: EvaluateStep) -> None:
+        """Write the answers of a router from those of its two arms, by the cut that the trial chose."""
+        rows = read_journal(self.folder / ANSWERS)
+        known = {(row["seed"], row["id"]) for row in rows if row["arm"] == arm.arm}
+        cut = require_route(self.context.folder.path, self.folder, arm).cut
+        routed = routed_rows(arm, rows, self._seeds(self.context.plan.routed(arm)[1]), cut)
+        append_lines(self.folder / ANSWERS, [row for row in routed if (row["seed"], row["id"]) not in known])
 
     def asked_again(self, arm: EvaluateStep) -> frozenset[str]:
         """Return the questions whose answer is not the recorded one, as the two journals tell."""
@@ -107,7 +119,8 @@ class ArmAsking:
 
     def _recorded_seed(self, arm: EvaluateStep, seed: int) -> int:
         """Return the seed under which the base recorded an arm's answers: without weights it is the plan's."""
-        return seed if arm.weights else self.old.plan.seed
+        weights = self.context.plan.routed(arm)[1].weights if arm.route else arm.weights
+        return seed if weights else self.old.plan.seed
 
     def _before(self, arm: EvaluateStep) -> EvaluateStep | None:
         return next((step for step in self.old.plan.arms if step.arm == arm.arm), None)
@@ -127,6 +140,10 @@ class ArmAsking:
         before = self._before(arm)
         if self.ask_all or before is None or arm.weights != before.weights or arm.weights in self.again:
             return False
+        if arm.nearest_reply and self.context.plan.data.documents:
+            return False  # they may hold questions with answers; it answers again in milliseconds
+        if arm.route:
+            return all(map(self._reusable, self.context.plan.routed(arm)))
         return not compare(asking_inputs(self.old, before), asking_inputs(self.new, arm)).changed
 
     def _generator(self, arm: EvaluateStep, prepared: PreparedArm, seed: int) -> Generator:

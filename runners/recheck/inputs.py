@@ -7,7 +7,7 @@ with the same asking inputs are the same, since decoding is greedy.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -138,17 +138,18 @@ def _prompt_changes(old: RunInputs, new: RunInputs) -> list[Change]:
     keys = [key for key in now if before.get(key) != now[key]]
     if not keys:
         return []
-    arms = tuple(arm.arm for arm in new.plan.arms if not arm.classifier)
+    arms = tuple(arm.arm for arm in new.plan.arms if not arm.without_model)
     return [Change(PROMPT, f"prompts.{', prompts.'.join(keys)}", arms)]
 
 
 def _file_changes(old: RunInputs, new: RunInputs) -> list[Change]:
     changed, changes = compare(old.files, new.files).changed, []
     if rows := [name for name in changed if name in ("examples", "replay")]:
-        arms = tuple(arm.arm for arm in new.plan.arms if uses_examples(arm))
+        using = [arm for arm in new.plan.arms if uses_examples(arm)]
+        arms = tuple(arm.arm for arm in [*using, *_routers_of(new.plan, using)])
         changes.append(Change(EXAMPLES, " and ".join(_shown_file(new.plan, name) for name in rows), arms))
     if "wordings" in changed:
-        arms = tuple(arm.arm for arm in new.plan.arms if arm.retrieval)
+        arms = tuple(arm.arm for arm in _retrieving(new.plan))
         changes.append(Change(SETTINGS, _shown_file(new.plan, "wordings"), arms))
     if asked := [name for name in changed if name not in ("examples", "replay", "wordings")]:
         changes.append(Change(QUESTIONS, " and ".join(_shown_file(new.plan, name) for name in asked)))
@@ -160,8 +161,20 @@ def _shown_file(plan: Plan, name: str) -> str:
 
 
 def uses_examples(arm: EvaluateStep) -> bool:
-    """Return whether an arm is trained on the examples, or shows some."""
-    return bool(arm.weights or arm.classifier or arm.shots)
+    """Return whether an arm is trained on the examples, shows some, or gives their replies."""
+    return bool(arm.weights or arm.without_model or arm.shots)
+
+
+def _routers_of(plan: Plan, arms: Sequence[EvaluateStep]) -> list[EvaluateStep]:
+    """Return the routers that take answers of these arms."""
+    names = {arm.arm for arm in arms}
+    return [arm for arm in plan.arms if arm.route and names & {arm.route.first, arm.route.otherwise}]
+
+
+def _retrieving(plan: Plan) -> list[EvaluateStep]:
+    """Return the arms that search, and the routers that take answers of them."""
+    searching = [arm for arm in plan.arms if arm.retrieval]
+    return [*searching, *_routers_of(plan, searching)]
 
 
 def _model_changes(old: RunInputs, new: RunInputs) -> list[Change]:
@@ -169,9 +182,11 @@ def _model_changes(old: RunInputs, new: RunInputs) -> list[Change]:
     by_models: dict[tuple[str, str], list[str]] = {}
     for arm in new.plan.arms:
         before = next((step for step in old.plan.arms if step.arm == arm.arm), None)
-        if before is None or arm.classifier:
+        if before is None or arm.without_model:
             continue
-        names = (before.model or old.plan.model).name, (arm.model or new.plan.model).name
+        asks = new.plan.routed(arm)[1] if arm.route else arm
+        was_asked = old.plan.routed(before)[1] if before.route else before
+        names = (was_asked.model or old.plan.model).name, (asks.model or new.plan.model).name
         if compare({"": old.models.get(names[0])}, {"": new.models.get(names[1])}).changed:
             by_models.setdefault(names, []).append(arm.arm)
     for (was, name), answering in by_models.items():
@@ -186,8 +201,9 @@ def _model_changes(old: RunInputs, new: RunInputs) -> list[Change]:
 
 def _retrieval_models(old: Plan, new: Plan) -> list[tuple[str, str, str, tuple[str, ...]]]:
     """Return kind, old name, new name and arms of the models that search."""
-    retrieving = tuple(arm.arm for arm in new.arms if arm.retrieval)
-    embedding = tuple(arm.arm for arm in new.arms if arm.retrieval or arm.classifier or arm.bank == "similar")
+    retrieving = tuple(arm.arm for arm in _retrieving(new))
+    embeds = [arm for arm in new.arms if arm.retrieval or arm.embeds_texts]
+    embedding = tuple(arm.arm for arm in [*embeds, *_routers_of(new, embeds)])
     rows = [(EMBEDDER, old.embedder.name, new.embedder.name, embedding)] if embedding else []
     rerankers = [plan.index.reranker if plan.index else None for plan in (old, new)]
     if rerankers[0] or rerankers[1]:
@@ -217,10 +233,13 @@ def _environment_changes(old: RunInputs, new: RunInputs) -> list[Change]:
 def asking_inputs(inputs: RunInputs, step: EvaluateStep) -> dict[str, Any]:
     """Return what an arm's answer to a chat depends on, but for its weights and the longest answer.
 
-    The model, how it is held and asked, and what its answers are held to; of a classifier its embedder, examples and
-    checks. Values that are not known are None.
+    The model, how it is held and asked, and what its answers are held to; of an arm without one its embedder, examples and
+    checks; of a router those of its two arms. Values that are not known are None.
     """
     plan = inputs.plan
+    if step.route:
+        parts = [asking_inputs(inputs, part) for part in plan.routed(step)]
+        return {f"{n} {key}": value for n, part in enumerate(parts) for key, value in part.items()}
     settings = step.model or plan.model
     made_from: dict[str, Any] = {
         "model": inputs.models.get(settings.name),
@@ -229,12 +248,13 @@ def asking_inputs(inputs: RunInputs, step: EvaluateStep) -> dict[str, Any]:
         "thinking": plan.thinking.model_dump(),
         "labels": step.labels,
         "classifier": step.classifier,
+        **({"nearest_reply": True} if step.nearest_reply else {}),
         "constraint": constraint_input(plan, step),
         "backend": server.entry if (server := plan.servers.model_of(step)) else "",
     }
-    if step.classifier or step.labels == "scored":
+    if step.without_model or step.labels == "scored":
         made_from["checks"] = [check.model_dump(mode="json") for check in plan.checks]
-    if step.classifier:
+    if step.without_model:
         del made_from["model"]
         made_from["embedder"] = inputs.models.get(plan.embedder.name)
         made_from["examples"] = inputs.files.get("examples")

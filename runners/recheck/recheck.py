@@ -235,7 +235,8 @@ def _chosen_arms(
     else:
         report = read_report(run.path)
         names = [report.verdict.use or "", report.verdict.recommended] if report else []
-    chosen = tuple(step for step in plan.arms if step.arm in names and step.arm in measured)
+    named = [step for step in plan.arms if step.arm in names and step.arm in measured]
+    chosen = plan.with_routed(named)  # a router's answers are those of its two arms
     if not chosen:
         raise BadInput(
             f"the plan has none of the arms that {run.path} has answers of",
@@ -265,7 +266,7 @@ class _Work:
         source = ModelSource(plan=self.part, on_event=self.on_event)
         bases = source.bases()
         embedding = needs_embedder(self.part) and any(
-            arm.retrieval or arm.classifier or arm.bank != "fixed" for arm in self.chosen
+            arm.retrieval or arm.without_model or arm.bank != "fixed" for arm in self.chosen
         )
         embedder = source.embedder() if embedding else None
         searching = any(arm.retrieval for arm in self.chosen)

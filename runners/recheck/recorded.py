@@ -23,7 +23,7 @@ from rag.grounding.context import DATA_NOTICE
 from runners.arms.long_context import PASSAGES_FOLDER
 from runners.data.formats import Message
 from runners.inference.constraints.constraint import OutputConstraint
-from runners.inference.types import Completion, CompletionStream, Generator
+from runners.inference.types import Completion, CompletionStream, Generator, labels_and_nearest
 
 REFUSED = "refused"
 """How an answer ends that was given without asking the model."""
@@ -170,6 +170,7 @@ class RecordedGenerator:
 
 def _completion(row: Mapping[str, Any]) -> Completion:
     """Return the completion that a row of the journal was made from."""
+    labels, nearest = labels_and_nearest(row)
     return Completion(
         row["answer"],
         row["prompt_tokens"],
@@ -179,4 +180,6 @@ def _completion(row: Mapping[str, Any]) -> Completion:
         row.get("tokens_estimated", False),
         row.get("reasoning_tokens", 0),
         row.get("reasoning_cut", False),
+        labels,
+        nearest,
     )

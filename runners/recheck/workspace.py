@@ -18,6 +18,7 @@ from rag.backends.consent import stored_url
 from rag.backends.files import FilesBackend
 from rag.errors import BadInput, UsageProblem
 from rag.files import check_schema, empty_folder, write_json, writer_lock
+from runners.arms.classifier import CLASSIFIER_FOLDER
 from runners.arms.few_shot import candidate_instructions
 from runners.arms.prompt_selection import PROMPTS
 from runners.arms.retriever import index_settings
@@ -38,6 +39,8 @@ from runners.run_folder import (
 )
 from runners.runs.opened import OpenRun
 from runners.runs.retrieval import REFUSAL_FILE
+from runners.selective.replies import REPLIES_FOLDER
+from runners.selective.routes import ROUTES
 from runners.trial import step_runner
 
 if TYPE_CHECKING:
@@ -171,7 +174,7 @@ def prepare_workspace(
         (folder / EVENTS).touch()
         write_plan(state.inputs.plan, folder / PLAN)
         _copy_trial(base.path / TRIAL, folder / TRIAL, old.plan, state.inputs.plan)
-        for name in ("classifiers",):
+        for name in (CLASSIFIER_FOLDER, REPLIES_FOLDER):
             if (base.path / name).is_dir():
                 shutil.copytree(base.path / name, folder / name)
         # Written last: with it the folder counts as one of this state.
@@ -184,7 +187,7 @@ def prepare_workspace(
 def _copy_trial(source: Path, target: Path, old: Plan, new: Plan) -> None:
     """Copy what a trial decided: chosen prompts, priors of labels, passages that all questions share."""
     target.mkdir(parents=True, exist_ok=True)
-    for name in (PROMPTS, "shots.npy", "label_priors.json"):
+    for name in (PROMPTS, "shots.npy", "label_priors.json", ROUTES):
         if (source / name).is_file():
             shutil.copy2(source / name, target / name)
     if (target / PROMPTS).is_file() and old.prompts.system != new.prompts.system:

@@ -164,6 +164,30 @@ class SeedScore:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class RoutedAnswers:
+    """Of a router: how many of ``n`` answers its first arm gave, with the 95 % interval of that share, and at what price."""
+
+    first: str
+    otherwise: str
+    hits: int
+    n: int
+    low: float
+    high: float
+    cut: float | None
+    """How sure the first arm must be; None where it is never sure enough."""
+    usd_low: float | None
+    """95 % interval of the price of 1,000 answers over the questions; None where no price is known."""
+    usd_high: float | None
+    usd_otherwise: float | None
+    """Price of 1,000 answers of the other arm alone."""
+
+    @property
+    def share_text(self) -> str:
+        """The share with its interval."""
+        return f"{self.hits} of {self.n} ({self.low:.0%} to {self.high:.0%})"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ArmReport:
     """One arm: its scores, its right answers, and what an answer takes."""
 
@@ -199,6 +223,8 @@ class ArmReport:
     """The largest batch; None where it was not recorded."""
     made: MadeColumn | None = None
     training_rows: TrainingRows | None = None
+    routed: RoutedAnswers | None = None
+    """None for an arm that is no router, and where the routes are not known."""
 
     @property
     def question_count(self) -> int:

@@ -49,7 +49,7 @@ class RunModels:
 
     plan: Plan
     run: RunFolder
-    """The folder with trained weights and classifiers."""
+    """The folder with trained weights, classifiers and nearest replies."""
     obtained: ObtainedModels
     emit: OnEvent
     """Receives what is noted of a model, as events of the run."""
@@ -93,7 +93,9 @@ class RunModels:
         servers = self.obtained.servers
         if servers is not None and servers.backend.model_of(arm):
             return False
-        return arm.classifier or isinstance(self.base_of(arm), resolve.Model)
+        if arm.route:  # it answers nothing itself
+            return False
+        return arm.without_model or isinstance(self.base_of(arm), resolve.Model)
 
     @property
     def is_loaded(self) -> bool:
@@ -120,6 +122,11 @@ class RunModels:
             from runners.arms import classifier
 
             return classifier.load_classifier(self.run.path, arm.arm, lambda: self.embedder)
+        if arm.nearest_reply:
+            from runners.selective.replies import load_replies
+
+            refusal = self.plan.prompts.refusals[0]
+            return load_replies(self.run.path, arm.arm, lambda: self.embedder, refusal)
         base, settings = self.base_of(arm), self.settings_of(arm)
         if isinstance(base, resolve.RemoteModel):
             if arm.labels == "scored":

@@ -267,9 +267,10 @@ class OpenRun:
             self._opening.on_event({"event": "backend.note", "reason": text})
 
     def note_difference(self, arms: Sequence[EvaluateStep]) -> None:
-        """Say where arms are answered by another model, servers or examples than the verdict was measured with."""
+        """Say where arms, or those of a router, are answered otherwise than the verdict was measured: models, examples."""
         from runners.runs.backend_servers import backend_difference
 
+        arms = self.plan.with_routed(arms)
         if (self.backend or self.plan.backend) and (
             text := backend_difference(self.plan, self.backend, arms)
         ):
@@ -279,7 +280,11 @@ class OpenRun:
     def note_examples(self, arms: Sequence[EvaluateStep]) -> None:
         """Say, once, where arms show examples of a file that is not the one of their trial."""
         file = self.plan.data.examples
-        showing = [arm for arm in arms if shows_file(self.plan, arm) and arm.arm not in self._compared]
+        showing = [
+            arm
+            for arm in self.plan.with_routed(arms)
+            if shows_file(self.plan, arm) and arm.arm not in self._compared
+        ]
         if file is None or not file.exists():  # then those arms are refused when they are prepared
             return
         self._compared.update(arm.arm for arm in showing)
@@ -305,13 +310,27 @@ class OpenRun:
             seed: the seed of the arm's weights; the first trained one by default.
         """
         asked = [Question(f"ask-{n}", text, history=history) for n, text in enumerate(questions)]
+        return self.answer(asked, arm, seed)
+
+    def answer(
+        self, questions: Sequence[Question], arm: EvaluateStep, seed: int | None = None
+    ) -> list[Answer]:
+        """Answer questions with one arm; of a router the second arm's model is loaded only where it is asked."""
+        if arm.route:
+            from runners.runs.routing import ask_routed
+
+            return ask_routed(self, questions, arm, seed)
         prepared, load = self.prepare(arm, seed), partial(self.generator, arm, seed)
-        return answer_all(prepared.plan, arm, asked, load, prepared.finder, prepared.shots)
+        return answer_all(prepared.plan, arm, questions, load, prepared.finder, prepared.shots)
 
     def stream(
         self, question: str, arm: EvaluateStep, history: tuple[Message, ...] = ()
     ) -> Running[str, None, Answer]:
         """Yield the pieces of one answer while the model generates them; return the answer with its citations."""
+        if arm.route:
+            from runners.runs.routing import stream_routed
+
+            return stream_routed(self, question, arm, history)
         asked = Question("ask-0", question, history=history)
         prepared, load = self.prepare(arm), partial(self.generator, arm)
         return stream_answer(prepared.plan, arm, asked, load, prepared.finder, prepared.shots)

@@ -328,7 +328,8 @@ def _step_memory(plan: Plan, step: Step, folders: Mapping[str, Path], machine: M
             several = _shared_memory(plan, step, shape, replace(setup_of_run, devices=present), machine)
         return StepMemory(work, memory, several=several)
     model = step.model or plan.model
-    shape = None if step.classifier or plan.servers.model_of(step) else _shape_of(folders.get(model.name))
+    answers_here = not (step.without_model or step.route or plan.servers.model_of(step))
+    shape = _shape_of(folders.get(model.name)) if answers_here else None
     if shape is None:
         return None
     prompt = _prompt_tokens(plan, step)
@@ -448,8 +449,8 @@ def unobtainable_models(plan: Plan) -> tuple[ModelAvailability, ...]:
 
 
 def needs_embedder(plan: Plan) -> bool:
-    """Return whether a plan embeds anything: an index, a classifier's texts, or the nearest examples."""
-    return plan.index is not None or any(arm.classifier or arm.bank == "similar" for arm in plan.arms)
+    """Return whether a plan embeds anything: an index, texts to classify or to reply to, or the nearest examples."""
+    return plan.index is not None or any(arm.embeds_texts for arm in plan.arms)
 
 
 def _obtainable_nearest(plan: Plan) -> bool:

@@ -63,8 +63,9 @@ def read_comparison(run: Path) -> dict[str, Any]:
 
 
 def refused_arms(run: Path, plan: Plan) -> dict[str, str]:
-    """Return the arms that are not asked because the gate refused their retriever, with the reason."""
+    """Return the arms that are not asked because the gate refused their retriever, with the reason; routers of such too."""
     tuned = [step.arm for step in plan.arms if step.retriever == "tuned"]
+    tuned += [step.arm for step in plan.arms if step.route and step.route.otherwise in tuned]
     comparison = read_comparison(run) if tuned else {}
     return (
         dict.fromkeys(tuned, str(comparison["reason"])) if comparison and not comparison["accepted"] else {}

@@ -68,7 +68,8 @@ class Run:
         _check_question(question)
         chosen = self.arm(arm)
         self._opened.note_difference([chosen])
-        return replace(self._opened.ask([question], chosen)[0], arm=chosen.arm)
+        answer = self._opened.ask([question], chosen)[0]
+        return replace(answer, arm=answer.arm or chosen.arm)
 
     def stream(self, question: str, arm: str | None = None) -> Running[str, None, Answer]:
         """Yield an answer in pieces as the model generates it, cited; return the answer that :meth:`ask` gives."""

@@ -24,6 +24,7 @@ from runners.inference.servers.pool import NoServerAnswers
 from runners.inference.types import Completion, Generator
 from runners.models.endpoint import EndpointRefused
 from runners.plan.schema import Plan
+from runners.runs.routing import sure_answers
 from runners.serving.json_stream import StreamedJson, harmless_json, is_json
 from runners.serving.request import (
     AnswerRequest,
@@ -132,6 +133,10 @@ def answer_batch(
         Exception: an error that concerns all requests that have not finished. An error of one request ends that
             one alone and is not raised.
     """
+    if requests[0].model.routes:
+        for group in _routed(session, requests, emit):
+            answer_batch(session, group, emit, run_in_background)
+        return
     pending: list[PendingRequest] = []
     generator: Generator | None = None
     for model_id in dict.fromkeys(request.model.id for request in requests):
@@ -153,6 +158,25 @@ def answer_batch(
             run_in_background(item.request, partial(_generate, item, generator))
     else:
         _decode_together(pending, cast("LocalGenerator", generator), emit)
+
+
+def _routed(
+    session: OpenRun, requests: Sequence[AnswerRequest], emit: EmitEvent
+) -> list[list[AnswerRequest]]:
+    """Give the requests to a router to one of its arms each: the first where it is sure of the answer, else the other."""
+    routes = requests[0].model.routes
+    assert routes is not None
+    questions = [cast(Question, request.prompt) for request in requests]
+    try:
+        with run_errors_as_unusable(f"the model {requests[0].model.id!r}"):
+            sure = sure_answers(session, requests[0].model.step, questions)
+    except Exception as problem:
+        _fail(requests, problem, emit)
+        return []
+    for request, answer in zip(requests, sure, strict=True):
+        request.model = routes[0] if answer is not None else routes[1]
+        request.answered_by = request.model.id
+    return [own for model in routes if (own := [r for r in requests if r.model is model])]
 
 
 def _fail(requests: Sequence[AnswerRequest], problem: Exception, emit: EmitEvent) -> None:
@@ -341,4 +365,5 @@ def _finish(
         request.on_text(rest)
     timed_out = request.is_expired() and completion.finish == "length"
     streamed = stream.shown if request.stream else shown
+    answer = answer and replace(answer, arm=request.answered_by)
     request.finish(RequestResult(shown, completion, answer, timed_out, streamed))

@@ -23,7 +23,7 @@ from rag.version import __version__
 from runners.arms.answer import Answer
 from runners.arms.retriever import Retrieved
 from runners.data.questions import Question
-from runners.inference.types import Completion, LabelProbability
+from runners.inference.types import Completion, labels_and_nearest
 from runners.runs.opened import OpenRun
 from runners.serving.http.auth import token_text
 from runners.serving.server_record import ServerRecord, find_servers, run_fingerprint
@@ -236,6 +236,7 @@ def _answer_of(
     """Rebuild an answer from a response; of the passages only those are known that `ask` prints."""
     marked = str(extra.get("answer", text))
     details = usage.get("completion_tokens_details") or {}
+    labels, nearest = labels_and_nearest(extra)
     completion = Completion(
         text=marked,
         prompt_tokens=int(usage["prompt_tokens"]),
@@ -245,7 +246,8 @@ def _answer_of(
         estimated=bool(extra.get("tokens_estimated", False)),
         reasoning_tokens=int(details.get("reasoning_tokens", 0)),
         reasoning_cut=bool(extra.get("reasoning_cut", False)),
-        labels=tuple(LabelProbability(**one) for one in extra.get("labels", ())),
+        labels=labels,
+        nearest=nearest,
     )
     retrieved = None
     if (decision := extra["decision"]) is not None:
@@ -268,7 +270,7 @@ def _answer_of(
         chat=(),
         completion=completion,
         conflicts=tuple(_conflict(row) for row in extra["conflicts"]),
-        arm=arm,
+        arm=str(extra.get("answered_by", arm)),
     )
 
 

@@ -124,6 +124,8 @@ class AnswerRequest(_Deadline):
     """Most seconds from now to the end of the answer."""
     cancelled: bool = False
     """Whether the client has disconnected."""
+    answered_by: str = ""
+    """The arm of a router that answers; "" for a request to any other arm."""
     finished: bool = False
     deadline: float = field(init=False)
 

@@ -42,10 +42,13 @@ class ServedModel:
     local: bool = False
     """Whether its answers are generated in this process, token by token, so that they can be held to a form."""
 
+    routes: tuple[ServedModel, ServedModel] | None = None
+    """Of a router: the arm that answers where it is sure, and the other one."""
+
     @property
     def answers_at_once(self) -> bool:
-        """Whether an answer is a label that is chosen in this process, without decoding."""
-        return not self.raw and (self.step.classifier or self.step.labels == "scored")
+        """Whether an answer is a label or a reply that is chosen in this process, without decoding."""
+        return not self.raw and (self.step.without_model or self.step.labels == "scored")
 
 
 def served_models(session: OpenRun, arm: str | None = None) -> tuple[dict[str, ServedModel], list[str]]:
@@ -69,10 +72,11 @@ def served_models(session: OpenRun, arm: str | None = None) -> tuple[dict[str, S
     models: dict[str, ServedModel] = {}
     missing = []
     for step in sorted(offered, key=lambda step: step.arm != default):
-        if step.weights and not _existing_weights(session, step) and not session.backend.model_of(step):
+        asks = session.plan.routed(step)[1] if step.route else step
+        if asks.weights and not _existing_weights(session, asks) and not session.backend.model_of(asks):
             missing.append(step.arm)
             continue
-        root = _public_name(session.models.base_of(step), arm_names)
+        root = _public_name(session.models.base_of(asks), arm_names)
         models[step.arm] = _served(session, step, root, base if step.weights else None)
     models[base] = _served(session, EvaluateStep(arm=base), base, raw=True)
     for train in (step for step in session.plan.steps if isinstance(step, TrainStep)):
@@ -96,7 +100,9 @@ def _served(
     raw: bool = False,
 ) -> ServedModel:
     """Return a model that is served under the name of its step."""
-    generates = not step.classifier and step.labels == "generated"
+    generates = not step.without_model and step.labels == "generated"
+    routed = () if raw or step.route is None else session.plan.routed(step)
+    first, other = (_served(session, part, root) for part in routed) if routed else (None, None)
     return ServedModel(
         step.arm,
         step,
@@ -107,6 +113,7 @@ def _served(
         created=int((session.folder.path / PLAN).stat().st_mtime),
         batch_key=_batch_key(session, step, weights),
         local=generates and session.models.generates_here(step),
+        routes=(first, other) if first and other else None,
     )
 
 
@@ -162,7 +169,7 @@ def _existing_weights(session: OpenRun, step: EvaluateStep) -> Path | None:
 def _batch_key(session: OpenRun, step: EvaluateStep, weights: Path | None = None) -> str:
     base = session.models.base_of(step)
     here = isinstance(base, Model) and session.models.generates_here(step)
-    if step.classifier or step.labels == "scored" or not here:
+    if step.without_model or step.labels == "scored" or not here:
         return step.arm
     tuned = weights or _existing_weights(session, step)
     return f"{base.name} {tuned.name if tuned else ''}"

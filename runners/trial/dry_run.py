@@ -167,8 +167,11 @@ class DryRun:
         context = self.context
         # The tuned retriever is not there yet; the plan's own takes as long.
         step = step.model_copy(update={"retriever": "plan"})
-        if step.classifier:
-            return StepTime(how="not measured: a classifier takes seconds and asks no model")
+        if step.without_model:
+            what = "a classifier takes seconds" if step.classifier else "a nearest reply takes milliseconds"
+            return StepTime(how=f"not measured: {what} and asks no model")
+        if step.route:
+            return self._route(step)
         if step.retrieval and self._index:
             return StepTime(how=self._index)
         base = context.models.base_of(step)
@@ -190,6 +193,16 @@ class DryRun:
             ", on the base" if step.weights else ""
         )
         return StepTime(seconds=seconds_each * len(context.split.test) * seeds, how=how, lost=lost)
+
+    def _route(self, step: EvaluateStep) -> StepTime:
+        """Return the time of a router: the dev answers of its second arm, at the time that these take; the others it has."""
+        other = self._answer(self.context.plan.routed(step)[1])
+        if other.seconds is None:
+            return other
+        test = len(self.context.split.test)
+        dev = min(step.budget, test, len(self.context.split.dev))
+        how = f"at most {count_noun(dev, 'dev answer')} of {step.route.otherwise if step.route else ''}; none of the test"
+        return StepTime(seconds=other.seconds / max(1, test) * dev, how=how, lost=other.lost)
 
     def _time(self, step: EvaluateStep) -> float:
         """Return the seconds per answer for a few answers of an arm, without loading the model."""

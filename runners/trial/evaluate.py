@@ -5,13 +5,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from rag.errors import BadInput
-from rag.files import canonical_json, disk_full_as_problem, sha256_file, sha256_text, write_json, writer_lock
+from rag.files import (
+    append_lines,
+    canonical_json,
+    disk_full_as_problem,
+    sha256_file,
+    sha256_text,
+    write_json,
+    writer_lock,
+)
 from rag.index import newest_generation
 from rag.refusal.drift import Drift
 from rag.types import OnEvent
@@ -20,13 +28,14 @@ from runners.made_from import MADE_FROM, file_lines, match_files, recorded_answe
 from runners.plan.backend import LOCAL_BACKEND
 from runners.plan.schema import Plan, step_name
 from runners.plan.steps import EvaluateStep
-from runners.run_folder import EVALS_FOLDER, INDEX, SCORES, read_journal
+from runners.run_folder import EVALS_FOLDER, INDEX, SCORES, TRIAL, read_journal
 from runners.runs import dataset
 from runners.runs.arm import shows_file
 from runners.runs.opened import Opening, OpenRun
 from runners.runs.retrieval import refused_arms
 from runners.scoring.correctness import references_of
 from runners.scoring.scores import missing_form
+from runners.selective.routes import is_sure, recorded_sureness, require_route, routed_rows
 from runners.trial import step_runner, trial
 from runners.trial.refusal_gate import question_drift
 from runners.trial.trial import ANSWERS, ArmScores
@@ -119,11 +128,13 @@ def evaluate(
             _answer(session, arm, asked.questions, folder, on_event, (position + 1, len(chosen)))
         rows = read_journal(folder / ANSWERS)
         scores = trial.score_trial(
-            session.plan.model_copy(update={"steps": _with_arms(session, chosen)}),
+            session.plan.model_copy(update={"steps": _with_arms(session, session.plan.with_routed(chosen))}),
             asked.questions,
             rows,
             lambda q: step_runner.gold_text(session, q),
         )
+        named = {arm.arm for arm in chosen}  # a router's arms answered what it needed of them
+        scores = [arm for arm in scores if arm.arm in named]
         trial.write_scores(scores, folder / SCORES)
     return Evaluation(
         folder,
@@ -182,8 +193,12 @@ def _answer(
     folder: Path,
     on_event: OnEvent | None,
     position: tuple[int, int],
+    only: Collection[str] | None = None,
 ) -> None:
-    """Let an arm answer what it has not answered yet, with the weights of each of its seeds."""
+    """Let an arm answer what it has not answered yet, with the weights of each of its seeds.
+
+    ``only`` are the ids of the questions to ask now; None for all.
+    """
     plan = session.plan
     seeds = plan.train_step(arm.weights).seeds if arm.weights else (plan.seed,)
     name = f"evaluate:{arm.arm}"
@@ -196,7 +211,7 @@ def _answer(
             {k: v for k, v in asdict(q).items() if k not in ("made", "wordings", "wording_of") or v}
             for q in questions
         ],
-        "generation": newest_generation(session.folder.path / INDEX) if arm.retrieval else 0,
+        "generation": newest_generation(session.folder.path / INDEX) if _searches(plan, arm) else 0,
     }
     if (server := session.backend.model_of(arm)) != plan.servers.model_of(arm):
         made_from["backend"] = server.entry if server else LOCAL_BACKEND
@@ -206,19 +221,20 @@ def _answer(
     made_from["shown"] = rows_digest(session.shown_examples) if shows_file(plan, arm) else ""
     digest = sha256_text(canonical_json(made_from))
     if (recorded := recorded_answers(folder)).get(arm.arm) == by_0_2_0:
-        write_json(folder / MADE_FROM, {**recorded, arm.arm: digest})
-        if on_event:
-            reason = f"{arm.arm}: answers of 0.2.0 are kept; of which weights and examples was not recorded"
-            on_event({"event": "plan.note", "reason": reason})
+        _keep_answers_of_0_2_0(folder, arm.arm, {**recorded, arm.arm: digest}, on_event)
     trial.drop_outdated_answers(folder, arm.arm, digest)
+    if arm.route:
+        _answer_routed(session, arm, questions, folder, on_event, position)
+        return
+    asked = [question for question in questions if only is None or question.id in only]
     answered = {(row["seed"], row["id"]) for row in read_journal(folder / ANSWERS) if row["arm"] == arm.arm}
-    for seed in (s for s in seeds if any((s, q.id) not in answered for q in questions)):
+    for seed in (s for s in seeds if any((s, q.id) not in answered for q in asked)):
         prepared = session.prepare(arm, seed)
         trial.run_arm(
             prepared.plan,
             arm,
             seed,
-            questions,
+            asked,
             session.generator(arm, seed),
             prepared.finder,
             prepared.shots,
@@ -228,6 +244,43 @@ def _answer(
     rows = [row for row in read_journal(folder / ANSWERS) if row["arm"] == arm.arm]
     if on_event:
         on_event({"event": "step.end", "step": name, "cut": sum(row["finish"] == "length" for row in rows)})
+
+
+def _keep_answers_of_0_2_0(
+    folder: Path, arm: str, digests: Mapping[str, str], on_event: OnEvent | None
+) -> None:
+    write_json(folder / MADE_FROM, dict(digests))
+    if on_event:
+        reason = f"{arm}: answers of 0.2.0 are kept; of which weights and examples was not recorded"
+        on_event({"event": "plan.note", "reason": reason})
+
+
+def _searches(plan: Plan, arm: EvaluateStep) -> bool:
+    """Return whether an arm, or an arm of a router, searches the index."""
+    return arm.retrieval or (arm.route is not None and plan.routed(arm)[1].retrieval)
+
+
+def _answer_routed(
+    session: OpenRun,
+    arm: EvaluateStep,
+    questions: Sequence[Question],
+    folder: Path,
+    on_event: OnEvent | None,
+    position: tuple[int, int],
+) -> None:
+    """Let a router answer: its first arm everything, the other one what that is not sure of; neither asks anything twice."""
+    first, otherwise = session.plan.routed(arm)
+    path = session.folder.path
+    cut = require_route(path, path / TRIAL, arm).cut
+    _answer(session, first, questions, folder, on_event, position)
+    rows = read_journal(folder / ANSWERS)
+    unsure = [r["id"] for r in rows if r["arm"] == first.arm and not is_sure(recorded_sureness(r), cut)]
+    _answer(session, otherwise, questions, folder, on_event, position, unsure)
+    rows = read_journal(folder / ANSWERS)
+    seeds = session.plan.train_step(otherwise.weights).seeds if otherwise.weights else (session.plan.seed,)
+    known = {(row["seed"], row["id"]) for row in rows if row["arm"] == arm.arm}
+    routed = routed_rows(arm, rows, seeds, cut)
+    append_lines(folder / ANSWERS, [row for row in routed if (row["seed"], row["id"]) not in known])
 
 
 def _with_arms(session: OpenRun, chosen: Sequence[EvaluateStep]) -> tuple[Any, ...]:

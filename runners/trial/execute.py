@@ -44,6 +44,7 @@ from runners.runs.plan_models import ModelSource, ObtainedModels, model_identity
 from runners.runs.retrieval import REFUSAL_FILE, refused_arms
 from runners.runs.run import Run
 from runners.scoring.gold_check import check_gold, require_gold
+from runners.selective.replies import check_replies_plan
 from runners.trial import embedder_step, forgetting, judge, refusal_gate, row_guard, step_runner, trial
 
 if TYPE_CHECKING:
@@ -149,6 +150,7 @@ def carry_out(request: RunRequest, on_event: OnEvent | None = None) -> Run:
     notes = requirements.check_requirements(plan, obtained.folders(plan), out, machine)
     asked = (*data.split.dev, *data.split.test)
     classifier.check_classifier_plan(plan, data.examples)
+    check_replies_plan(plan, data.examples)
     scored_labels.check_scored_labels(plan, obtained.bases)
     long_context.check_long_context(plan, obtained.bases, obtained.embedder, asked, on_event)
     folder = RunFolder.create(out, plan, request.resume, request.overwrite)
@@ -232,7 +234,7 @@ def quick_plan(plan: Plan) -> Plan:
 
 
 def _quick_step(step: Step) -> Step:
-    if isinstance(step, EvaluateStep) and step.chooses_prompt:
+    if isinstance(step, EvaluateStep) and (step.chooses_prompt or step.route):
         return step.model_copy(update={"budget": 0})
     if isinstance(step, EmbedderStep):
         return step.model_copy(update={"epochs": min(step.epochs, QUICK_EPOCHS)})

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 
 from rag.errors import BadInput
 from runners.arms import classifier
-from runners.arms.row_account import RowAccount, account_of_retrieval
+from runners.arms.row_account import RowAccount, account_of_retrieval, replies_account
 from runners.data.examples import row_place
 from runners.plan.schema import Step
 from runners.plan.steps import EvaluateStep, TrainStep
@@ -20,6 +20,7 @@ from runners.report.json_records import to_json
 from runners.run_folder import INDEX
 from runners.runs.opened import OpenRun
 from runners.runs.retrieval import REFUSAL_FILE
+from runners.selective.replies import reply_rows
 from runners.tokenization.chat_template import ChatTokenizer
 from runners.trial import step_runner
 
@@ -37,7 +38,7 @@ class RowsLost(BadInput):
 
 
 def training_accounts(context: OpenRun, steps: Sequence[Step]) -> Iterator[RowAccount]:
-    """Yield the account of every step that trains weights or a classifier, if it can be counted already.
+    """Yield the account of every step that learns from rows, with weights or without, if it can be counted already.
 
     Retrieval-aware rows cannot be counted before the index is built.
     """
@@ -47,6 +48,8 @@ def training_accounts(context: OpenRun, steps: Sequence[Step]) -> Iterator[RowAc
             yield _account_of_training(context, step)
         elif isinstance(step, EvaluateStep) and step.classifier:
             yield _account_of_classifier(context, step)
+        elif isinstance(step, EvaluateStep) and step.nearest_reply:
+            yield _account_of_replies(context, step)
 
 
 def require_rows(context: OpenRun, steps: Sequence[Step], accepted: bool) -> tuple[str, ...]:
@@ -67,7 +70,7 @@ def require_rows(context: OpenRun, steps: Sequence[Step], accepted: bool) -> tup
     """
     pending = [step for step in steps if not _is_trained(context, step)]
     if not any(
-        isinstance(step, TrainStep) or (isinstance(step, EvaluateStep) and step.classifier)
+        isinstance(step, TrainStep) or (isinstance(step, EvaluateStep) and step.without_model)
         for step in pending
     ):
         return ()
@@ -156,3 +159,12 @@ def _account_of_classifier(context: OpenRun, step: EvaluateStep) -> RowAccount:
     return RowAccount(
         arm=step.arm, of=len(labelled) + left_out, rows=len(labelled), causes=(cause,), places=places
     )
+
+
+def _account_of_replies(context: OpenRun, step: EvaluateStep) -> RowAccount:
+    """Return the account of an arm of nearest replies, whose rows must have a question and a reply."""
+    rows = reply_rows(context.examples, context.plan.data.documents)
+    places = tuple(
+        row_place(e) for e in context.examples if e.raw or not (e.question.strip() and e.reply.strip())
+    )
+    return replies_account(step.arm, rows.of, rows.left_out, places)

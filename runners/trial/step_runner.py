@@ -16,7 +16,7 @@ from rag.errors import BadInput
 from rag.files import canonical_json, disk_full_as_problem, sha256_file, sha256_text, write_json
 from rag.grounding.refusal import SEARCH_SIGNALS
 from rag.types import OnEvent
-from runners.arms import classifier, scored_labels
+from runners.arms import scored_labels
 from runners.arms.answer import answer_all
 from runners.arms.answer_constraint import constraint_input
 from runners.arms.prompts import training_row
@@ -45,9 +45,12 @@ from runners.plan.train_config import KERNELS
 from runners.resources import usage
 from runners.run_folder import INDEX, PLAN, TRIAL, read_journal
 from runners.runs import arm
+from runners.runs.example_arms import fit_on_examples
 from runners.runs.opened import OpenRun
 from runners.runs.plan_models import model_identity
 from runners.runs.retrieval import REFUSAL_FILE, check_backend_allowed, refused_arms
+from runners.runs.router_step import RouterInputs, evaluate_router
+from runners.selective.cuts import most_wrong_of
 from runners.tokenization.template_features import EFFORT, SWITCHES
 from runners.trial import embedder_step
 from runners.trial.refusal_gate import fit_gate_on_dev, gate_inputs, log_questions, reader_input
@@ -80,6 +83,12 @@ def step_inputs(context: OpenRun, step: Step) -> dict[str, Any]:
             **_tuned_reranker_input(context),
             **_reranker_input(context, True),
         }
+    if isinstance(step, EvaluateStep) and step.route:
+        parts = {arm.arm: step_inputs(context, arm) for arm in plan.routed(step)}
+        return made_from | {
+            "arms": parts,
+            "score_weights": {str(name): w for name, w in plan.weights.items()},
+        }
     if plan.kernels != KERNELS[0]:  # so that steps finished before this setting existed stay finished
         made_from["kernels"] = plan.kernels
     if plan.thinking != Thinking():
@@ -99,22 +108,33 @@ def step_inputs(context: OpenRun, step: Step) -> dict[str, Any]:
         if step.start_from:
             made_from["from"] = step_inputs(context, plan.train_step(step.start_from))
         return made_from
-    made_from |= {"split": context.split.digest, "max_new_tokens": plan.max_new_tokens}
+    return made_from | _evaluate_inputs(context, step)
+
+
+def _evaluate_inputs(context: OpenRun, step: EvaluateStep) -> dict[str, Any]:
+    """Return what an arm's answers depend on beside its model: the questions, and what it shows, searches and reads."""
+    plan, models = context.plan, context.models
+    made_from: dict[str, Any] = {"split": context.split.digest, "max_new_tokens": plan.max_new_tokens}
     made_from |= quantization_input(models.settings_of(step))
     if asked := plan.servers.model_of(step):
         made_from["backend"] = asked.entry
     made_from |= constraint_input(plan, step)
     made_from |= {
         "index": _index_digest(plan, step.retrieval),
-        "shots": rows_digest(context.examples) if step.shots or step.classifier else "",
+        "shots": rows_digest(context.examples) if step.shots or step.without_model else "",
         **_reranker_input(context, step.retrieval),
         **({**_gate_inputs(context), **reader_input(context)} if step.retrieval else {}),
     }
     if step.retriever == "tuned" and plan.embedder_step:
         made_from["retriever"] = step_inputs(context, plan.embedder_step)
-    if step.classifier or step.bank == "similar":
+    if step.embeds_texts:
         made_from["embedder"] = _embedder_digest(context)
-    if step.classifier or step.chooses_prompt or step.labels == "scored":
+    if (
+        step.nearest_reply
+    ):  # the documents may hold questions with answers, and the cut depends on what a wrong reply costs
+        made_from["documents"] = content_digest(plan.data.documents)
+        made_from["most_wrong"] = most_wrong_of(plan)
+    if step.without_model or step.chooses_prompt or step.labels == "scored":
         made_from["checks"] = [check.model_dump(mode="json") for check in plan.checks]
     if step.labels == "scored":
         made_from["label_scores"] = scored_labels.FORMULA
@@ -269,20 +289,6 @@ def prepare_retrieval_rows(context: OpenRun, step: TrainStep, seed: int) -> Retr
     )
 
 
-def _train_classifier(context: OpenRun, step: EvaluateStep, made_from: str) -> None:
-    """Train the head of a classifier arm, unless the run has it, and report what was compared."""
-    trained = classifier.train_classifier(
-        context.plan,
-        step.arm,
-        context.examples,
-        context.models.embedder,
-        context.folder.path,
-        made_from,
-        context.split.test,
-    )
-    context.emit({"event": "classifier.trained", "arm": step.arm, **trained})
-
-
 def evaluate_arm(context: OpenRun, step: EvaluateStep) -> dict[str, Any]:
     """Let one arm answer every test question, with the weights of each of its seeds; return counts of the answers."""
     plan = context.plan
@@ -293,11 +299,14 @@ def evaluate_arm(context: OpenRun, step: EvaluateStep) -> dict[str, Any]:
     seeds = plan.train_step(step.weights).seeds if step.weights else (plan.seed,)
     made_from = sha256_text(canonical_json(step_inputs(context, step)))
     drop_outdated_answers(context.folder.path / TRIAL, step.arm, made_from)
-    if step.classifier:
-        _train_classifier(context, step, made_from)
+    if step.without_model:
+        context.emit(fit_on_examples(context, step, made_from))
     first_weights = context.folder.adapter(step.weights, seeds[0]) if step.weights else None
-    indexed = (context.folder.path / INDEX).exists()  # a plan may evaluate an arm before its index step
-    gold = partial(gold_text, context) if indexed else lambda question: ""
+    gold = _gold_reader(context)
+    if step.route:
+        other = sha256_text(canonical_json(step_inputs(context, plan.routed(step)[1])))
+        journal = context.folder.path / TRIAL / ANSWERS
+        return evaluate_router(context, step, RouterInputs(made_from, other, gold, journal))
     prepared = arm.prepare_arm(context, step, first_weights, gold)
     scores = RunningScores(plan, step, context.split.test, gold)
     scores.add(read_journal(context.folder.path / TRIAL / ANSWERS))
@@ -370,8 +379,8 @@ def _answers_on_cpu(plan: Plan, step: EvaluateStep) -> bool:
     """Return whether an arm's answers are computed on this machine's processor, which other programs slow down."""
     from runners.resources.device import device_kind
 
-    remote = plan.servers.model_of(step) or parse_remote((step.model or plan.model).name)
-    return remote is None and device_kind() == "cpu"
+    asked = None if step.without_model else parse_remote((step.model or plan.model).name)
+    return (plan.servers.model_of(step) or asked) is None and device_kind() == "cpu"
 
 
 def time_alone(
@@ -413,6 +422,12 @@ def with_replay(
         }
     )
     return mixed
+
+
+def _gold_reader(context: OpenRun) -> Callable[[Question], str]:
+    """Return what reads a question's gold span; a plan may evaluate an arm before its index step, then it is ""."""
+    indexed = (context.folder.path / INDEX).exists()
+    return partial(gold_text, context) if indexed else lambda question: ""
 
 
 def gold_text(context: OpenRun, question: Question) -> str:

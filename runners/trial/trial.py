@@ -29,6 +29,7 @@ from runners.report.json_records import to_json
 from runners.report.records import ScoreEstimate
 from runners.run_folder import SCORES, read_journal
 from runners.scoring.scores import combined_score, question_weights, score_answer
+from runners.selective.routes import ANSWERED_BY
 
 ANSWERS = "answers.jsonl"
 
@@ -273,7 +274,7 @@ def score_trial(
             if (arm.arm, question.id) in by_key
         ]
         scores_by_seed = [
-            [_score_row(plan, question, row, arm.retrieval, gold(question)) for row in answers]
+            [_score_row(plan, question, row, _retrieves(plan, arm, row), gold(question)) for row in answers]
             for question, answers in answered
         ]
         scores = [mean_over_seeds(rows) for rows in scores_by_seed]
@@ -322,7 +323,8 @@ class RunningScores:
             question = self._questions.get(row["id"])
             if question and row["arm"] == self._arm.arm:
                 gold = self._gold(question)
-                scores = _score_row(self._plan, question, row, self._arm.retrieval, gold)
+                retrieves = _retrieves(self._plan, self._arm, row)
+                scores = _score_row(self._plan, question, row, retrieves, gold)
                 self._scores.setdefault(question.id, []).append(scores)
         if not self._scores:
             return {}
@@ -467,6 +469,12 @@ def _seed_means(
         (seed, sum(score for score, _ in pairs) / sum(weight for _, weight in pairs))
         for seed, pairs in sorted(values.items())
     )
+
+
+def _retrieves(plan: Plan, arm: EvaluateStep, row: Mapping[str, Any]) -> bool:
+    """Return whether the arm that gave an answer retrieves: of a router, the one of its two arms that did."""
+    by = row.get(ANSWERED_BY)
+    return arm.retrieval if by is None else any(step.retrieval for step in plan.arms if step.arm == by)
 
 
 def _score_row(

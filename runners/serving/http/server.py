@@ -108,6 +108,8 @@ def serve(
     step = next(iter(models.values())).step
     if parts := _parts_to_load(session, step):
         _log(f"loading {', '.join(parts)}")
+    if step.route:  # the model of the other arm is loaded with the first question that needs it
+        step = session.plan.routed(step)[0]
     session.prepare(step)
     session.generator(step)
     url_host = f"[{options.host}]" if ":" in options.host else options.host
@@ -164,10 +166,12 @@ def _report_backend(session: OpenRun, models: Mapping[str, ServedModel], left_ou
 def _parts_to_load(session: OpenRun, step: EvaluateStep) -> list[str]:
     """Return the names of what an arm needs in the memory of this process."""
     models = session.models
-    embeds = models.obtained.embedder if step.retrieval or step.classifier else None
+    if step.route:
+        step = session.plan.routed(step)[0]
+    embeds = models.obtained.embedder if step.retrieval or step.without_model else None
     parts = [Path(embeds.name).name] if embeds else []
     parts += ["the index"] if step.retrieval else []
-    if models.generates_here(step) and not step.classifier:
+    if models.generates_here(step) and not step.without_model:
         weights = session.weights(step)
         parts.append(Path(models.base_of(step).name).name + (f" with {weights.name}" if weights else ""))
     return parts

@@ -26,7 +26,7 @@ from rag.types import Chunk, Hit
 from runners.arms.answer import BESIDE_NOTE, Answer, answer_all
 from runners.arms.retriever import Retrieved
 from runners.data.questions import Question
-from runners.inference.types import Completion
+from runners.inference.types import Completion, NearestQuestion
 from runners.plan.schema import Plan, RefusalSettings, parse_plan
 from runners.plan.steps import EvaluateStep
 from runners.scoring.scores import citation_precision, citation_share
@@ -296,3 +296,20 @@ def test_arm_without_retrieval_shows_no_sources(plan: Plan) -> None:
         [],
         [],
     )
+
+
+def test_nearest_question_and_the_arm_that_answered_are_named() -> None:
+    """Of nearest replies the question that was nearest, also of a refusal; of a router which arm answered."""
+    asked = Question("q", "When open?")
+    shown = []
+    for given, arm in ((True, "nearest-reply"), (False, "")):
+        nearest = NearestQuestion("When does it open?\x1b[2J", 0.91, given)
+        completion = Completion("At six.", 3, 0, 0.001, "stop", nearest=nearest)
+        answer = Answer(asked, "At six.", "At six.", (), not given, None, (), completion, arm=arm)
+        screen = io.StringIO()
+        show_answer(answer, "router", Console(file=screen, force_terminal=False, width=120))
+        shown.append(screen.getvalue())
+    assert 'nearest question: "When does it open?" (similarity 0.91)' in shown[0]
+    assert "(arm: router, answered by nearest-reply)" in shown[0]
+    assert "(no reply is near enough)" in shown[1]
+    assert "\x1b" not in shown[0]

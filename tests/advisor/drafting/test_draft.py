@@ -17,7 +17,7 @@ from advisor.recommendation.recommend import recommend_for_profile
 from rag.errors import UsageProblem
 from runners.data.questions import load_questions
 from runners.plan.schema import RefusalSettings, read_plan, write_plan
-from runners.plan.steps import TrainStep
+from runners.plan.steps import Route, TrainStep
 from runners.resources.machine import Machine
 from runners.runs.dataset import read_data
 
@@ -270,7 +270,7 @@ def test_label_replies_add_a_classifier_arm(
     assert [arm.arm for arm in plan.arms][:5] == names
     assert plan.arms[4].classifier
     assert plan.choice == "classifier"
-    assert set(plan.gate.must_beat) == set(names[:4])
+    assert set(plan.gate.must_beat) == {*names[:4], "nearest-reply"}
     assert set(names) <= set(cheaper_arms(plan.steps, plan.arms[-1].arm))
     assert plan.arms[3] == plan.arms[2].model_copy(update={"arm": "few-shot-scored", "labels": "scored"})
     remote = drafted(
@@ -280,6 +280,34 @@ def test_label_replies_add_a_classifier_arm(
         questions=task_files.questions,
     ).plan
     assert all(arm.labels == "generated" for arm in remote.arms)
+
+
+def test_replies_that_are_given_again_add_nearest_replies_and_a_router(
+    task_files: Any, laptop: Machine, make_rows: Any, make_example: Any
+) -> None:
+    """Twenty examples or more, each reply twice on average; a router follows all arms, and what it asks is said."""
+    files = {"examples": task_files.examples, "questions": task_files.questions}
+
+    def arms(replies: int) -> tuple[dict[str, Any], DraftedPlan]:
+        rows = [make_example(n) for n in range(60)]
+        for n, row in enumerate(rows):
+            text = (
+                f"The ticket office of pier {n % replies} opens at {n % replies} in the morning, every day."
+            )
+            row["messages"][1]["content"] = text
+        make_rows(task_files.examples, rows)
+        draft = drafted(laptop, "behaviour_gap=high", **files)
+        return {arm.arm: arm for arm in draft.plan.arms}, draft
+
+    repeated, draft = arms(30)
+    assert repeated["nearest-reply"].nearest_reply
+    assert list(repeated)[-1] == "router"
+    assert repeated["router"].route == Route(first="nearest-reply", otherwise=draft.plan.choice)
+    assert "nearest-reply" in draft.plan.gate.must_beat
+    assert any(note.startswith("router: nearest-reply, where it is sure, else") for note in draft.notes)
+    different, draft = arms(31)
+    assert not {"nearest-reply", "router"} & set(different)
+    assert not any(note.startswith("router") for note in draft.notes)
 
 
 def test_model_that_does_not_fit_in_16_bits_is_held_in_four(task_files: Any, laptop: Machine) -> None:

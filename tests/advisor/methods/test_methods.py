@@ -44,11 +44,12 @@ def test_method_has_text_degrees_and_estimate(method: Method) -> None:
 
 @pytest.mark.parametrize("method", METHODS, ids=lambda method: method.name)
 def test_method_steps_make_a_valid_plan(method: Method) -> None:
-    """A method's steps, after an index and the arm it starts from, make a valid plan."""
+    """A method's steps, after an index and the arms it starts from or routes to, make a valid plan."""
     profile = Profile.of({"labelled_examples": 100})
     drafting = Drafting("lora", {"rank": 8, "alpha": 16.0, "reasons": {"rank": "few rows"}})
     steps = method.steps(profile, drafting)
-    before = METHOD_BY_NAME["lora"].steps(profile, drafting) if method.name == "hybrid" else ()
+    needed = {"hybrid": ("lora",), "router": ("classifier", "few-shot")}.get(method.name, ())
+    before = [step for name in needed for step in METHOD_BY_NAME[name].steps(profile, drafting)]
     plan = parse_plan(
         {
             "schema": 1,

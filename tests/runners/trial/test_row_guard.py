@@ -144,6 +144,21 @@ def test_classifier_whose_replies_are_no_labels_stops(
         require_rows(opened, made.steps, False)
 
 
+def test_nearest_replies_without_replies_stop(
+    context: Callable[..., OpenRun], pier_examples: Sequence[Example]
+) -> None:
+    """Under two thirds of the rows have a question and a reply; the run's log tells the same later."""
+    made = plan({"kind": "evaluate", "arm": "nearest-reply", "nearest_reply": True})
+    turns = [(example.messages[-2], {"role": "assistant", "content": " "}) for example in pier_examples]
+    rows = [replace(example, messages=own) for example, own in zip(pier_examples, turns, strict=True)]
+    opened = context(made, (*rows[:10], *pier_examples[10:]), indexed=False)
+    reason = "nearest-reply trains on 4 of 14 examples; 10 have no question or no reply"
+    with pytest.raises(RowsLost, match=reason):
+        require_rows(opened, made.steps, False)
+    events = [{"event": "replies.fitted", "arm": "nearest-reply", "of": 14, "left_out": 10}]
+    assert recorded_accounts(made, events)["nearest-reply"].text == reason
+
+
 def test_hybrid_is_counted_once_the_index_is_there(
     context: Callable[..., OpenRun], pier_examples: Sequence[Example]
 ) -> None:
