@@ -72,6 +72,27 @@ TERMS: tuple[Term, ...] = (
         ("few shot", "fewshot", "in-context learning"),
     ),
     Term(
+        "classifier",
+        "A small program trained on the examples that gives one of their labels; no language model is asked.",
+        "Messages are sorted into refund, lost and hours in milliseconds each.",
+        "how-it-measures.md",
+        ("text classifier", "classifiers"),
+    ),
+    Term(
+        "nearest-reply",
+        "The reply of the most similar example is given word for word, or none; nothing is written anew.",
+        'To "when do you open" the stored reply to "what are your opening hours" is given.',
+        "how-it-measures.md",
+        ("nearest reply", "stored reply"),
+    ),
+    Term(
+        "router",
+        "A classifier (or stored replies) answers what it is sure of, and a language model the rest.",
+        "Of 100 messages 80 get their label from the classifier; the language model is asked about 20.",
+        "how-it-measures.md",
+        ("cascade", "routing"),
+    ),
+    Term(
         "RAG",
         "For each question the program searches your documents and puts the passages it finds before the question "
         "(retrieval-augmented generation).",

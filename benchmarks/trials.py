@@ -98,7 +98,13 @@ def only_arms(plan: Plan, names: Collection[str], ranked: Sequence[str]) -> Plan
         names: the arms that stay.
         ranked: the methods, best first.
     """
-    arms = [step for step in plan.arms if step.arm in names]
+    routed = {
+        name
+        for step in plan.arms
+        if step.route and step.arm in names
+        for name in (step.route.first, step.route.otherwise)
+    }
+    arms = [step for step in plan.arms if step.arm in {*names, *routed}]
     trained = {step.weights for step in arms}
     needed = trained | {
         step.start_from for step in plan.steps if isinstance(step, TrainStep) and step.arm in trained

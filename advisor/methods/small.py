@@ -19,7 +19,7 @@ from advisor.methods.blockers import (
 from advisor.questionnaire.profile import Profile
 from advisor.rules.base import Need
 from runners.plan.schema import Step
-from runners.plan.steps import EvaluateStep
+from runners.plan.steps import EvaluateStep, Route
 
 SMALL_METHODS = ("classifier", "nearest-reply", "router")
 HEAD_SECONDS = 30.0
@@ -60,7 +60,7 @@ class NearestReply(Method):
 
     def steps(self, profile: Profile, drafting: Drafting) -> tuple[Step, ...]:
         """Evaluate the reply of the nearest example."""
-        return (EvaluateStep.model_validate({"arm": self.name, "nearest_reply": True}),)
+        return (EvaluateStep(arm=self.name, nearest_reply=True),)
 
 
 class Classifier(Method):
@@ -127,11 +127,7 @@ class Router(Method):
 
     def steps(self, profile: Profile, drafting: Drafting) -> tuple[Step, ...]:
         """Evaluate the classifier where it is sure, and few-shot where it is not."""
-        return (
-            EvaluateStep.model_validate(
-                {"arm": self.name, "route": {"first": "classifier", "otherwise": "few-shot"}}
-            ),
-        )
+        return (EvaluateStep(arm=self.name, route=Route(first="classifier", otherwise="few-shot")),)
 
 
 def _no_model(profile: Profile, most_more: float) -> MethodEstimate:
