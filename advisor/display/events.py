@@ -164,10 +164,12 @@ def _decoding_lines(event: Mapping[str, Any]) -> list[str]:
 def _classifier_lines(event: Mapping[str, Any]) -> list[str]:
     """Return what a classifier learnt from and what was compared, and what was noticed of its rows."""
     accuracy_known = event["accuracy"] is not None
-    accuracy = f", cross-validated accuracy {event['accuracy']:.2f}" if accuracy_known else ""
+    measured = f"accuracy on {event['split_rows']} held-out rows" if event.get("split_rows") else ""
+    measured = measured or "cross-validated accuracy"
+    accuracy = f", {measured} {event['accuracy']:.2f}" if accuracy_known else ""
     left_out = f"; {event['left_out']} skipped: no label of the plan" if event["left_out"] else ""
     read = f"{count_noun(event['labels'], 'label')} from {count_noun(event['rows'], 'example')}"
     lines = [f"{read}{accuracy} (C {event['c']:g}){left_out}"]
     if event.get("compared"):
-        lines.append(f"compared by cross-validation: {event['compared']}")
+        lines.append(f"compared on held-out rows: {event['compared']}")
     return [*lines, *event.get("notes", ())]

@@ -53,8 +53,9 @@ def _without_choice(step: EvaluateStep, records: RunRecords) -> str:
         chosen = "its features and strength" if trained.get("compared") else "its strength"
         compared = f": {trained['compared']}" if trained.get("compared") else ""
         notes = "".join(f"; {note}" for note in trained.get("notes", ()))
+        how = f"on {trained['split_rows']} held-out rows of" if trained.get("split_rows") else "by cross-validation on"
         return (
-            f"no dev question: {chosen} of regularisation by cross-validation on {trained['rows']} examples "
+            f"no dev question: {chosen} of regularisation {how} {trained['rows']} examples "
             f"(accuracy {trained['accuracy']:.2f}{compared}){notes}"
         )
     if step.labels == "scored":

@@ -8,6 +8,7 @@ like those of every other arm. It reads only the last user turn, without instruc
 
 from __future__ import annotations
 
+import shutil
 import time
 from collections.abc import Callable, Container, Sequence
 from pathlib import Path
@@ -19,7 +20,8 @@ from rag.errors import BadInput
 from rag.text.words import count_noun
 from runners.classification.files import FACTS, read_classifier, read_facts, save_classifier
 from runners.classification.label_notes import label_notes
-from runners.classification.selection import TextClassifier, choose_classifier, repeat_groups
+from runners.classification.selection import LabelledRows, TextClassifier, choose_features, repeat_groups
+from runners.classification.tuned import TUNING_SECONDS, with_tuned_embedder
 from runners.data.examples import Example
 from runners.data.formats import Message
 from runners.data.questions import Question
@@ -131,6 +133,7 @@ def train_classifier(
     run: Path,
     made_from: str,
     asked: Sequence[Question] = (),
+    tuning_seconds: float = TUNING_SECONDS,
 ) -> dict[str, Any]:
     """Train an arm's head from the examples and store it in the run; a head made from the same inputs is not trained again.
 
@@ -142,6 +145,7 @@ def train_classifier(
         run: the run folder.
         made_from: digest of the inputs.
         asked: the test questions, whose labels are only counted where no example has them.
+        tuning_seconds: what tuning an embedder on the labels may take in all.
 
     Returns:
         Counts, what was compared and chosen, and notes on the rows, for the event that reports the training.
@@ -157,9 +161,13 @@ def train_classifier(
         raise _one_label(arm, labels)
     classifier = _read_unchanged(folder, encoder, made_from)
     if classifier is None:
-        classifier = choose_classifier(texts, labels, encoder, plan.seed)
+        labelled_rows = LabelledRows.of(texts, labels, encoder)
+        classifier = choose_features(labelled_rows, plan.seed)
+        work = folder.with_name(f".{arm}.tuned")
+        classifier = with_tuned_embedder(classifier, labelled_rows, encoder, work, plan.seed, tuning_seconds)
         facts = {"rows": len(rows), "left_out": left_out, "made_from": made_from}
         save_classifier(classifier, folder, encoder.fingerprint, facts)
+        shutil.rmtree(work, ignore_errors=True)
     head = classifier.head
     empty = len(labelled) - len(rows)
     notes = (f"{count_noun(empty, 'example')} without a text: left out",) * bool(empty)
@@ -171,10 +179,11 @@ def train_classifier(
         "left_out": left_out,
         "c": head.strength,
         "accuracy": head.accuracy,
+        "split_rows": classifier.split_rows,
         "features": classifier.features,
         "compared": "; ".join(one.text for one in classifier.tried),
         "tried": [one.to_json() for one in classifier.tried],
-        "notes": [*notes, *label_notes(rows, repeat_groups(texts), of_asked)],
+        "notes": [*notes, *classifier.untried, *label_notes(rows, repeat_groups(texts), of_asked)],
     }
 
 
