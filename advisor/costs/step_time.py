@@ -13,6 +13,7 @@ from advisor.questionnaire.gather import profile_of_plan
 from advisor.questionnaire.profile import Profile
 from runners.arms.few_shot import MANY_TOKENS_CPU
 from runners.catalog import models
+from runners.classification.tuned import TUNING_SECONDS, tuned_texts
 from runners.plan.schema import Plan
 from runners.plan.steps import EmbedderStep, EvaluateStep, IndexStep, TrainStep
 from runners.resources.model_shape import ModelShape
@@ -173,9 +174,14 @@ def _label_tokens(plan: Plan) -> float:
 
 
 def _classifier_seconds(plan: Plan, examples: int, test_questions: int) -> float:
-    """Return the seconds in which a classifier's texts are embedded and its features are chosen."""
+    """Return the seconds in which a classifier's texts are embedded, its features are chosen and its embedder is tuned.
+
+    Whether the first candidates leave room for the tuning is not known before: it is counted.
+    """
+    labels = len(_labels(plan))
     embedding = (examples + test_questions) / EMBEDDED_TEXTS_PER_S
-    return embedding + CHOICE_SECONDS * examples * len(_labels(plan))
+    tuning = tuned_texts(examples, labels) * QUESTION_TOKENS / TUNED_TOKENS_PER_S
+    return embedding + CHOICE_SECONDS * examples * labels + min(tuning, TUNING_SECONDS)
 
 
 def _labels(plan: Plan) -> list[str]:

@@ -172,4 +172,4 @@ def _classifier_lines(event: Mapping[str, Any]) -> list[str]:
     lines = [f"{read}{accuracy} (C {event['c']:g}){left_out}"]
     if event.get("compared"):
         lines.append(f"compared on held-out rows: {event['compared']}")
-    return [*lines, *event.get("notes", ())]
+    return [*lines, *event.get("untried", ()), *event.get("notes", ())]

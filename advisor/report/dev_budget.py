@@ -52,8 +52,12 @@ def _without_choice(step: EvaluateStep, records: RunRecords) -> str:
             )
         chosen = "its features and strength" if trained.get("compared") else "its strength"
         compared = f": {trained['compared']}" if trained.get("compared") else ""
-        notes = "".join(f"; {note}" for note in trained.get("notes", ()))
-        how = f"on {trained['split_rows']} held-out rows of" if trained.get("split_rows") else "by cross-validation on"
+        notes = "".join(f"; {note}" for key in ("untried", "notes") for note in trained.get(key, ()))
+        how = (
+            f"on {trained['split_rows']} held-out rows of"
+            if trained.get("split_rows")
+            else "by cross-validation on"
+        )
         return (
             f"no dev question: {chosen} of regularisation {how} {trained['rows']} examples "
             f"(accuracy {trained['accuracy']:.2f}{compared}){notes}"

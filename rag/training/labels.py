@@ -121,25 +121,26 @@ def tune_on_labels(
     started = clock()
     folder = EmbedderFolder(embedder.folder)
     prompt = embedder.prompts.document
-    lengths = [len(e.ids) for e in embedder.tokenizer.encode_batch_fast([prompt + text for text in texts])]
+    encoded = embedder.tokenizer.encode_batch_fast([prompt + text for text in texts])
+    lengths = np.array([len(one.ids) for one in encoded])
     with quiet_loading():
         model = LibraryEncoder(folder, torch.float32, embedder.device, deterministic=False).model
-        window = getattr(model, "max_seq_length", None)
-        if window is not None:
-            model.max_seq_length = min(int(window), MAX_TOKENS)
-        read = np.minimum(lengths, MAX_TOKENS if window is None else model.max_seq_length)
+        window = getattr(model, "max_seq_length", None) or math.inf  # of static embeddings there is none
+        if MAX_TOKENS < window < math.inf:
+            model.max_seq_length = MAX_TOKENS
+        read = lengths if window == math.inf else np.minimum(lengths, model.max_seq_length)
         reader = _Reader(model=model, texts=texts, prompt=prompt, lengths=read)
         timer = _Timer(clock=clock, allowed=seconds, started=started)
         with torch.random.fork_rng():
             torch.manual_seed(settings.seed)
             steps = _train(reader, y, settings, head, timer)
-        if window is not None:
+        if MAX_TOKENS < window < math.inf:
             model.max_seq_length = window
         save_embedder(model, folder, embedder.prompts, out)
     return LabelTuningResult(
         steps=steps,
         seconds=round(clock() - started, 1),
-        cut=int((np.asarray(lengths) > read).sum()),
+        cut=int((lengths > read).sum()),
     )
 
 

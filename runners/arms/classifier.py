@@ -183,7 +183,8 @@ def train_classifier(
         "features": classifier.features,
         "compared": "; ".join(one.text for one in classifier.tried),
         "tried": [one.to_json() for one in classifier.tried],
-        "notes": [*notes, *classifier.untried, *label_notes(rows, repeat_groups(texts), of_asked)],
+        "untried": list(classifier.untried),
+        "notes": [*notes, *label_notes(rows, repeat_groups(texts), of_asked)],
     }
 
 

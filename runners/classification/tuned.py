@@ -38,8 +38,8 @@ if TYPE_CHECKING:
     from rag.embedding.protocol import Encoder
 
 WAYS: Mapping[FeatureKind, LabelTuning] = {
-    "contrastive": LabelTuning(way="contrastive", epochs=3, learning_rate=5e-5),
-    "encoder": LabelTuning(way="encoder", epochs=5, learning_rate=1e-4),
+    "contrastive": LabelTuning(way="contrastive", epochs=2, learning_rate=5e-5),
+    "encoder": LabelTuning(way="encoder", epochs=4, learning_rate=1e-4),
 }
 """What is tried, in this order; the settings were chosen on held-out training rows (benchmarks/LOG.md)."""
 TUNED_C = 10.0
@@ -115,6 +115,17 @@ def with_tuned_embedder(
     return tuning.on_all(compared, best, replace(ways[best.result.features], seed=seed))
 
 
+def tuned_texts(rows: int, labels: int) -> float:
+    """Return how many texts all tuning of a classifier reads, epochs included; 0 for too few rows.
+
+    Both ways on the split, and the longer one again on all rows; what will leave no room is not known before.
+    """
+    if rows < MIN_ROWS_TO_TUNE or rows < MIN_ROWS_OF_A_LABEL * labels:
+        return 0
+    texts = [one.epochs * (2 if one.way == "contrastive" else 1) * (rows + labels) for one in WAYS.values()]
+    return sum(texts) * (1 - 1 / SPLIT_PARTS) + max(texts)
+
+
 def why_not_tuned(first: TextClassifier, rows: LabelledRows, encoder: Encoder) -> str:
     """Return why no embedder is tuned for these rows, as a sentence; "" where one is."""
     from rag.embedding.embedder import Embedder
@@ -125,7 +136,7 @@ def why_not_tuned(first: TextClassifier, rows: LabelledRows, encoder: Encoder) -
     if accuracy >= ROOM_BELOW:
         return f"no embedder was tuned: {accuracy:.2f} right leaves no room (from {ROOM_BELOW} on)"
     count, labels = len(rows.y), len(rows.labels)
-    if count < MIN_ROWS_TO_TUNE or count < MIN_ROWS_OF_A_LABEL * labels:
+    if not tuned_texts(count, labels):
         return (
             f"no embedder was tuned: {count:,} rows of {labels:,} labels, and it takes {MIN_ROWS_TO_TUNE} rows and "
             f"{MIN_ROWS_OF_A_LABEL} a label"

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 
 from rag.text.words import count_noun
 from runners.arms.answer import answer_all
+from runners.classification.tuned import TUNING_SECONDS
 from runners.data.examples import Example
 from runners.models.resolve import Model
 from runners.plan.schema import Step
@@ -168,7 +169,8 @@ class DryRun:
         # The tuned retriever is not there yet; the plan's own takes as long.
         step = step.model_copy(update={"retriever": "plan"})
         if step.classifier:
-            return StepTime(how="not measured: a classifier takes seconds and asks no model")
+            minutes = f"up to {TUNING_SECONDS / 60:.0f} minutes where an embedder is tuned"
+            return StepTime(how=f"not measured: a classifier asks no model; it takes seconds, {minutes}")
         if step.retrieval and self._index:
             return StepTime(how=self._index)
         base = context.models.base_of(step)
