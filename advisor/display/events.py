@@ -27,6 +27,7 @@ _SHOWN_BY_REASON = (
     "answers.constrained",
     "retriever.pairs",
     "retriever.gate",
+    "classifier.tuning",
 )
 """Kinds of events of which the reason is shown."""
 _SHOWN_WITH_NAME = ("train.restart", "train.damage", "train.moved", "train.memory", "train.overflow")

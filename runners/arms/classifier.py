@@ -18,10 +18,11 @@ import numpy as np
 
 from rag.errors import BadInput
 from rag.text.words import count_noun
+from rag.types import OnEvent
 from runners.classification.files import FACTS, read_classifier, read_facts, save_classifier
 from runners.classification.label_notes import label_notes
 from runners.classification.selection import LabelledRows, TextClassifier, choose_features, repeat_groups
-from runners.classification.tuned import TUNING_SECONDS, with_tuned_embedder
+from runners.classification.tuned import with_tuned_embedder
 from runners.data.examples import Example
 from runners.data.formats import Message
 from runners.data.questions import Question
@@ -133,7 +134,7 @@ def train_classifier(
     run: Path,
     made_from: str,
     asked: Sequence[Question] = (),
-    tuning_seconds: float = TUNING_SECONDS,
+    on_event: OnEvent | None = None,
 ) -> dict[str, Any]:
     """Train an arm's head from the examples and store it in the run; a head made from the same inputs is not trained again.
 
@@ -145,7 +146,7 @@ def train_classifier(
         run: the run folder.
         made_from: digest of the inputs.
         asked: the test questions, whose labels are only counted where no example has them.
-        tuning_seconds: what tuning an embedder on the labels may take in all.
+        on_event: receives what is tuned, before it is.
 
     Returns:
         Counts, what was compared and chosen, and notes on the rows, for the event that reports the training.
@@ -164,7 +165,9 @@ def train_classifier(
         labelled_rows = LabelledRows.of(texts, labels, encoder)
         classifier = choose_features(labelled_rows, plan.seed)
         work = folder.with_name(f".{arm}.tuned")
-        classifier = with_tuned_embedder(classifier, labelled_rows, encoder, work, plan.seed, tuning_seconds)
+        classifier = with_tuned_embedder(
+            classifier, labelled_rows, encoder, work, plan.seed, on_event=on_event
+        )
         facts = {"rows": len(rows), "left_out": left_out, "made_from": made_from}
         save_classifier(classifier, folder, encoder.fingerprint, facts)
         shutil.rmtree(work, ignore_errors=True)

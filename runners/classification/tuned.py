@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from rag.training.labels import LabelTuning, StartingHead, TooSlow, tune_on_labels
+from rag.types import OnEvent
 from runners.classification.linear_head import Folds, HeldOutScores, LinearHead, fit_weights
 from runners.classification.selection import (
     FEATURE_NAMES,
@@ -73,6 +74,7 @@ def with_tuned_embedder(
     seed: int = 0,
     seconds: float = TUNING_SECONDS,
     ways: Mapping[FeatureKind, LabelTuning] = WAYS,
+    on_event: OnEvent | None = None,
 ) -> TextClassifier:
     """Return the first classifier, or one on a tuned embedder where that is better on held-out rows.
 
@@ -84,6 +86,7 @@ def with_tuned_embedder(
         seed: of the split and of the tuning.
         seconds: what all tuning may take.
         ways: what is tried.
+        on_event: receives ``{"event": "classifier.tuning", "reason"}`` before each training.
     """
     if reason := why_not_tuned(first, rows, encoder):
         return replace(first, untried=(reason,))
@@ -95,7 +98,14 @@ def with_tuned_embedder(
         return replace(first, untried=("no embedder was tuned: no row can be held out",))
     best_first = max(first.tried, key=lambda one: one.accuracy)
     before = _first_on_split(rows, setting_of(best_first), train, test)
-    tuning = _Tuning(rows=rows, embedder=encoder, work=work, clock=_processor_clock(encoder), seconds=seconds)
+    tuning = _Tuning(
+        rows=rows,
+        embedder=encoder,
+        work=work,
+        clock=_processor_clock(encoder),
+        seconds=seconds,
+        on_event=on_event,
+    )
     shutil.rmtree(work, ignore_errors=True)
     tried: list[_Tried] = []
     untried: list[str] = []
@@ -184,6 +194,7 @@ class _Tuning:
     work: Path
     clock: Callable[[], float]
     seconds: float
+    on_event: OnEvent | None = None
     used: float = 0.0
     slowest: float = 0.0
     """Of the splits so far: what the tuning on all rows has to be kept for."""
@@ -198,6 +209,7 @@ class _Tuning:
     ) -> _Tried:
         """Tune on the training rows of a split and score its held-out rows; raise TooSlow."""
         started = self.clock()
+        self._report(f"{FEATURE_NAMES[kind]}: on {len(train):,} rows, to be judged on {len(test):,} others")
         # What is tried now may have to be tuned again on all rows, as may what was tried before.
         more = len(self.rows.y) / len(train)
         left = self.seconds - self.used
@@ -228,6 +240,7 @@ class _Tuning:
     def on_all(self, compared: TextClassifier, best: _Tried, settings: LabelTuning) -> TextClassifier:
         """Return the classifier of a way that won the split, tuned on all rows."""
         folder = self.work / "embedder"
+        self._report(f"{FEATURE_NAMES[best.result.features]}: the best on the split, now on all rows")
         every = np.arange(len(self.rows.y))
         tuned = self._tune(settings, every, folder, np.inf)
         weights, bias, _ = self._fit(tuned, every)
@@ -246,6 +259,10 @@ class _Tuning:
             untried=compared.untried,
             embedder=folder,
         )
+
+    def _report(self, reason: str) -> None:
+        if self.on_event:
+            self.on_event({"event": "classifier.tuning", "reason": reason})
 
     def _tune(self, settings: LabelTuning, rows: np.ndarray, out: Path, allowed: float) -> Embedder:
         """Tune on rows and the names of the labels that they have; return the tuned embedder."""

@@ -279,6 +279,7 @@ def _train_classifier(context: OpenRun, step: EvaluateStep, made_from: str) -> N
         context.folder.path,
         made_from,
         context.split.test,
+        context.emit,
     )
     context.emit({"event": "classifier.trained", "arm": step.arm, **trained})
 

@@ -162,6 +162,14 @@ def test_five_hundred_labels_are_learnt_with_fewer_n_grams() -> None:
     )
 
 
+def test_spellings_of_one_label_are_said() -> None:
+    labels = ["Refund", "refund.", "lost_bag", "lost bag", "1", "-1", "10"]
+    rows = [(f"{word} {n}", label) for n, word in enumerate("abcdefg") for label in labels[n : n + 1] * 5]
+    assert label_notes(rows, list(range(len(rows)))) == (
+        "2 labels in several spellings (for example 'Refund', 'refund.'): each is learnt as a label of its own",
+    )
+
+
 @pytest.mark.parametrize(
     ("label", "words"), [("card_arrival", "card arrival"), ("not well-formed", "not well formed"), ("?", "?")]
 )

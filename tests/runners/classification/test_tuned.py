@@ -162,6 +162,22 @@ def test_tuning_that_takes_too_long_is_left_out_and_said(
     assert not (tmp_path / "out").exists()
 
 
+def test_faulty_rows_are_tuned_on_all_the_same(embedder: Embedder, tmp_path: Path) -> None:
+    """A label with one row, a text with two labels, repeats and a reply that lists labels: each row stays, none stops it."""
+    texts, labels = mixed_rows(100)
+    more = [(texts[0], "same"), (texts[0], "other"), ("lone", "lonely"), (texts[1], "same, other")]
+    rows = LabelledRows.of([*texts, *(t for t, _ in more)], [*labels, *(one for _, one in more)], embedder)
+    events: list[dict[str, Any]] = []
+    ways = {kind: replace(one, epochs=1) for kind, one in FAST.items()}
+    made = with_tuned_embedder(
+        choose_features(rows), rows, embedder, tmp_path, ways=ways, on_event=events.append
+    )
+    assert made.head.labels == ("lonely", "other", "same", "same, other")
+    assert [one.split_rows for one in made.tried[3:]] == [27, 27]
+    assert [event["event"] for event in events[:2]] == ["classifier.tuning"] * 2
+    assert "on 77 rows, to be judged on 27 others" in events[0]["reason"]
+
+
 class Vectors:
     """An encoder that has no folder."""
 
