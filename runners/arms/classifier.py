@@ -21,7 +21,7 @@ from rag.text.words import count_noun
 from rag.types import OnEvent
 from runners.classification.files import FACTS, read_classifier, read_facts, save_classifier
 from runners.classification.label_notes import label_notes
-from runners.classification.selection import LabelledRows, TextClassifier, choose_features, repeat_groups
+from runners.classification.selection import LabelledRows, TextClassifier, choose_classifier, repeat_groups
 from runners.classification.tuned import with_tuned_embedder
 from runners.data.examples import Example
 from runners.data.formats import Message
@@ -163,7 +163,7 @@ def train_classifier(
     classifier = _read_unchanged(folder, encoder, made_from)
     if classifier is None:
         labelled_rows = LabelledRows.of(texts, labels, encoder)
-        classifier = choose_features(labelled_rows, plan.seed)
+        classifier = choose_classifier(labelled_rows, plan.seed)
         work = folder.with_name(f".{arm}.tuned")
         classifier = with_tuned_embedder(
             classifier, labelled_rows, encoder, work, plan.seed, on_event=on_event

@@ -140,27 +140,18 @@ class TextClassifier:
         return self.head.scores(_columns(self.features, self.embedding_weight, sparse, vectors))
 
 
-def choose_classifier(
-    texts: Sequence[str], labels: Sequence[str], encoder: Encoder, seed: int = 0
-) -> TextClassifier:
-    """Train the head with the best features; the same rows and seed give the same.
+def choose_classifier(rows: LabelledRows, seed: int = 0) -> TextClassifier:
+    """Train the head with the best features that the plan's embedder and n-grams give; the same rows and seed give the same.
 
     Args:
-        texts: the training texts, each with a character that is no space.
-        labels: the label of each.
-        encoder: the embedder.
+        rows: the training rows, each text with a character that is no space.
         seed: seed of the folds.
 
     Raises:
         ValueError: fewer than two labels.
     """
-    if len(set(labels)) < 2:
+    if len(rows.labels) < 2:
         raise ValueError("a classifier needs two labels")
-    return choose_features(LabelledRows.of(texts, labels, encoder), seed)
-
-
-def choose_features(rows: LabelledRows, seed: int = 0) -> TextClassifier:
-    """Train the head with the best features that the plan's embedder and n-grams give; see :func:`choose_classifier`."""
     texts, y, names = rows.texts, rows.y, rows.labels
     folds = make_folds(y, seed, rows.groups)
     tried, held_out = _compare(rows, folds) if folds.parts else ((), None)

@@ -119,9 +119,17 @@ def with_tuned_embedder(
             )
     compared = replace(first, tried=(*first.tried, *(one.result for one in tried)), untried=tuple(untried))
     best = max(tried, key=lambda one: one.held_out.right, default=None)
-    if best is None or not is_surely_better(best.held_out, before):
+    if best is None:
         shutil.rmtree(work, ignore_errors=True)
         return compared
+    gain, error = gain_on_split(best.held_out, before)
+    if gain <= max(0.0, MIN_STANDARD_ERRORS * error):
+        why = (
+            f"{FEATURE_NAMES[best.result.features]}: not chosen, a gain of {gain:.3f} on {len(test):,} held-out rows is not "
+            f"above its standard error of {error:.3f}"
+        )
+        shutil.rmtree(work, ignore_errors=True)
+        return replace(compared, untried=(*untried, why))
     return tuning.on_all(compared, best, replace(ways[best.result.features], seed=seed))
 
 
@@ -167,12 +175,11 @@ def one_split(rows: LabelledRows, seed: int) -> tuple[np.ndarray, np.ndarray]:
     return np.asarray(train, int), np.asarray(test, int)
 
 
-def is_surely_better(after: HeldOutScores, before: HeldOutScores) -> bool:
-    """Return whether a gain on the same rows is above its standard error: one half to five sixths of pure chance is not."""
+def gain_on_split(after: HeldOutScores, before: HeldOutScores) -> tuple[float, float]:
+    """Return how much more of the same rows is right, as a share, and the standard error of that paired difference."""
     gains = (np.argmax(after.scores, axis=1) == after.y).astype(float)
     gains -= np.argmax(before.scores, axis=1) == before.y
-    error = float(gains.std()) / len(gains) ** 0.5
-    return bool(gains.mean() > MIN_STANDARD_ERRORS * error and gains.mean() > 0)
+    return float(gains.mean()), float(gains.std()) / len(gains) ** 0.5
 
 
 def _first_on_split(

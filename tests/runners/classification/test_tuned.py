@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,12 +16,12 @@ from rag.errors import BadInput
 from rag.training.labels import LabelTuning, TooSlow, label_batches, tune_on_labels
 from runners.classification.files import EMBEDDER, WEIGHTS, read_classifier, read_facts, save_classifier
 from runners.classification.linear_head import HeldOutScores
-from runners.classification.selection import LabelledRows, TextClassifier, choose_features
-from runners.classification.tuned import is_surely_better, one_split, with_tuned_embedder
+from runners.classification.selection import FeatureKind, LabelledRows, TextClassifier, choose_classifier
+from runners.classification.tuned import gain_on_split, one_split, with_tuned_embedder
 from tests.support import synonyms
 
 SHORT = LabelTuning(way="contrastive", epochs=2, learning_rate=1e-2)
-FAST = {
+FAST: Mapping[FeatureKind, LabelTuning] = {
     "contrastive": replace(SHORT, epochs=1),
     "encoder": LabelTuning(way="encoder", epochs=30, learning_rate=5e-3),
 }
@@ -68,7 +68,7 @@ def rows(embedder: Embedder) -> LabelledRows:
 
 @pytest.fixture(scope="module")
 def first(rows: LabelledRows) -> TextClassifier:
-    return choose_features(rows)
+    return choose_classifier(rows)
 
 
 def no_embedder() -> Any:
@@ -168,9 +168,9 @@ def test_faulty_rows_are_tuned_on_all_the_same(embedder: Embedder, tmp_path: Pat
     more = [(texts[0], "same"), (texts[0], "other"), ("lone", "lonely"), (texts[1], "same, other")]
     rows = LabelledRows.of([*texts, *(t for t, _ in more)], [*labels, *(one for _, one in more)], embedder)
     events: list[dict[str, Any]] = []
-    ways = {kind: replace(one, epochs=1) for kind, one in FAST.items()}
+    ways: Mapping[FeatureKind, LabelTuning] = {kind: replace(one, epochs=1) for kind, one in FAST.items()}
     made = with_tuned_embedder(
-        choose_features(rows), rows, embedder, tmp_path, ways=ways, on_event=events.append
+        choose_classifier(rows), rows, embedder, tmp_path, ways=ways, on_event=events.append
     )
     assert made.head.labels == ("lonely", "other", "same", "same, other")
     assert [one.split_rows for one in made.tried[3:]] == [27, 27]
@@ -218,18 +218,42 @@ def test_encoder_without_a_folder_is_not_tuned(first: TextClassifier, rows: Labe
     assert "no weights in a folder" in with_tuned_embedder(first, rows, other, Path("never-made")).untried[0]
 
 
-def test_gain_must_be_larger_than_its_standard_error() -> None:
-    def right(count: int, first: int = 0) -> HeldOutScores:
-        y = np.zeros(100, int)
-        scores = np.tile(np.array([0.0, 1.0], np.float32), (100, 1))
-        scores[first : first + count, 0] = 2
-        return HeldOutScores(scores=scores, y=y)
+def right(count: int, first: int = 0) -> HeldOutScores:
+    """Return the scores of 100 rows, of which so many are right from one on."""
+    scores = np.tile(np.array([0.0, 1.0], np.float32), (100, 1))
+    scores[first : first + count, 0] = 2
+    return HeldOutScores(scores=scores, y=np.zeros(100, int))
 
-    assert is_surely_better(right(82), right(80)), "two gained, none lost: 2 against an error of 1.4"
-    assert not is_surely_better(right(80), right(80))
-    assert not is_surely_better(right(80, 1), right(80)), "one gained, one lost"
-    assert not is_surely_better(right(82, 10), right(80)), "12 gained, 10 lost: 2 against an error of 4.7"
-    assert is_surely_better(right(86, 10), right(80)), "16 gained, 10 lost: 6 against an error of 5.1"
+
+@pytest.mark.parametrize(
+    ("after", "gain", "error"),
+    [
+        (right(82), 0.02, 0.014),  # two gained, none lost
+        (right(80), 0, 0),
+        (right(82, 10), 0.02, 0.0469),  # 12 gained, 10 lost
+        (right(86, 10), 0.06, 0.0506),  # 16 gained, 10 lost
+    ],
+)
+def test_gain_and_its_standard_error_are_paired(after: HeldOutScores, gain: float, error: float) -> None:
+    assert gain_on_split(after, right(80)) == pytest.approx((gain, error), abs=1e-4)
+
+
+def test_near_tie_keeps_the_first_and_says_so(
+    first: TextClassifier, rows: LabelledRows, embedder: Embedder, tmp_path: Path
+) -> None:
+    """Tuned at a rate of nearly nothing, the embedder gives the same labels."""
+    ways: Mapping[FeatureKind, LabelTuning] = {
+        "encoder": replace(FAST["encoder"], epochs=1, learning_rate=1e-8)
+    }
+    embeddings = [replace(one, accuracy=one.features == "embeddings") for one in first.tried]
+    made = with_tuned_embedder(
+        replace(first, tried=tuple(embeddings)), rows, embedder, tmp_path / "work", ways=ways
+    )
+    assert made.features == first.features
+    assert made.tried[-1].features == "encoder"
+    assert "not chosen, a gain of " in made.untried[0]
+    assert "is not above its standard error of " in made.untried[0]
+    assert not (tmp_path / "work").exists()
 
 
 def test_split_keeps_near_repeats_together_and_every_label_on_both_sides(rows: LabelledRows) -> None:
