@@ -165,8 +165,8 @@ def _decoding_lines(event: Mapping[str, Any]) -> list[str]:
 def _classifier_lines(event: Mapping[str, Any]) -> list[str]:
     """Return what a classifier learnt from and what was compared, and what was noticed of its rows."""
     accuracy_known = event["accuracy"] is not None
-    measured = f"accuracy on {event['split_rows']} held-out rows" if event.get("split_rows") else ""
-    measured = measured or "cross-validated accuracy"
+    split = event.get("split_rows")
+    measured = f"accuracy on {count_noun(split, 'held-out row')}" if split else "cross-validated accuracy"
     accuracy = f", {measured} {event['accuracy']:.2f}" if accuracy_known else ""
     left_out = f"; {event['left_out']} skipped: no label of the plan" if event["left_out"] else ""
     read = f"{count_noun(event['labels'], 'label')} from {count_noun(event['rows'], 'example')}"

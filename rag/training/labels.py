@@ -37,8 +37,6 @@ TEMPERATURE = 0.05
 HEAD_FACTOR = 10.0
 """Learning rate of the linear layer, as a multiple of the embedder's."""
 WEIGHT_DECAY = 0.01
-WARMUP_SHARE = 0.1
-MAX_GRAD_NORM = 1.0
 FIRST_BATCHES = 3
 """Batches that are slower than the others, because memory is taken and kernels are chosen."""
 TIMED_BATCHES = 6
@@ -239,6 +237,8 @@ def _train(
     """Train a model in place; return the number of steps."""
     import torch
 
+    from rag.training.trainer import MAX_GRAD_NORM
+
     model = reader.model
     device = model.device
     layer = _layer(model, int(y.max()) + 1, head) if settings.way == "encoder" else None
@@ -311,6 +311,7 @@ def _layer(model: Any, labels: int, head: StartingHead | None) -> torch.nn.Linea
 
 def _schedule(steps: int) -> Callable[[int], float]:
     """Return the factor of the learning rate at each step: up over a tenth of them, then down to 0."""
+    from rag.training.trainer import WARMUP_SHARE
 
     def factor(step: int) -> float:
         return min((step + 1) / max(1.0, WARMUP_SHARE * steps), 1.0) * max(0.0, 1 - step / steps)

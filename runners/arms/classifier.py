@@ -162,24 +162,30 @@ def train_classifier(
         raise _one_label(arm, labels)
     classifier = _read_unchanged(folder, encoder, made_from)
     if classifier is None:
-        labelled_rows = LabelledRows.of(texts, labels, encoder)
-        classifier = choose_classifier(labelled_rows, plan.seed)
+        of_labels = LabelledRows.of(texts, labels, encoder)
         work = folder.with_name(f".{arm}.tuned")
-        classifier = with_tuned_embedder(
-            classifier, labelled_rows, encoder, work, plan.seed, on_event=on_event
-        )
+        classifier = choose_classifier(of_labels, plan.seed)
+        classifier = with_tuned_embedder(classifier, of_labels, encoder, work, plan.seed, on_event=on_event)
         facts = {"rows": len(rows), "left_out": left_out, "made_from": made_from}
         save_classifier(classifier, folder, encoder.fingerprint, facts)
         shutil.rmtree(work, ignore_errors=True)
-    head = classifier.head
     empty = len(labelled) - len(rows)
     notes = (f"{count_noun(empty, 'example')} without a text: left out",) * bool(empty)
     allowed = _labels_of_plan(plan)
     of_asked = [_as_label(q.reference, allowed) for q in asked if q.answerable and q.reference]
     return {
         "rows": len(rows),
-        "labels": len(head.labels),
         "left_out": left_out,
+        **_chosen(classifier),
+        "notes": [*notes, *label_notes(rows, repeat_groups(texts), of_asked)],
+    }
+
+
+def _chosen(classifier: TextClassifier) -> dict[str, Any]:
+    """Return what was compared and chosen, as keys of the event."""
+    head = classifier.head
+    return {
+        "labels": len(head.labels),
         "c": head.strength,
         "accuracy": head.accuracy,
         "split_rows": classifier.split_rows,
@@ -187,7 +193,6 @@ def train_classifier(
         "compared": "; ".join(one.text for one in classifier.tried),
         "tried": [one.to_json() for one in classifier.tried],
         "untried": list(classifier.untried),
-        "notes": [*notes, *label_notes(rows, repeat_groups(texts), of_asked)],
     }
 
 

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
+from rag.text.words import count_noun
 from runners.classification.linear_head import (
     INVERSE_REGULARISATION,
     Features,
@@ -99,7 +100,7 @@ class TriedFeatures:
         names = " and label names" * self.label_names
         text = f"{FEATURE_NAMES[self.features]}{names} {self.accuracy:.2f}"
         if self.first_accuracy is not None:
-            text += f", the best before {self.first_accuracy:.2f}, on one split of {self.split_rows:,} rows"
+            text += f", the best before {self.first_accuracy:.2f}, on one split of {count_noun(self.split_rows or 0, 'row')}"
         return f"{text} ({self.seconds:.1f} s)"
 
 

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from rag.text.words import count_noun
 from rag.training.labels import LabelTuning, StartingHead, TooSlow, tune_on_labels
 from rag.types import OnEvent
 from runners.classification.linear_head import Folds, HeldOutScores, LinearHead, fit_weights
@@ -113,24 +114,35 @@ def with_tuned_embedder(
         try:
             tried.append(tuning.on_split(kind, replace(settings, seed=seed), train, test, before))
         except TooSlow as slow:
-            untried.append(
-                f"{FEATURE_NAMES[kind]}: left out, it would take {slow.seconds / 60:.0f} minutes of all cores for "
-                f"{len(train):,} rows, and {seconds / 60:.0f} are allowed for all of the tuning"
-            )
+            untried.append(_too_slow(kind, slow, len(train), seconds))
     compared = replace(first, tried=(*first.tried, *(one.result for one in tried)), untried=tuple(untried))
     best = max(tried, key=lambda one: one.held_out.right, default=None)
     if best is None:
         shutil.rmtree(work, ignore_errors=True)
         return compared
-    gain, error = gain_on_split(best.held_out, before)
-    if gain <= max(0.0, MIN_STANDARD_ERRORS * error):
-        why = (
-            f"{FEATURE_NAMES[best.result.features]}: not chosen, a gain of {gain:.3f} on {len(test):,} held-out rows is not "
-            f"above its standard error of {error:.3f}"
-        )
+    if why := _not_chosen(best, before):
         shutil.rmtree(work, ignore_errors=True)
         return replace(compared, untried=(*untried, why))
     return tuning.on_all(compared, best, replace(ways[best.result.features], seed=seed))
+
+
+def _too_slow(kind: FeatureKind, slow: TooSlow, rows: int, seconds: float) -> str:
+    """Return that a way was left out, as a sentence."""
+    return (
+        f"{FEATURE_NAMES[kind]}: left out, it would take {slow.seconds / 60:.0f} minutes of all cores for "
+        f"{count_noun(rows, 'row')}, and {seconds / 60:.0f} are allowed for all of the tuning"
+    )
+
+
+def _not_chosen(best: _Tried, before: HeldOutScores) -> str:
+    """Return why the best tuned embedder is not taken, as a sentence; "" where it is."""
+    gain, error = gain_on_split(best.held_out, before)
+    if gain > max(0.0, MIN_STANDARD_ERRORS * error):
+        return ""
+    return (
+        f"{FEATURE_NAMES[best.result.features]}: not chosen, a gain of {gain:.3f} on "
+        f"{count_noun(len(before.y), 'held-out row')} is not above {MIN_STANDARD_ERRORS:g} standard errors of {error:.3f}"
+    )
 
 
 def tuned_texts(rows: int, labels: int) -> float:
@@ -156,8 +168,8 @@ def why_not_tuned(first: TextClassifier, rows: LabelledRows, encoder: Encoder) -
     count, labels = len(rows.y), len(rows.labels)
     if not tuned_texts(count, labels):
         return (
-            f"no embedder was tuned: {count:,} rows of {labels:,} labels, and it takes {MIN_ROWS_TO_TUNE} rows and "
-            f"{MIN_ROWS_OF_A_LABEL} a label"
+            f"no embedder was tuned: {count_noun(count, 'row')} of {count_noun(labels, 'label')}, and it takes "
+            f"{MIN_ROWS_TO_TUNE} and {MIN_ROWS_OF_A_LABEL} a label"
         )
     if not isinstance(encoder, Embedder):
         return f"no embedder was tuned: {encoder.fingerprint} has no weights in a folder"
@@ -216,7 +228,9 @@ class _Tuning:
     ) -> _Tried:
         """Tune on the training rows of a split and score its held-out rows; raise TooSlow."""
         started = self.clock()
-        self._report(f"{FEATURE_NAMES[kind]}: on {len(train):,} rows, to be judged on {len(test):,} others")
+        self._report(
+            f"{FEATURE_NAMES[kind]}: on {count_noun(len(train), 'row')}, to be judged on {len(test):,} others"
+        )
         # What is tried now may have to be tuned again on all rows, as may what was tried before.
         more = len(self.rows.y) / len(train)
         left = self.seconds - self.used
