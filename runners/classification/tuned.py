@@ -56,9 +56,9 @@ SPLIT_PARTS = 4
 TUNING_SECONDS = 600.0
 """What all tuning of a classifier may take, of all processor cores that torch uses together."""
 MIN_STANDARD_ERRORS = 0.5
-"""Gain on the split that a tuned embedder needs, in standard errors of the paired difference. With 150 to 200 held-out rows a
-gain of two points is about one of them: a whole one would refuse half of such gains, and a half takes an embedder that is two
-points worse once in fifteen times."""
+"""Gain on the split that a tuned embedder needs, in standard errors of the paired difference. Simulated on 193
+rows of which 9 % change: an embedder that is two points better is taken in .67 of all splits (.48 with a whole error), one
+that is no better in .32 (.17), one that is two points worse in .08 (.03). Either way an answer takes as long."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -17,7 +17,7 @@ from rag.training.labels import LabelTuning, TooSlow, label_batches, tune_on_lab
 from runners.classification.files import EMBEDDER, WEIGHTS, read_classifier, read_facts, save_classifier
 from runners.classification.linear_head import HeldOutScores
 from runners.classification.selection import FeatureKind, LabelledRows, TextClassifier, choose_classifier
-from runners.classification.tuned import gain_on_split, one_split, with_tuned_embedder
+from runners.classification.tuned import MIN_STANDARD_ERRORS, gain_on_split, one_split, with_tuned_embedder
 from tests.support import synonyms
 
 SHORT = LabelTuning(way="contrastive", epochs=2, learning_rate=1e-2)
@@ -236,6 +236,21 @@ def right(count: int, first: int = 0) -> HeldOutScores:
 )
 def test_gain_and_its_standard_error_are_paired(after: HeldOutScores, gain: float, error: float) -> None:
     assert gain_on_split(after, right(80)) == pytest.approx((gain, error), abs=1e-4)
+
+
+@pytest.mark.parametrize(("better", "stated"), [(0.02, 0.67), (0.0, 0.32), (-0.02, 0.08)])
+def test_stated_shares_of_splits_that_take_an_embedder(better: float, stated: float) -> None:
+    """The shares in the docstring of MIN_STANDARD_ERRORS: 193 rows, of which 9 % change sides."""
+    shares = [(0.09 + better) / 2, (0.09 - better) / 2, 0.91]
+    y, takes = np.zeros(193, int), 0
+    for counts in np.random.default_rng(0).multinomial(len(y), shares, size=4000):
+        side = np.repeat([1, -1, 0], counts)
+        after, before = (
+            HeldOutScores(scores=np.stack([side * sign, 0 * side], axis=1), y=y) for sign in (1, -1)
+        )
+        gain, error = gain_on_split(after, before)
+        takes += gain > max(0.0, MIN_STANDARD_ERRORS * error)
+    assert takes / 4000 == pytest.approx(stated, abs=0.02)
 
 
 def test_near_tie_keeps_the_first_and_says_so(
