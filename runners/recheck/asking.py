@@ -66,7 +66,9 @@ class ArmAsking:
             from runners.arms import classifier
 
             plan, embedder, folder = context.plan, context.models.embedder, context.folder.path
-            classifier.train_classifier(plan, arm.arm, context.examples, embedder, folder, self.digest)
+            classifier.train_classifier(
+                plan, arm.arm, context.examples, embedder, folder, self.digest, on_event=context.emit
+            )
         prepared = self._prepared(arm)
         for seed in self._seeds(arm):
             trial.run_arm(
