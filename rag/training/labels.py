@@ -16,7 +16,7 @@ import math
 import random
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -30,6 +30,10 @@ if TYPE_CHECKING:
 Way = Literal["contrastive", "encoder"]
 MAX_TOKENS = 256
 """Tokens of a text that are trained on; the rest is left out, and counted."""
+MAX_BATCH_TOKENS = 4_096
+"""Tokens of a batch on average: all that its gradients need is in memory at once, .3 MB a token with all-MiniLM-L6-v2 (16
+texts of 256 tokens in float32), so 1.3 GB; a model of the base size has four times as many values a token. Longer texts are
+trained on in smaller batches."""
 GROUP_TEXTS = 16
 """Texts of similar length that are read at once."""
 TEMPERATURE = 0.05
@@ -128,6 +132,7 @@ def tune_on_labels(
             model.max_seq_length = MAX_TOKENS
         read = lengths if window == math.inf else np.minimum(lengths, model.max_seq_length)
         reader = _Reader(model=model, texts=texts, prompt=prompt, lengths=read)
+        settings = replace(settings, batch_size=batch_size_for(read, settings))
         timer = _Timer(clock=clock, allowed=seconds, started=started)
         with torch.random.fork_rng():
             torch.manual_seed(settings.seed)
@@ -140,6 +145,13 @@ def tune_on_labels(
         seconds=round(clock() - started, 1),
         cut=int((lengths > read).sum()),
     )
+
+
+def batch_size_for(lengths: np.ndarray, settings: LabelTuning) -> int:
+    """Return the texts of a batch: those of the settings, fewer where texts of these lengths would take too much memory."""
+    texts = 2 if settings.way == "contrastive" else 1
+    most = int(MAX_BATCH_TOKENS / max(1.0, texts * float(lengths.mean())))
+    return min(settings.batch_size, max(2, most))
 
 
 def label_batches(y: np.ndarray, settings: LabelTuning, seed: int) -> Iterator[tuple[list[int], list[int]]]:

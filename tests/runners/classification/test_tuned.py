@@ -13,7 +13,7 @@ import pytest
 
 from rag.embedding.embedder import Embedder
 from rag.errors import BadInput
-from rag.training.labels import LabelTuning, TooSlow, label_batches, tune_on_labels
+from rag.training.labels import LabelTuning, TooSlow, batch_size_for, label_batches, tune_on_labels
 from runners.classification.files import EMBEDDER, WEIGHTS, read_classifier, read_facts, save_classifier
 from runners.classification.linear_head import HeldOutScores
 from runners.classification.selection import FeatureKind, LabelledRows, TextClassifier, choose_classifier
@@ -176,6 +176,15 @@ def test_faulty_rows_are_tuned_on_all_the_same(embedder: Embedder, tmp_path: Pat
     assert [one.split_rows for one in made.tried[3:]] == [27, 27]
     assert [event["event"] for event in events[:2]] == ["classifier.tuning"] * 2
     assert "on 77 rows, to be judged on 27 others" in events[0]["reason"]
+
+
+@pytest.mark.parametrize(
+    ("way", "tokens", "size"),
+    [("contrastive", 20, 32), ("contrastive", 256, 8), ("encoder", 256, 16), ("encoder", 9_999, 2)],
+)
+def test_long_texts_are_read_in_smaller_batches(way: Any, tokens: int, size: int) -> None:
+    settings = replace(SHORT, way=way, batch_size=32)
+    assert batch_size_for(np.full(10, tokens), settings) == size
 
 
 class Vectors:
