@@ -30,7 +30,7 @@ if TYPE_CHECKING:  # the trial imports models and the index, which drafting a pl
     from runners.trial.trial import ArmScores
 
 HEAD_ARMS = ("classifier",)
-"""Arms that are a small classifier head over embeddings: trained in seconds, no language model is called."""
+"""Arms that are a small classifier over texts: trained in seconds, ten minutes at most; no language model is called."""
 COMPARISON_ARMS = ("naive-stack",)
 """Arms measured only to show what not to do; no arm has to beat them."""
 SAME_COST = 1.5

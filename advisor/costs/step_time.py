@@ -13,6 +13,7 @@ from advisor.questionnaire.gather import profile_of_plan
 from advisor.questionnaire.profile import Profile
 from runners.arms.few_shot import MANY_TOKENS_CPU
 from runners.catalog import models
+from runners.classification.tuned import TUNING_SECONDS, tuned_texts
 from runners.plan.schema import Plan
 from runners.plan.steps import EmbedderStep, EvaluateStep, IndexStep, TrainStep
 from runners.resources.model_shape import ModelShape
@@ -180,9 +181,16 @@ def _answer_seconds(plan: Plan, step: EvaluateStep) -> float:
 
 
 def _without_model_seconds(plan: Plan, step: EvaluateStep, examples: int, test_questions: int) -> float:
-    """Return the seconds in which texts are embedded, and a classifier's features are chosen."""
+    """Return the seconds in which texts are embedded, a classifier's features are chosen and its embedder is tuned.
+
+    Whether the first candidates leave room for the tuning is not known before: it is counted.
+    """
     embedding = (examples + test_questions) / EMBEDDED_TEXTS_PER_S
-    return embedding + (CHOICE_SECONDS * examples * len(_labels(plan)) if step.classifier else 0.0)
+    if not step.classifier:
+        return embedding
+    labels = len(_labels(plan))
+    tuning = tuned_texts(examples, labels) * QUESTION_TOKENS / TUNED_TOKENS_PER_S
+    return embedding + CHOICE_SECONDS * examples * labels + min(tuning, TUNING_SECONDS)
 
 
 def _labels(plan: Plan) -> list[str]:

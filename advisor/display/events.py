@@ -27,6 +27,7 @@ _SHOWN_BY_REASON = (
     "answers.constrained",
     "retriever.pairs",
     "retriever.gate",
+    "classifier.tuning",
 )
 """Kinds of events of which the reason is shown."""
 _SHOWN_WITH_NAME = ("train.restart", "train.damage", "train.moved", "train.memory", "train.overflow")
@@ -168,10 +169,12 @@ def _decoding_lines(event: Mapping[str, Any]) -> list[str]:
 def _classifier_lines(event: Mapping[str, Any]) -> list[str]:
     """Return what a classifier learnt from and what was compared, and what was noticed of its rows."""
     accuracy_known = event["accuracy"] is not None
-    accuracy = f", cross-validated accuracy {event['accuracy']:.2f}" if accuracy_known else ""
+    split = event.get("split_rows")
+    measured = f"accuracy on {count_noun(split, 'held-out row')}" if split else "cross-validated accuracy"
+    accuracy = f", {measured} {event['accuracy']:.2f}" if accuracy_known else ""
     left_out = f"; {event['left_out']} skipped: no label of the plan" if event["left_out"] else ""
     read = f"{count_noun(event['labels'], 'label')} from {count_noun(event['rows'], 'example')}"
     lines = [f"{read}{accuracy} (C {event['c']:g}){left_out}"]
     if event.get("compared"):
-        lines.append(f"compared by cross-validation: {event['compared']}")
-    return [*lines, *event.get("notes", ())]
+        lines.append(f"compared on held-out rows: {event['compared']}")
+    return [*lines, *event.get("untried", ()), *event.get("notes", ())]

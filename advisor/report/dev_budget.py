@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from advisor.verdict.run_records import RunRecords
+from rag.text.words import count_noun
 from runners.arms.prompt_selection import read_stored_prompts
 from runners.plan.steps import EvaluateStep
 from runners.report.trial_report import DevBudget
@@ -72,9 +73,11 @@ def _without_choice(step: EvaluateStep, records: RunRecords) -> str:
             )
         chosen = "its features and strength" if trained.get("compared") else "its strength"
         compared = f": {trained['compared']}" if trained.get("compared") else ""
-        notes = "".join(f"; {note}" for note in trained.get("notes", ()))
+        notes = "".join(f"; {note}" for key in ("untried", "notes") for note in trained.get(key, ()))
+        split = trained.get("split_rows")
+        how = f"on {count_noun(split, 'held-out row')} of" if split else "by cross-validation on"
         return (
-            f"no dev question: {chosen} of regularisation by cross-validation on {trained['rows']} examples "
+            f"no dev question: {chosen} of regularisation {how} {trained['rows']} examples "
             f"(accuracy {trained['accuracy']:.2f}{compared}){notes}"
         )
     if step.nearest_reply:

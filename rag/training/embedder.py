@@ -94,7 +94,7 @@ def train_embedder(
             model[0].model = model[0].model.merge_and_unload()
         if settings.original_share:
             mix_with_original(model, original, settings.original_share)
-        _save(model, folder, embedder.prompts, out)
+        save_embedder(model, folder, embedder.prompts, out)
     shutil.rmtree(work, ignore_errors=True)
     return result
 
@@ -165,7 +165,7 @@ def _count_cut(embedder: Embedder, rows: Sequence[TextRow]) -> int:
     return sum(len(encoding.ids) > embedder.max_tokens for encoding in lengths)
 
 
-def _save(model: Any, folder: EmbedderFolder, prompts: Prompts, out: Path) -> None:
+def save_embedder(model: Any, folder: EmbedderFolder, prompts: Prompts, out: Path) -> None:
     """Save an embedder so that it cuts texts, puts prompts before them and keeps dimensions as the one before did."""
     if prompts.query or prompts.document:
         model.prompts = {"query": prompts.query, "document": prompts.document}

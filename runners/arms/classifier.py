@@ -8,6 +8,7 @@ like those of every other arm. It reads only the last user turn, without instruc
 
 from __future__ import annotations
 
+import shutil
 import time
 from collections.abc import Callable, Container, Sequence
 from pathlib import Path
@@ -17,9 +18,11 @@ import numpy as np
 
 from rag.errors import BadInput
 from rag.text.words import count_noun
+from rag.types import OnEvent
 from runners.classification.files import FACTS, read_classifier, read_facts, save_classifier
 from runners.classification.label_notes import label_notes
-from runners.classification.selection import TextClassifier, choose_classifier, repeat_groups
+from runners.classification.selection import LabelledRows, TextClassifier, choose_classifier, repeat_groups
+from runners.classification.tuned import with_tuned_embedder
 from runners.data.examples import Example
 from runners.data.formats import Message
 from runners.data.questions import Question
@@ -131,6 +134,7 @@ def train_classifier(
     run: Path,
     made_from: str,
     asked: Sequence[Question] = (),
+    on_event: OnEvent | None = None,
 ) -> dict[str, Any]:
     """Train an arm's head from the examples and store it in the run; a head made from the same inputs is not trained again.
 
@@ -142,6 +146,7 @@ def train_classifier(
         run: the run folder.
         made_from: digest of the inputs.
         asked: the test questions, whose labels are only counted where no example has them.
+        on_event: receives what is tuned, before it is.
 
     Returns:
         Counts, what was compared and chosen, and notes on the rows, for the event that reports the training.
@@ -157,24 +162,37 @@ def train_classifier(
         raise _one_label(arm, labels)
     classifier = _read_unchanged(folder, encoder, made_from)
     if classifier is None:
-        classifier = choose_classifier(texts, labels, encoder, plan.seed)
+        of_labels = LabelledRows.of(texts, labels, encoder)
+        work = folder.with_name(f".{arm}.tuned")
+        classifier = choose_classifier(of_labels, plan.seed)
+        classifier = with_tuned_embedder(classifier, of_labels, encoder, work, plan.seed, on_event=on_event)
         facts = {"rows": len(rows), "left_out": left_out, "made_from": made_from}
         save_classifier(classifier, folder, encoder.fingerprint, facts)
-    head = classifier.head
+        shutil.rmtree(work, ignore_errors=True)
     empty = len(labelled) - len(rows)
     notes = (f"{count_noun(empty, 'example')} without a text: left out",) * bool(empty)
     allowed = _labels_of_plan(plan)
     of_asked = [_as_label(q.reference, allowed) for q in asked if q.answerable and q.reference]
     return {
         "rows": len(rows),
-        "labels": len(head.labels),
         "left_out": left_out,
+        **_chosen(classifier),
+        "notes": [*notes, *label_notes(rows, repeat_groups(texts), of_asked)],
+    }
+
+
+def _chosen(classifier: TextClassifier) -> dict[str, Any]:
+    """Return what was compared and chosen, as keys of the event."""
+    head = classifier.head
+    return {
+        "labels": len(head.labels),
         "c": head.strength,
         "accuracy": head.accuracy,
+        "split_rows": classifier.split_rows,
         "features": classifier.features,
         "compared": "; ".join(one.text for one in classifier.tried),
         "tried": [one.to_json() for one in classifier.tried],
-        "notes": [*notes, *label_notes(rows, repeat_groups(texts), of_asked)],
+        "untried": list(classifier.untried),
     }
 
 

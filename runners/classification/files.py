@@ -1,7 +1,8 @@
 """The files of a classifier: safetensors for numbers, JSON for labels, n-grams and settings, under a manifest. No pickle.
 
 ``head.safetensors`` has weights and bias, and the inverse document frequencies of the n-grams; ``head.json`` the labels and
-settings; ``vocabulary.json`` the n-grams, where they are read. A head of 0.2.0 has neither n-grams nor a temperature.
+settings; ``vocabulary.json`` the n-grams, where they are read; ``embedder/`` an embedder that was tuned on the labels, a
+folder of sentence-transformers. A head of 0.2.0 has neither n-grams nor a temperature.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ import numpy as np
 from rag.errors import BadInput
 from rag.files import check_manifest, publish_folder, write_json, write_manifest
 from runners.classification.linear_head import LinearHead
-from runners.classification.selection import FEATURE_NAMES, TextClassifier, TriedFeatures
+from runners.classification.selection import FEATURE_NAMES, TUNED_FEATURES, TextClassifier, TriedFeatures
 from runners.classification.text_features import TextFeatures
 from runners.models.cards import CARD_FILE
 
@@ -28,18 +29,19 @@ KIND = "classifier"
 WEIGHTS = "head.safetensors"
 FACTS = "head.json"
 VOCABULARY = "vocabulary.json"
+EMBEDDER = "embedder"
 _FREQUENCIES = "inverse_frequencies."
 
 
 def save_classifier(
     classifier: TextClassifier, folder: Path, embedder: str, facts: Mapping[str, Any]
 ) -> None:
-    """Write a classifier into a folder, replacing the one that is there.
+    """Write a classifier into a folder, replacing the one that is there; a tuned embedder is moved into it.
 
     Args:
         classifier: the classifier.
         folder: the folder.
-        embedder: fingerprint of the embedder that made the vectors.
+        embedder: fingerprint of the plan's embedder.
         facts: further keys of head.json.
     """
     from safetensors.numpy import save_file
@@ -55,6 +57,9 @@ def save_classifier(
         arrays |= {_FREQUENCIES + kind: values for kind, values in reader.inverse_frequencies().items()}
         write_json(new / VOCABULARY, {"schema": 1, "vocabulary": reader.vocabulary()})
     save_file(arrays, str(new / WEIGHTS))
+    if classifier.embedder:
+        shutil.move(classifier.embedder, new / EMBEDDER)
+        embedder = _tuned_embedder(new).fingerprint
     fields = {
         "labels": list(head.labels),
         "c": head.strength,
@@ -63,6 +68,7 @@ def save_classifier(
         "features": classifier.features,
         "embedding_weight": classifier.embedding_weight,
         "tried": [one.to_json() for one in classifier.tried],
+        "untried": list(classifier.untried),
     }
     write_json(new / FACTS, {"schema": 1, **fields, "embedder": embedder, **facts})
     write_manifest(new, KIND)
@@ -83,7 +89,7 @@ def read_classifier(folder: Path, embedder: Callable[[], Encoder]) -> tuple[Text
 
     Args:
         folder: its folder.
-        embedder: returns the plan's embedder; called only where the classifier needs one.
+        embedder: returns the plan's embedder; called only where the classifier reads its vectors.
 
     Raises:
         BadInput: it is missing, damaged, or made with another embedder.
@@ -109,6 +115,8 @@ def read_classifier(folder: Path, embedder: Callable[[], Encoder]) -> tuple[Text
             embedding_weight=facts.get("embedding_weight", 1.0),
             text_features=_read_text_features(folder, arrays),
             tried=tuple(TriedFeatures(**one) for one in facts.get("tried", ())),
+            untried=tuple(facts.get("untried", ())),
+            embedder=folder / EMBEDDER if facts.get("features") in TUNED_FEATURES else None,
         )
         made_with = facts["embedder"]
         if classifier.features not in FEATURE_NAMES or len(head.bias) != len(head.labels):
@@ -119,7 +127,11 @@ def read_classifier(folder: Path, embedder: Callable[[], Encoder]) -> tuple[Text
         raise BadInput(
             f"{folder} is damaged: {error!r}", "train it again: tunewise run RUN --resume"
         ) from None
-    encoder = _encoder_of(embedder(), made_with) if classifier.embeds else None
+    encoder: Encoder | None = None
+    if classifier.embedder:
+        encoder = _tuned_embedder(folder)
+    elif classifier.embeds:
+        encoder = _encoder_of(embedder(), made_with)
     columns = classifier.text_features.dimension if classifier.text_features else 0
     columns += encoder.dimension if encoder else 0
     if (encoder and made_with != encoder.fingerprint) or head.weights.shape != (len(head.labels), columns):
@@ -135,6 +147,13 @@ def _read_text_features(folder: Path, arrays: Mapping[str, np.ndarray]) -> TextF
         return None
     vocabulary = json.loads((folder / VOCABULARY).read_text("utf-8"))["vocabulary"]
     return TextFeatures.restore(vocabulary, {kind: arrays[_FREQUENCIES + kind] for kind in vocabulary})
+
+
+def _tuned_embedder(folder: Path) -> Encoder:
+    """Return the embedder that lies in a classifier's folder."""
+    from rag.embedding.embedder import Embedder
+
+    return Embedder(folder / EMBEDDER)
 
 
 def _encoder_of(encoder: Encoder, fingerprint: str) -> Encoder:

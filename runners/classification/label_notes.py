@@ -33,6 +33,7 @@ def label_notes(
         note
         for note in (
             _unknown_labels({label for _, label in rows}, list(asked)),
+            _spellings_of_a_label({label for _, label in rows}),
             _several_labels_of_a_text(rows),
             _near_repeats(groups),
             _lists_of_labels([label for _, label in rows]),
@@ -50,6 +51,20 @@ def _unknown_labels(known: set[str], asked: Sequence[str]) -> str:
     return (
         f"{len(unknown):,} of {count_noun(len(asked), 'test question')} have a label that no example has "
         f"({_names(sorted(set(unknown)))}): a classifier cannot give it"
+    )
+
+
+def _spellings_of_a_label(labels: set[str]) -> str:
+    """Return which labels differ in nothing but case, spaces, underscores and a full stop, as slips make them."""
+    spellings: dict[str, list[str]] = defaultdict(list)
+    for label in sorted(labels):
+        spellings[re.sub(r"[\s_]+", "", label).rstrip(".").casefold()].append(label)
+    several = [own for own in spellings.values() if len(own) > 1]
+    if not several:
+        return ""
+    return (
+        f"{count_noun(len(several), 'label')} in several spellings (for example {_names(several[0])}): each is learnt as "
+        "a label of its own"
     )
 
 

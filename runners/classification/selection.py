@@ -4,7 +4,8 @@ Three kinds of features are compared on the same folds: embeddings, TF-IDF of wo
 both side by side; the first and the last also with each label's name as one more training row. The highest share of
 right labels wins, of equal ones the first in :data:`SETTINGS`. Near repeats of a text are in one fold, and TF-IDF reads its
 n-grams in each fold from the training rows alone. The temperature of the chosen head is fitted on the held-out rows, so
-that its probabilities are of texts that it has not seen.
+that its probabilities are of texts that it has not seen. A tuned embedder may take its place afterwards
+(:mod:`runners.classification.tuned`).
 """
 
 from __future__ import annotations
@@ -13,10 +14,12 @@ import re
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
+from rag.text.words import count_noun
 from runners.classification.linear_head import (
     INVERSE_REGULARISATION,
     Features,
@@ -33,12 +36,19 @@ from runners.data.duplicates import near_duplicate_groups
 if TYPE_CHECKING:
     from rag.embedding.protocol import Encoder
 
-FeatureKind = Literal["embeddings", "tfidf", "both"]
-FEATURE_NAMES: dict[str, str] = {
+FeatureKind = Literal["embeddings", "tfidf", "both", "contrastive", "encoder"]
+FIRST_FEATURES: dict[FeatureKind, str] = {
     "embeddings": "embeddings",
     "tfidf": "TF-IDF of words and characters",
     "both": "both side by side",
 }
+"""What is compared by cross-validation."""
+TUNED_FEATURES: dict[FeatureKind, str] = {
+    "contrastive": "embedder tuned contrastively",
+    "encoder": "embedder tuned in full under a classification head",
+}
+"""What is tried on one split afterwards (:mod:`runners.classification.tuned`): embeddings too, of a tuned embedder."""
+FEATURE_NAMES: dict[FeatureKind, str] = FIRST_FEATURES | TUNED_FEATURES
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,6 +85,10 @@ class TriedFeatures:
     accuracy: float
     """Share of held-out rows that get their own label."""
     seconds: float
+    split_rows: int | None = None
+    """Held-out rows of the one split that a tuned embedder was judged on; None for a cross-validation."""
+    first_accuracy: float | None = None
+    """The same share of the best of the first candidates on the same rows."""
 
     def to_json(self) -> dict[str, Any]:
         """Return it as a JSON object."""
@@ -84,7 +98,10 @@ class TriedFeatures:
     def text(self) -> str:
         """It in words, such as ``embeddings and label names 0.81 (2.4 s)``."""
         names = " and label names" * self.label_names
-        return f"{FEATURE_NAMES[self.features]}{names} {self.accuracy:.2f} ({self.seconds:.1f} s)"
+        text = f"{FEATURE_NAMES[self.features]}{names} {self.accuracy:.2f}"
+        if self.first_accuracy is not None:
+            text += f", the best before {self.first_accuracy:.2f}, on one split of {count_noun(self.split_rows or 0, 'row')}"
+        return f"{text} ({self.seconds:.1f} s)"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -98,6 +115,20 @@ class TextClassifier:
     """None for embeddings alone."""
     tried: tuple[TriedFeatures, ...] = ()
     """What was compared, in the order of trying; () when there were too few rows, and for heads of 0.2.0."""
+    untried: tuple[str, ...] = ()
+    """Sentences on what was left out, and why."""
+    embedder: Path | None = None
+    """Folder of the tuned embedder whose vectors it reads; None for the plan's."""
+
+    @property
+    def is_tuned(self) -> bool:
+        """Whether it reads the vectors of an embedder that was tuned on the labels."""
+        return self.features in TUNED_FEATURES
+
+    @property
+    def split_rows(self) -> int | None:
+        """Held-out rows of the split that its accuracy is measured on; None for a cross-validation."""
+        return next((one.split_rows for one in self.tried if one.features == self.features), None)
 
     @property
     def embeds(self) -> bool:
@@ -110,34 +141,23 @@ class TextClassifier:
         return self.head.scores(_columns(self.features, self.embedding_weight, sparse, vectors))
 
 
-def choose_classifier(
-    texts: Sequence[str], labels: Sequence[str], encoder: Encoder, seed: int = 0
-) -> TextClassifier:
-    """Train the head with the best features; the same rows and seed give the same.
+def choose_classifier(rows: LabelledRows, seed: int = 0) -> TextClassifier:
+    """Train the head with the best features that the plan's embedder and n-grams give; the same rows and seed give the same.
 
     Args:
-        texts: the training texts, each with a character that is no space.
-        labels: the label of each.
-        encoder: the embedder.
+        rows: the training rows, each text with a character that is no space.
         seed: seed of the folds.
 
     Raises:
         ValueError: fewer than two labels.
     """
-    names, y = numbered(labels)
-    if len(names) < 2:
+    if len(rows.labels) < 2:
         raise ValueError("a classifier needs two labels")
-    rows = _Rows(
-        texts=texts,
-        y=y,
-        vectors=encoder.encode(texts),
-        names=[label_text(name) for name in names],
-        name_vectors=encoder.encode([label_text(name) for name in names]),
-    )
-    folds = make_folds(y, seed, repeat_groups(texts))
+    texts, y, names = rows.texts, rows.y, rows.labels
+    folds = make_folds(y, seed, rows.groups)
     tried, held_out = _compare(rows, folds) if folds.parts else ((), None)
     best = max(tried, key=lambda one: one.accuracy, default=None)
-    setting = SETTINGS[0] if best is None else _setting_of(best)
+    setting = SETTINGS[0] if best is None else setting_of(best)
     reader = None if setting.features == "embeddings" else TextFeatures.fit(texts, len(names))
     weights, bias, _ = rows.fit(setting, np.arange(len(y)), reader)
     head = LinearHead(labels=names, weights=weights, bias=bias, strength=setting.c, accuracy=None)
@@ -167,15 +187,35 @@ def repeat_groups(texts: Sequence[str]) -> list[int]:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _Rows:
+class LabelledRows:
     """The training rows as all settings read them."""
 
     texts: Sequence[str]
+    labels: tuple[str, ...]
+    """The different labels, in order."""
     y: np.ndarray
+    """The label of each row, as its number."""
+    groups: Sequence[int]
+    """The group of near repeats of each row, by number."""
     vectors: np.ndarray
     names: Sequence[str]
     """The name of each label, as words."""
     name_vectors: np.ndarray
+
+    @classmethod
+    def of(cls, texts: Sequence[str], labels: Sequence[str], encoder: Encoder) -> LabelledRows:
+        """Return rows with the vectors of an embedder."""
+        different, y = numbered(labels)
+        names = [label_text(name) for name in different]
+        return cls(
+            texts=texts,
+            labels=different,
+            y=y,
+            groups=repeat_groups(texts),
+            vectors=encoder.encode(texts),
+            names=names,
+            name_vectors=encoder.encode(names),
+        )
 
     def columns(self, setting: Setting, rows: np.ndarray, reader: TextFeatures | None) -> Features:
         """Return the columns of some rows."""
@@ -207,12 +247,12 @@ class _Rows:
         return HeldOutScores(scores=np.vstack(blocks), y=self.y[folds.rows])
 
 
-def _compare(rows: _Rows, folds: Folds) -> tuple[tuple[TriedFeatures, ...], HeldOutScores]:
+def _compare(rows: LabelledRows, folds: Folds) -> tuple[tuple[TriedFeatures, ...], HeldOutScores]:
     """Return the best setting of each kind of features, and the held-out scores of the best of all."""
     tried: list[TriedFeatures] = []
     best: HeldOutScores | None = None
     readers: Sequence[TextFeatures | None] = [None] * len(folds.parts)
-    for kind in FEATURE_NAMES:
+    for kind in FIRST_FEATURES:
         started = time.monotonic()
         if kind != "embeddings" and readers[0] is None:
             own_texts = ([rows.texts[n] for n in train] for train, _ in folds.parts)
@@ -233,7 +273,7 @@ def _columns(features: FeatureKind, weight: float, sparse: Features, vectors: np
     if features == "tfidf":
         return sparse
     assert vectors is not None
-    if features == "embeddings":
+    if features != "both":
         return vectors
     from scipy.sparse import hstack
 
@@ -249,7 +289,8 @@ def _stacked(above: Features, below: Features) -> Features:
     return vstack([above, below], format="csr")
 
 
-def _setting_of(tried: TriedFeatures) -> Setting:
+def setting_of(tried: TriedFeatures) -> Setting:
+    """Return the setting that was tried."""
     return Setting(
         features=tried.features,
         c=tried.c,

@@ -1,4 +1,7 @@
-"""The `classifier` export: a classifier arm's weights, labels and n-grams, for any program with numpy and scikit-learn."""
+"""The `classifier` export: a classifier arm's weights, labels and n-grams, for any program with numpy and scikit-learn.
+
+A tuned embedder lies beside the head, as a folder of sentence-transformers that loads without tunewise.
+"""
 
 from __future__ import annotations
 
@@ -9,9 +12,10 @@ from pathlib import Path
 from typing import Any
 
 from rag.errors import BadInput
-from rag.files import check_manifest
+from rag.files import check_manifest, sha256_file
 from runners.arms.classifier import CLASSIFIER_FOLDER
-from runners.classification.files import FACTS, KIND, VOCABULARY, WEIGHTS
+from runners.classification.files import EMBEDDER, FACTS, KIND, VOCABULARY, WEIGHTS
+from runners.classification.selection import TUNED_FEATURES
 from runners.classification.text_features import CHARACTER_NGRAMS, WORD_NGRAMS, WORD_PATTERN
 from runners.export.card import short_model_name
 from runners.export.job import ExportedFiles, ExportJob, require_disk_space
@@ -47,7 +51,13 @@ _EMBEDDINGS = """from sentence_transformers import SentenceTransformer
 
 vectors = SentenceTransformer(EMBEDDER).encode_document(texts, normalize_embeddings=True)  # {embedder}
 """
+_TUNED = """from sentence_transformers import SentenceTransformer
+
+# The embedder that was tuned on the labels; texts beyond what it reads at once are cut here, and averaged by tunewise.
+columns = SentenceTransformer("{folder}").encode_document(texts, normalize_embeddings=True)
+"""
 _COLUMNS = {
+    **dict.fromkeys(TUNED_FEATURES, _TUNED.replace("{folder}", EMBEDDER)),
     "embeddings": _EMBEDDINGS + "columns = vectors\n",
     "tfidf": _TFIDF + 'columns = hstack(parts, format="csr")\n',
     "both": _TFIDF
@@ -62,14 +72,17 @@ def make_classifier(job: ExportJob) -> ExportedFiles:
 
     source = job.source
     folder = _classifier_folder(source)
-    names = [name for name in (WEIGHTS, FACTS, VOCABULARY) if (folder / name).is_file()]
+    parts = [folder / name for name in (WEIGHTS, FACTS, VOCABULARY)] + sorted((folder / EMBEDDER).rglob("*"))
+    names = [path.relative_to(folder).as_posix() for path in parts if path.is_file()]
     require_disk_space(job.out, sum((folder / name).stat().st_size for name in names))
     for name in names:
+        (job.folder / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(folder / name, job.folder / name)
     facts = json.loads((job.folder / FACTS).read_text("utf-8"))
-    arrays, before = load_file(str(job.folder / WEIGHTS)), load_file(str(folder / WEIGHTS))
-    if arrays.keys() != before.keys() or any((arrays[key] != before[key]).any() for key in before):
+    arrays = load_file(str(job.folder / WEIGHTS))
+    if any(sha256_file(job.folder / name) != sha256_file(folder / name) for name in names):
         raise BadInput(f"{job.out} was not written as it was read", "check the disk, then export again")
+    tuned = facts.get("features") in TUNED_FEATURES
     return ExportedFiles(
         usage=usage_of(facts, short_model_name(source.plan.embedder.name)),
         checked={
@@ -79,7 +92,7 @@ def make_classifier(job: ExportJob) -> ExportedFiles:
         kind=KIND,
         made_from={
             "examples": f"{facts['rows']:,}",
-            "cross-validated accuracy": "unknown"
+            "held-out accuracy" if tuned else "cross-validated accuracy": "unknown"
             if facts["accuracy"] is None
             else f"{facts['accuracy']:.3f}",
         },

@@ -54,7 +54,7 @@ TARGETS: tuple[Target, ...] = (
     ),
     Target(
         "classifier",
-        "a classifier's weights, labels and n-grams, for numpy and scikit-learn",
+        "a classifier's weights, labels, n-grams and tuned embedder, for numpy and scikit-learn",
         "classifier",
         "runners.export.classifier:make_classifier",
     ),

@@ -25,5 +25,7 @@ def fit_on_examples(context: OpenRun, step: EvaluateStep, made_from: str) -> dic
     if step.nearest_reply:
         facts = replies.fit_replies(plan, step.arm, examples, split.dev, embedder, folder, made_from)
         return {"event": "replies.fitted", "arm": step.arm, **facts}
-    trained = classifier.train_classifier(plan, step.arm, examples, embedder, folder, made_from, split.test)
+    trained = classifier.train_classifier(
+        plan, step.arm, examples, embedder, folder, made_from, split.test, context.emit
+    )
     return {"event": "classifier.trained", "arm": step.arm, **trained}

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 
 from rag.text.words import count_noun
 from runners.arms.answer import answer_all
+from runners.classification.tuned import TUNING_SECONDS
 from runners.data.examples import Example
 from runners.models.resolve import Model
 from runners.plan.schema import Step
@@ -167,9 +168,11 @@ class DryRun:
         context = self.context
         # The tuned retriever is not there yet; the plan's own takes as long.
         step = step.model_copy(update={"retriever": "plan"})
-        if step.without_model:
-            what = "a classifier takes seconds" if step.classifier else "a nearest reply takes milliseconds"
-            return StepTime(how=f"not measured: {what} and asks no model")
+        if step.classifier:
+            minutes = f"up to {TUNING_SECONDS / 60:.0f} minutes where an embedder is tuned"
+            return StepTime(how=f"not measured: a classifier asks no model; it takes seconds, {minutes}")
+        if step.nearest_reply:
+            return StepTime(how="not measured: a nearest reply takes milliseconds and asks no model")
         if step.route:
             return self._route(step)
         if step.retrieval and self._index:

@@ -7,11 +7,12 @@ from typing import Any
 import pytest
 
 from advisor.costs.step_time import estimate_step_times
+from runners.classification.tuned import TUNING_SECONDS
 from runners.plan.schema import parse_plan
 
 
-def times(corpus: int = 3_000, **few: Any) -> dict[str, float]:
-    """Return the seconds of each arm, with 60 test questions and 200 examples."""
+def times(corpus: int = 3_000, examples: int = 200, **few: Any) -> dict[str, float]:
+    """Return the seconds of each arm, with 60 test questions."""
     steps = [
         {"kind": "index"},
         {"kind": "evaluate", "arm": "few-shot", "shots": 3, **few},
@@ -29,7 +30,8 @@ def times(corpus: int = 3_000, **few: Any) -> dict[str, float]:
         "answers": {"corpus_tokens": {"value": corpus, "source": "counted"}},
     }
     return {
-        name.partition(":")[2]: seconds for name, seconds in estimate_step_times(parse_plan(body), 200, 60)
+        name.partition(":")[2]: seconds
+        for name, seconds in estimate_step_times(parse_plan(body), examples, 60)
     }
 
 
@@ -39,7 +41,13 @@ def test_step_times_grow_with_banks_and_documents() -> None:
     assert times(bank="chosen", budget=0) == plain
     assert plain["long-context"] > plain["rag"]
     assert times(corpus=6_000)["long-context"] > plain["long-context"]
-    assert plain["classifier"] < plain["rag"] + 5
+
+
+def test_classifier_takes_seconds_and_minutes_where_an_embedder_is_tuned() -> None:
+    few = times(examples=99)
+    assert few["classifier"] < few["rag"] + 5
+    assert few["classifier"] + 10 < times(examples=100)["classifier"] < times()["classifier"]
+    assert TUNING_SECONDS < times(examples=50_000)["classifier"] < 2 * TUNING_SECONDS, "the tuning is bounded"
 
 
 def test_step_times_count_every_training_seed() -> None:

@@ -111,3 +111,10 @@ def test_watcher_prints_prompt_choice_and_classifier() -> None:
     )
     assert "3 labels from 60 examples, cross-validated accuracy 0.92 (C 10); 2 skipped" in output
     assert "3 labels from 60 examples (C 10)\n" in output
+    tuned = {**learnt, "split_rows": 15, "compared": "a; b", "untried": ["c: left out"], "notes": ["d"]}
+    output = watcher_output({"event": "classifier.tuning", "reason": "b: on 45 rows"}, tuned)
+    assert "b: on 45 rows" in output
+    assert "3 labels from 60 examples, accuracy on 15 held-out rows 0.92 (C 10)" in output
+    assert [
+        line for line in ("compared on held-out rows: a; b", "c: left out", "d") if line not in output
+    ] == []

@@ -16,7 +16,7 @@ from runners.classification.linear_head import (
     make_folds,
     softmax,
 )
-from runners.classification.selection import choose_classifier, label_text, repeat_groups
+from runners.classification.selection import LabelledRows, choose_classifier, label_text, repeat_groups
 from runners.classification.text_features import MAX_WEIGHTS, TextFeatures
 
 LABELS = 4
@@ -61,23 +61,27 @@ def texts_of(rows: range, word: str = "") -> tuple[list[str], list[str]]:
 def test_choice_is_cross_validated_and_reproducible() -> None:
     texts, labels = texts_of(range(120))
     encoder: Any = Vectors(0.4)
-    one, two = choose_classifier(texts, labels, encoder), choose_classifier(texts, labels, encoder)
+    one, two = (
+        choose_classifier(LabelledRows.of(texts, labels, encoder)),
+        choose_classifier(LabelledRows.of(texts, labels, encoder)),
+    )
     assert [tried.features for tried in one.tried] == ["embeddings", "tfidf", "both"]
     assert one.head.accuracy == max(tried.accuracy for tried in one.tried)
     assert one.head.accuracy > 0.9
     assert np.array_equal(one.head.weights, two.head.weights)
     assert one.head.temperature == two.head.temperature
     assert one.head.strength in INVERSE_REGULARISATION
-    lonely = choose_classifier(texts[:2], labels[:2], encoder)
+    lonely = choose_classifier(LabelledRows.of(texts[:2], labels[:2], encoder))
     assert (lonely.head.accuracy, lonely.head.temperature, lonely.tried) == (None, None, ())
     assert (lonely.features, lonely.head.strength) == ("embeddings", INVERSE_REGULARISATION[0])
     with pytest.raises(ValueError, match="two labels"):
-        choose_classifier(texts[:1], labels[:1], encoder)
+        choose_classifier(LabelledRows.of(texts[:1], labels[:1], encoder))
 
 
 def test_words_win_where_vectors_say_nothing() -> None:
     texts, labels = texts_of(range(120), "kind")
-    classifier = choose_classifier(texts, labels, Vectors(1000.0))  # type: ignore[arg-type]
+    nothing: Any = Vectors(1000.0)
+    classifier = choose_classifier(LabelledRows.of(texts, labels, nothing))
     by_kind = {tried.features: tried.accuracy for tried in classifier.tried}
     assert by_kind["embeddings"] < 0.5
     assert by_kind["tfidf"] == 1.0
@@ -91,7 +95,7 @@ def test_probabilities_hold_on_new_rows() -> None:
     encoder: Any = Vectors(2.5)
     texts, labels = texts_of(range(400))
     new, expected = texts_of(range(1000, 1800))
-    classifier = choose_classifier(texts, labels, encoder)
+    classifier = choose_classifier(LabelledRows.of(texts, labels, encoder))
     scores = classifier.scores(new, encoder.encode(new))
     chosen = [classifier.head.labels[n] for n in scores.argmax(axis=1)]
     right = np.mean([label == own for label, own in zip(chosen, expected, strict=True)])
@@ -159,6 +163,14 @@ def test_five_hundred_labels_are_learnt_with_fewer_n_grams() -> None:
         "500 labels for 2,000 rows: TF-IDF reads the 2,000 most frequent n-grams of words and as many "
         "of characters",
         "500 labels with fewer rows than 5 ('label 0', 'label 1', 'label 10', ...)",
+    )
+
+
+def test_spellings_of_one_label_are_said() -> None:
+    labels = ["Refund", "refund.", "lost_bag", "lost bag", "1", "-1", "10"]
+    rows = [(f"{word} {n}", label) for n, word in enumerate("abcdefg") for label in labels[n : n + 1] * 5]
+    assert label_notes(rows, list(range(len(rows)))) == (
+        "2 labels in several spellings (for example 'Refund', 'refund.'): each is learnt as a label of its own",
     )
 
 
