@@ -39,12 +39,8 @@ class Term:
 
     def to_json(self) -> dict[str, str]:
         """Return the term as a page of ``tunewise explain --json``."""
-        return {
-            "term": self.name,
-            "text": self.sentence,
-            "example": self.example,
-            "read_more": self.read_more,
-        }
+        explained = {"text": self.sentence, "example": self.example, "read_more": self.read_more}
+        return {"term": self.name, **explained}
 
 
 TERMS: tuple[Term, ...] = (
@@ -76,21 +72,18 @@ TERMS: tuple[Term, ...] = (
         "A small program trained on the examples that gives one of their labels; no language model is asked.",
         "Messages are sorted into refund, lost and hours in milliseconds each.",
         "how-it-measures.md",
-        ("text classifier", "classifiers"),
     ),
     Term(
         "nearest-reply",
         "The reply of the most similar example is given word for word, or none; nothing is written anew.",
         'To "when do you open" the stored reply to "what are your opening hours" is given.',
         "how-it-measures.md",
-        ("nearest reply", "stored reply"),
     ),
     Term(
         "router",
         "A classifier (or stored replies) answers what it is sure of, and a language model the rest.",
         "Of 100 messages 80 get their label from the classifier; the language model is asked about 20.",
         "how-it-measures.md",
-        ("cascade", "routing"),
     ),
     Term(
         "RAG",
