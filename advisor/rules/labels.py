@@ -5,7 +5,6 @@ from __future__ import annotations
 from advisor.evidence.claims import CLASSIFIER
 from advisor.questionnaire.profile import FEW_PER_LABEL, MIN_LABELLED, MIN_PER_LABEL, SMALL_MODEL_B, Profile
 from advisor.rules.base import Need, Rule
-from rag.evaluation.statistics import WilsonShare
 
 ENOUGH_LABELLED = 200
 """Examples from which a small classifier is near what it reaches with more."""
@@ -197,6 +196,8 @@ class LB008(Labels):
         )
         if probe.classifier is None or prompted is None or not profile.gives_labels:
             return ""
+        from rag.evaluation.statistics import WilsonShare  # numpy, which completion and most plans do without
+
         low = WilsonShare.of(probe.classifier.right, probe.classifier.n).low
         if low <= WilsonShare.of(prompted.right, prompted.n).high:
             return ""

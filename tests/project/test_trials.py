@@ -13,27 +13,25 @@ from runners.data.leakage import LEAKING, find_leaks
 from runners.data.questions import load_questions
 
 MACHINE = ("gpu_kind=none", "cpu_cores=2", "ram_gib=24", "disk_gib=60")
+LABEL_ARMS = {
+    *("prompting", "few-shot", "prompting-scored", "few-shot-scored"),
+    *("classifier", "nearest-reply", "router", "full"),
+}
 ARMS = {
     "hybrid_concierge": {"prompting", "few-shot", "rag", "rag-few-shot", "lora", "naive-stack", "hybrid"},
     "snips_json": {"prompting", "few-shot", "lora", "full"},
-    "banking77": {"prompting", "few-shot", "prompting-scored", "few-shot-scored", "classifier", "full"},
+    "banking77": LABEL_ARMS,
     "clapnq_dev": {"prompting", "rag"},
     "gsm8k_format": {"prompting", "few-shot", "lora", "full"},
     "xquad_en": {"prompting", "few-shot", "rag", "rag-few-shot", "lora", "naive-stack", "hybrid"},
-    "clinc150_intents": {
-        "prompting",
-        "few-shot",
-        "prompting-scored",
-        "few-shot-scored",
-        "classifier",
-        "full",
-    },
+    "clinc150_intents": LABEL_ARMS,
     "sgd_state_json": {"prompting", "few-shot", "full"},
     "wnut17_json": {"prompting", "few-shot", "full"},
 }
 NOT_RECORDED = {
     "hybrid_concierge": {"rag-few-shot"},
-    "banking77": {"prompting-scored", "few-shot-scored"},
+    "banking77": {"prompting-scored", "few-shot-scored", "nearest-reply", "router"},
+    "clinc150_intents": {"nearest-reply", "router"},
     "xquad_en": {"rag-few-shot"},
 }
 """Arms of plans that did not exist when these trials were recorded; benchmarks/untrained.json has them."""

@@ -51,7 +51,7 @@ def test_a_word_is_explained_once_in_a_session() -> None:
     assert term is not None
     assert term.name == "few-shot"
     assert words.first_time("few-shot") is None
-    assert words.first_time("classifier") is None
+    assert words.first_time("logistic regression") is None
 
 
 def test_help_explains_the_words_and_that_no_answer_is_needed() -> None:
