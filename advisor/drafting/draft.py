@@ -144,7 +144,9 @@ def draft_with_notes(
         "predicted": _predicted(recommendation),
     }
     parsed = parse_plan(plan, "the drafted plan")
-    return DraftedPlan(_with_second_seed(parsed, situation, len(learnable)), tuple(notes))
+    count = len(situation.stats.questions or ())
+    test = count - round(count * parsed.data.dev_share)
+    return DraftedPlan(with_second_seed(parsed, profile, len(learnable), test), tuple(notes))
 
 
 def _require_files(profile: Profile) -> None:
@@ -154,12 +156,6 @@ def _require_files(profile: Profile) -> None:
             "there is nothing to run yet: no documents, examples or questions",
             "name them: --documents, --examples, --questions",
         )
-
-
-def _with_second_seed(plan: Plan, situation: Situation, rows: int) -> Plan:
-    """Return a plan with a second seed where its test half decides so; ``rows`` can be trained on."""
-    count = len(situation.stats.questions or ())
-    return with_second_seed(plan, situation.profile, rows, count - round(count * plan.data.dev_share))
 
 
 def with_full_paths(plan: Plan) -> Plan:
