@@ -26,7 +26,7 @@ from rag.loading.reader import load_documents
 from rag.search.query import Query
 from rag.settings import IndexSettings
 from rag.types import Hit
-from runners.classification.selection import choose_classifier
+from runners.classification.selection import LabelledRows, choose_classifier
 from runners.models.resolve import resolve_model
 
 EMBEDDERS = ("all-minilm-l6-v2", "multilingual-e5-small")
@@ -155,7 +155,8 @@ def _print_labels(folder: Path, embedders: Sequence[Embedder]) -> None:
     asked, gold = zip(*rows["questions"], strict=True)
     right = []
     for embedder in embedders:
-        classifier = choose_classifier(*zip(*rows["train"], strict=True), embedder)
+        texts, labels = zip(*rows["train"], strict=True)
+        classifier = choose_classifier(LabelledRows.of(texts, labels, embedder))
         names = classifier.head.labels
         best = classifier.scores(asked, embedder.encode(asked)).argmax(axis=1)
         right.append(np.array([float(names[n] == label) for n, label in zip(best, gold, strict=True)]))
