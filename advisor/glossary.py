@@ -249,7 +249,7 @@ TERMS: tuple[Term, ...] = (
     Term(
         "embedder",
         "The small model that computes embeddings; the search uses it to find passages.",
-        "all-minilm-l6-v2 is the built-in one.",
+        "all-minilm-l6-v2 is the built-in one, multilingual-e5-small that of other languages than English.",
         "backends.md",
         ("embedding model", "retriever"),
         r"embedder|retriever",

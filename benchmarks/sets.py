@@ -14,7 +14,12 @@ from rag.loading.reader import load_documents
 from rag.stores.vector_cache import VectorCache
 from rag.types import Document
 
-NAMES = {"hybrid_concierge": "documents.jsonl", "chunk_eval": "documents", "xquad_en": "documents.jsonl"}
+NAMES = {
+    "hybrid_concierge": "documents.jsonl",
+    "chunk_eval": "documents",
+    "xquad_en": "documents.jsonl",
+    "xquad_es": "documents.jsonl",
+}
 
 
 @dataclass(frozen=True, slots=True)

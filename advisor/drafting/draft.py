@@ -26,6 +26,7 @@ from advisor.drafting.additional_arms import (
     with_router,
     with_scored_arms,
 )
+from advisor.drafting.embedder_choice import choose_embedder
 from advisor.drafting.example_refusals import refusals_of_examples
 from advisor.drafting.form_checks import derive_checks, fixed_sentences
 from advisor.drafting.score_weights import score_weights
@@ -87,7 +88,10 @@ def draft_plan(recommendation: BaseRecommendation, name: str = "") -> Plan:
 
 
 def draft_with_notes(
-    recommendation: BaseRecommendation, situation: Situation, folder: Path = Path()
+    recommendation: BaseRecommendation,
+    situation: Situation,
+    folder: Path = Path(),
+    embedder: str | None = None,
 ) -> DraftedPlan:
     """Return the plan of a recommendation with notes.
 
@@ -95,17 +99,14 @@ def draft_with_notes(
         recommendation: what to measure.
         situation: the answers and the rows of the files.
         folder: where the plan will be written; data paths are relative to it where they are below it.
+        embedder: the embedder that the user named; None chooses it by the language of the texts.
 
     Raises:
         UsageProblem: when there are no files at all, so that nothing could be run.
     """
     answers = situation.answers
     profile = situation.profile
-    if not (profile.documents or profile.examples or profile.questions):
-        raise UsageProblem(
-            "there is nothing to run yet: no documents, examples or questions",
-            "name them: --documents, --examples, --questions",
-        )
+    _require_files(profile)
     learnable = situation.stats.examples.rows if situation.stats.examples else ()
     rows = tuple(row for row in learnable if not row.raw)
     notes = list(situation.stats.warnings)
@@ -128,6 +129,7 @@ def draft_with_notes(
         "name": _run_name(profile),
         "choice": choice,
         "model": _plan_model(profile, tuning, notes).model_dump(),
+        "embedder": choose_embedder(profile, embedder, notes).model_dump(),
         "data": _data(answers, folder).model_dump(mode="json"),
         "prompts": prompts.model_dump(mode="json"),
         "steps": [step.model_dump(mode="json") for step in steps],
@@ -142,9 +144,18 @@ def draft_with_notes(
         "predicted": _predicted(recommendation),
     }
     parsed = parse_plan(plan, "the drafted plan")
-    questions = situation.stats.questions or ()
-    test = len(questions) - round(len(questions) * parsed.data.dev_share)
+    count = len(situation.stats.questions or ())
+    test = count - round(count * parsed.data.dev_share)
     return DraftedPlan(with_second_seed(parsed, profile, len(learnable), test), tuple(notes))
+
+
+def _require_files(profile: Profile) -> None:
+    """Raise UsageProblem where no files are named, so that nothing could be run."""
+    if not (profile.documents or profile.examples or profile.questions):
+        raise UsageProblem(
+            "there is nothing to run yet: no documents, examples or questions",
+            "name them: --documents, --examples, --questions",
+        )
 
 
 def with_full_paths(plan: Plan) -> Plan:

@@ -36,6 +36,10 @@ class PlanRequest:
     ] = None
     prompt: options.Prompt = None
     model: options.Model = None
+    embedder: Annotated[
+        str | None,
+        flag("The embedder: a known name or a folder; by default it is chosen by the language of the texts."),
+    ] = None
     out: Annotated[Path | None, flag("Where to write the plan (default: plan.yaml).")] = None
     yes: Annotated[bool, flag("Ask nothing; what is unknown stays unknown.", "--yes", "-y")] = False
     probe: Annotated[

@@ -26,6 +26,7 @@ class DataFacts:
         facts_in_replies: share of replies, 0 to 1, that state values which their prompts do not hold; None with documents.
         repeated_replies: share of examples, 0 to 1, whose reply another example gives word for word; None for labels.
         text_tokens: mean tokens of a text that gets a label; None without labels.
+        documents_language: ISO 639-1 code of the language of the documents.
     """
 
     label_count: int | None = None
@@ -36,6 +37,7 @@ class DataFacts:
     facts_in_replies: float | None = None
     repeated_replies: float | None = None
     text_tokens: int | None = None
+    documents_language: str | None = None
 
     @property
     def replies_state_facts(self) -> bool:

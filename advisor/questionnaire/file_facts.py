@@ -119,7 +119,8 @@ def count_facts(
     Args:
         examples: the training rows; raw texts only have a language.
         questions: the held-out questions; they stand in where there are no examples.
-        documents: texts of documents, for the language where there are neither; None where none are named.
+        documents: texts of documents, for their language, and that of the task where there are neither; None where none are
+            named.
         output_format: the answer to the question of that name, where a person gave it.
         scale: how many times more rows there are than were read.
     """
@@ -129,9 +130,8 @@ def count_facts(
     replies = [row.reply.strip() for row in examples if not row.raw]
     labels = _labels(replies, output_format)
     language = _language_of_exchanges(chats, bool(labels)) or language_of(raw)
-    language = (
-        language or _language_of_exchanges(asked, bool(labels)) or language_of(_spread(documents or ()))
-    )
+    of_documents = language_of(_spread(documents or ()))
+    language = language or _language_of_exchanges(asked, bool(labels)) or of_documents
     # A prompt that holds its passage in training but not when it is asked needs retrieval all the same.
     shares = [] if labels else [held_share(rows, language) for rows in (chats, asked)]
     looked_up = documents is None and not labels
@@ -142,6 +142,7 @@ def count_facts(
         language=language or None,
         passages_in_prompts=min((share for share in shares if share is not None), default=None),
         facts_in_replies=share_stating_facts(_spread(examples)) if looked_up else None,
+        documents_language=of_documents or None,
         repeated_replies=None if labels else _repeated_share(replies),
     )
 

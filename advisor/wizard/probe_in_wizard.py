@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from advisor.drafting.embedder_choice import choose_embedder
 from advisor.probe.offer import offer_probe_of, offer_where_it_decides
 from advisor.questionnaire.answers import Answers
 from advisor.questionnaire.gather import complete_situation
@@ -10,7 +11,6 @@ from advisor.questionnaire.profile import Profile
 from advisor.recommendation.recommend import BaseRecommendation
 from runners.catalog import models
 from runners.models import resolve
-from runners.plan.schema import EMBEDDER
 
 
 def offer_probe(profile: Profile) -> tuple[str, ...]:
@@ -33,7 +33,8 @@ def measure_first_line(recommendation: BaseRecommendation) -> str:
 
 def probe_downloads(answers: Answers) -> str:
     """Return what a probe would download first, "" for nothing."""
-    downloads = resolve.downloads_needed([answers.value("model") or models.DEFAULT_MODEL, EMBEDDER])
+    embedder = choose_embedder(complete_situation(answers).profile).name
+    downloads = resolve.downloads_needed([answers.value("model") or models.DEFAULT_MODEL, embedder])
     return "; ".join(fetch.text for fetch in downloads)
 
 

@@ -24,7 +24,8 @@ from rag.errors import BadInput, UsageProblem
 from rag.files import write_bytes
 from runners.catalog import models
 from runners.data.personal_data import PERSONAL_DATA_KINDS
-from runners.plan.schema import EMBEDDER, Plan
+from runners.models.registry import find_known_model
+from runners.plan.schema import Plan
 from runners.run_folder import EVENTS, open_run_folder, read_journal, read_run_plan
 
 PRIVATE_NAMES = re.compile(
@@ -286,7 +287,7 @@ def _public_model_name(name: str) -> str:
     """Return the name of a model if it is public, else a placeholder."""
     if name.startswith("openai:"):
         return "<an endpoint>"
-    return name if models.find_model(name) or name == EMBEDDER else "<its own>"
+    return name if models.find_model(name) or find_known_model(name) else "<its own>"
 
 
 def _event_outline(event: Mapping[str, Any]) -> dict[str, Any]:

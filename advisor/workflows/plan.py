@@ -303,7 +303,7 @@ def _write(rec: BaseRecommendation, situation: Situation, request: PlanRequest) 
     out = request.out or PLAN_OUT
     if request.out is None:
         check_target(out, "--out")
-    drafted = draft_with_notes(rec, situation, out.parent)
+    drafted = draft_with_notes(rec, situation, out.parent, request.embedder)
     if request.tune_retriever:
         drafted = replace(drafted, plan=with_tuned_retriever(drafted.plan))
     for line in drafted.notes:

@@ -257,7 +257,7 @@ def language_note(texts: Sequence[str], encoder: Encoder, subject: str = "the te
     part = subject if share > 0.9 else f"{share:.0%} of {subject}"
     return (
         f"{part} looks like {names}, which the embedder {encoder.name} hardly knows: it is found by its words, "
-        "hardly by its meaning; use an embedder made for this language"
+        "hardly by its meaning; use an embedder made for this language, such as multilingual-e5-small"
     )
 
 
@@ -303,11 +303,14 @@ def embedder_knows_language(encoder: Encoder, name: str, text: str) -> bool:
     for known in LANGUAGES:
         if known.name == name:
             return _pieces_per_word(encoder, known) <= MAX_PIECES_PER_WORD
-    letters = "".join(char if _script(char) in _SCRIPTS else " " for char in text)
+    # Vowel signs of Indic scripts are marks and no letters: without them words would fall to pieces.
+    letters = "".join(
+        char if _script(char) in _SCRIPTS or unicodedata.category(char)[0] == "M" else " " for char in text
+    )
     tokens = encoder.tokenizer.encode(letters, add_special_tokens=False).tokens
     unknown = sum(token in _unknown_tokens(encoder) for token in tokens)
     min_letters_per_token = next(bound for script, bound in _SCRIPTS.values() if script == name)
-    letter_count = sum(not char.isspace() for char in letters)
+    letter_count = sum(char.isalpha() for char in letters)
     return unknown <= _MAX_UNKNOWN_SHARE * len(tokens) and letter_count >= min_letters_per_token * len(tokens)
 
 

