@@ -175,7 +175,7 @@ class LB007(Labels):
 
 
 class LB008(Labels):
-    """Where a probe measured that a classifier is surely better than the best prompt, take the classifier.
+    """Where a probe measured that a classifier is clearly better than the best prompt, take the classifier.
 
     It was measured on training examples in cross-validation, the prompt on dev questions: the interval of the one lies above
     that of the other.
@@ -185,7 +185,7 @@ class LB008(Labels):
     need = Need.LABELS
     weight = 2.0
     evidence = (
-        "Newcombe, Statistics in Medicine 1998: two shares whose 95 % intervals are apart differ surely",
+        "Newcombe, Statistics in Medicine 1998: two shares with 95 % intervals apart differ by more than chance",
     )
     claim = CLASSIFIER
 

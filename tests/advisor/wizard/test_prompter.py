@@ -303,8 +303,7 @@ def test_first_question_appears_quickly(root: Path, tmp_path: Path) -> None:
     for _ in range(3):
         before = children_seconds()
         terminal = Terminal(root, tmp_path)
-        terminal.expect("what should the model do?")
-        terminal.child.send("\x03")
+        terminal.answer("what should the model do?", "\x03")
         terminal.code()
         middle = children_seconds()
         assert Terminal(root, tmp_path, "--version").code() == 0
