@@ -8,6 +8,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from benchmarks.label_arms import FOUND as LABEL_ARMS
+from benchmarks.label_arms import WITHOUT_MODEL
 from benchmarks.trial_records import RECORD, SECOND_MODEL_RECORD, regret
 from rag.evaluation.statistics import WilsonShare
 from scripts.how_sure import published_section
@@ -50,12 +52,58 @@ def accuracy_page() -> list[str]:
         "",
         conclusion(list(trials.values())),
         "",
+        *label_section(),
         *published_section(),
         *kinds_section(trials),
         *carry_over_section(trials, SECOND_MODEL_RECORD),
         *probe_value_summary(),
         *harbor_desk_sections(),
     ]
+
+
+LABELS = """
+## Labels, with the methods of now
+
+For labels the present rules advise a classifier. On {date} it was fitted and asked again, as it is now (it may tune its
+embedder on the labels), with the same rows and questions as in the trials above; the nearest example's reply, with the
+cut of the set's `wrong_answer_cost`, was asked too. Arms of the language model are those of the trials, not asked
+again. *Regret* is how far the classifier lies below the best arm, in shares of right answers. snips_intents,
+sgd_intents and disfl_detect were named as tests before they were run. `python -m benchmarks.label_arms` reads the runs."""
+
+
+def label_section() -> list[str]:
+    """Return the section on the label sets as the present arms without a language model answer them."""
+    found = json.loads(LABEL_ARMS.read_text("utf-8"))
+    rows, regrets = [], []
+    for name, one in found["sets"].items():
+        now, count = one["now"], one["of"]
+        others = {**one["before"], **{arm: right for arm, right in now.items() if right is not None}}
+        others = {arm: right for arm, right in others.items() if arm not in WITHOUT_MODEL}
+        best = max(others, key=lambda arm: others[arm])
+        regret = max(0.0, (others[best] - now["classifier"]) / count)
+        regrets.append(regret)
+        before = one["before"].get("classifier")
+        rows.append(
+            (
+                name,
+                f"{now['classifier']} of {count}",
+                "" if before is None else str(before),
+                f"{now['nearest-reply']}, {one['refused'] or 0} refused",
+                f"{best} {others[best]}",
+                f"{regret:.3f}",
+            )
+        )
+    columns = (
+        "set",
+        "classifier",
+        "classifier before",
+        "nearest-reply",
+        "best arm with a language model",
+        "regret",
+    )
+    mean = sum(regrets) / len(regrets)
+    text = f"The mean regret of the advised classifier over these {len(rows)} sets is {mean:.3f}."
+    return [LABELS.format(date=found["date"]), "", *table(columns, rows), "", text, ""]
 
 
 TRIALS_INTRO = """\
