@@ -31,9 +31,11 @@ def read_runs(folders: Sequence[Path], records: Mapping[str, Any]) -> dict[str, 
     for part in CAST:
         runs = [folder / part.name / "run" for folder in folders]
         report = next((Report.read(run).data for run in runs if (run / "report.json").is_file()), None)
-        if part.kind != "labels" or report is None:
+        if report is None:
             continue
         own = {arm["arm"]: _right(arm) for arm in report["arms"]}
+        if "classifier" not in own:
+            continue
         record = records.get(part.name)
         older = {} if record is None else {arm["arm"]: _right(arm) for arm in _arms(record)}
         rows[part.name] = {
