@@ -24,6 +24,8 @@ from runners.train import work_folder
 from runners.training import checkpoint
 
 KILLS = 6
+ROUNDS = 4
+"""Most draws of kills until one was killed while it wrote a checkpoint."""
 SLOW_KILLS = 300
 SEED = 20261125
 OPERATIONS = 240
@@ -143,9 +145,14 @@ def kill_repeatedly(run: KilledRun, kills: int, seed: int) -> None:
 
 
 def test_run_killed_anywhere_resumes_to_identical_result(killed_run: KilledRun) -> None:
-    kill_repeatedly(killed_run, KILLS, SEED)
-    assert sum(killed_run.kill_points.values()) == KILLS
-    assert killed_run.kill_points["in a checkpoint"] + killed_run.kill_points["in rotation"] > 0
+    """Half of the delays follow the speed of the machine: where no kill hit a checkpoint, further runs are killed."""
+    points = killed_run.kill_points
+    for round_number in range(ROUNDS):
+        kill_repeatedly(killed_run, KILLS, SEED + 10 * round_number)
+        assert sum(points.values()) == KILLS * (round_number + 1)
+        if points["in a checkpoint"] + points["in rotation"]:
+            break
+    assert points["in a checkpoint"] + points["in rotation"] > 0
 
 
 @pytest.mark.slow
