@@ -7,15 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from advisor.questionnaire.profile import Profile
+from advisor.questionnaire.profile import MIN_LABELLED, Profile
 from runners.catalog import models
 from runners.data.labels import MAX_LABELS, labels_of
 from runners.plan.schema import Step, StyleCheck
 from runners.plan.steps import EvaluateStep, Route
 
 PROMPTED_ARMS = ("prompting", "few-shot")
-MIN_NEAREST_EXAMPLES = 20
-"""Fewest examples among which the nearest one is looked for."""
 MAX_CORPUS_TOKENS_CPU = 4_000
 """Tokens of documents up to which a trial without a GPU puts them all into every prompt.
 
@@ -116,14 +114,9 @@ def has_label_replies(profile: Profile, replies: Sequence[str]) -> bool:
 
 
 def has_repeated_replies(profile: Profile, replies: Sequence[str]) -> bool:
-    """Return whether the reply of the nearest example is worth measuring: labels, or replies that are given again.
-
-    There are at least :data:`MIN_NEAREST_EXAMPLES`, and each different reply is given twice or more on average.
-    """
-    distinct = {reply.strip() for reply in replies if reply.strip()}
-    if len(replies) < MIN_NEAREST_EXAMPLES or len(distinct) < 2:
-        return False
-    return has_label_replies(profile, replies) or len(replies) >= 2 * len(distinct)
+    """Return whether the reply of the nearest example is worth measuring: labels, or replies that are given again."""
+    enough = len(replies) >= MIN_LABELLED
+    return enough and (profile.repeats_replies or has_label_replies(profile, replies))
 
 
 def fits_context(profile: Profile) -> bool:

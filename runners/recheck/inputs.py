@@ -145,7 +145,7 @@ def _prompt_changes(old: RunInputs, new: RunInputs) -> list[Change]:
 def _file_changes(old: RunInputs, new: RunInputs) -> list[Change]:
     changed, changes = compare(old.files, new.files).changed, []
     if rows := [name for name in changed if name in ("examples", "replay")]:
-        using = [arm for arm in new.plan.arms if uses_examples(arm)]
+        using = [arm for arm in new.plan.arms if arm.learns_from_rows]
         arms = tuple(arm.arm for arm in [*using, *_routers_of(new.plan, using)])
         changes.append(Change(EXAMPLES, " and ".join(_shown_file(new.plan, name) for name in rows), arms))
     if "wordings" in changed:
@@ -158,11 +158,6 @@ def _file_changes(old: RunInputs, new: RunInputs) -> list[Change]:
 
 def _shown_file(plan: Plan, name: str) -> str:
     return f"{getattr(plan.data, name).name} has other content"
-
-
-def uses_examples(arm: EvaluateStep) -> bool:
-    """Return whether an arm is trained on the examples, shows some, or gives their replies."""
-    return bool(arm.weights or arm.without_model or arm.shots)
 
 
 def _routers_of(plan: Plan, arms: Sequence[EvaluateStep]) -> list[EvaluateStep]:

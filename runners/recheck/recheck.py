@@ -36,7 +36,6 @@ from runners.recheck.inputs import (
     measured_inputs,
     present_inputs,
     trained_again,
-    uses_examples,
 )
 from runners.recheck.lost_gold import DocumentTexts, find_lost_gold, gold_spans_text
 from runners.recheck.workspace import (
@@ -377,7 +376,7 @@ class _Work:
             read = read_data(self.plan)
         except BadInput as problem:
             fitted = any(change.kind in (EMBEDDER, SETTINGS) for change in changes)
-            if again or fitted or any(uses_examples(arm) and not arm.weights for arm in self.chosen):
+            if again or fitted or any(arm.learns_from_rows and not arm.weights for arm in self.chosen):
                 raise
             self.notes.append(f"not checked for leaks, since it is not needed here: {problem.message}")
             return RunData(split=QuestionSplit((), questions))
