@@ -26,6 +26,7 @@ from advisor.verdict.made_questions import (
     made_column,
     made_questions,
     origin_note,
+    words_note,
 )
 from advisor.verdict.right_answers import beside_answers, by_wording, right_answers
 from advisor.verdict.run_records import RunRecords
@@ -137,6 +138,7 @@ def report_of_run(records: RunRecords) -> TrialReport:
         full_run=full_run(records),
         max_test=plan.data.max_test,
         made_questions=origins,
+        question_words=records.question_words,
         drift=drift.to_json() if drift else None,
         retriever={**{k: v for k, v in comparison.items() if k != "schema"}, "notes": notes}
         if comparison
@@ -149,7 +151,8 @@ def report_of_run(records: RunRecords) -> TrialReport:
     )
     forecast = compare_forecast(plan, report.verdict, report.arms, report.measured.seconds)
     conclusion = Conclusion(report=report, verdict=report.verdict, prompt_in_use=report.task.prompt)
-    verdict = replace(report.verdict, conclusion=conclusion.sentences)
+    text = f"{report.verdict.text} {words_note(report.question_words, report.arms)}".rstrip()
+    verdict = replace(report.verdict, conclusion=conclusion.sentences, text=text)
     return replace(report, forecast=forecast, verdict=verdict)
 
 

@@ -7,8 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from rag.evaluation.question_words import QuestionWords
 from runners.data.questions import Question
 from runners.plan.schema import Plan
+from runners.report.json_records import from_json
+from runners.report.trial_report import QUESTION_WORDS
 from runners.run_folder import TRIAL, RunFolder, read_journal
 from runners.trial import staleness
 from runners.trial.trial import ANSWERS
@@ -28,6 +31,12 @@ class RunRecords:
     """The test questions, for what needs their text; () where they are not at hand."""
     staleness: Mapping[str, Any] | None = None
     """What was measured after an update of the index; None for a run without."""
+
+    @property
+    def question_words(self) -> QuestionWords | None:
+        """How near the test questions are to the documents' words; None where it was not recorded."""
+        recorded = self.last(QUESTION_WORDS)
+        return from_json(QuestionWords, recorded) if recorded else None
 
     @classmethod
     def read(cls, run: RunFolder, plan: Plan, questions: Sequence[Question] = ()) -> RunRecords:

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING
 
-from rag.quantities.reading import has_amounts, read_quantities
+from rag.evaluation.question_words import gold_sentences, normalised_words, states_any
 from rag.text.words import content_words, sentence_spans
 from runners.data.questions import Question
 from runners.scoring.correctness import gold_texts
@@ -19,10 +19,6 @@ from runners.scoring.correctness import gold_texts
 if TYPE_CHECKING:
     from rag.index import Index
 
-STATED_SHARE = 0.8
-"""Share of a longer fact's content words that a sentence must have to state it."""
-LONG_FACT = 4
-"""Content words from which a fact need not occur word for word."""
 SAME_SENTENCE_SHARE = 0.5
 """Share of the content words of a sentence, without those of the fact, that another sentence must share to say it of the
 same thing: a number alone occurs anywhere."""
@@ -53,11 +49,6 @@ class DocumentTexts:
         return tuple(normalised_words(self._index.raw(name) or "") for name in self.names)
 
 
-def normalised_words(text: str) -> str:
-    """Return a text in lower case with single spaces, with one in front and one behind, so that whole words are found."""
-    return f" {' '.join(text.casefold().split())} "
-
-
 def gold_spans_text(question: Question, texts: DocumentTexts) -> str:
     """Return the text of a question's gold spans, "" without spans or without their document."""
     raw = texts.of(question.doc_id) if question.spans and question.doc_id else None
@@ -86,7 +77,7 @@ def find_lost_gold(
         if raw is None or question.doc_id is None:
             continue
         facts = gold_texts(question, gold_spans_text(question, before))
-        evidence = _evidence(raw, question, facts)
+        evidence = gold_sentences(raw, question.question, facts, question.spans)
         if not evidence:
             continue
         present = now.of(question.doc_id)
@@ -132,7 +123,7 @@ def _stating_sentences(questions: Sequence[Question], texts: DocumentTexts) -> d
             words = set(content_words(sentence))
             for question in wanted:
                 same = _share(about[question.id], words) >= SAME_SENTENCE_SHARE
-                if same and _states_any(sentence, facts[question.id]):
+                if same and states_any(sentence, facts[question.id]):
                     stated.setdefault(question.id, []).append(sentence)
     return stated
 
@@ -143,26 +134,9 @@ def _not_stated(questions: Sequence[Question], now: DocumentTexts) -> dict[str, 
     asked = [q for q in questions if q.doc_id and q.short_answers and q.answerable]
     for question in asked:
         text = now.of(str(question.doc_id))
-        if text is None or not _states_any(text, question.short_answers):
+        if text is None or not states_any(text, question.short_answers):
             lost[question.id] = (GONE if text is None else CHANGED).format(question.doc_id)
     return lost if 2 * len(lost) <= len(asked) else {}
-
-
-def _evidence(raw: str, question: Question, facts: Sequence[str]) -> list[str]:
-    """Return the sentences of a document that hold the gold answer: those of its spans, else the likeliest that state it."""
-    spans = sentence_spans(raw)
-    if question.spans:
-        return [
-            raw[start:end]
-            for start, end in spans
-            if any(start < last and first < end for first, last in question.spans)
-        ]
-    stating = [raw[start:end] for start, end in spans if _states_any(raw[start:end], facts)]
-    asked = set(content_words(question.question))
-    shared = [len(asked & set(content_words(sentence))) for sentence in stating]
-    return [
-        sentence for sentence, count in zip(stating, shared, strict=True) if count == max(shared, default=0)
-    ]
 
 
 def _still_held(text: str, evidence: Sequence[str], facts: Sequence[str], question: Question) -> bool:
@@ -177,7 +151,7 @@ def _still_held(text: str, evidence: Sequence[str], facts: Sequence[str], questi
         sentence = text[start:end]
         words = set(content_words(sentence))
         same = any(_share(known, words) >= SAME_SENTENCE_SHARE for known in (*about, asked))
-        if same and _states_any(sentence, facts):
+        if same and states_any(sentence, facts):
             return True
     return False
 
@@ -188,28 +162,3 @@ def _share(wanted: set[str], words: set[str]) -> float:
 
 def _all_words(texts: Iterable[str]) -> set[str]:
     return {word for text in texts for word in content_words(text)}
-
-
-def _states_any(sentence: str, facts: Sequence[str]) -> bool:
-    """Return whether a sentence states one of the facts: word for word, or a longer one by its numbers and most words."""
-    plain = _bare(sentence)
-    words = set(content_words(sentence))
-    return any(_states_fact(fact, plain, words, sentence) for fact in facts)
-
-
-def _states_fact(fact: str, plain: str, words: set[str], sentence: str) -> bool:
-    if _bare(fact).strip() and _bare(fact) in plain:
-        return True
-    wanted = set(content_words(fact))
-    if len(wanted) < LONG_FACT:
-        # 14.50 in "£14.50", ten in "10 days"
-        others = {word for word in wanted if not read_quantities(word)}
-        return bool(read_quantities(fact)) and has_amounts(fact, sentence) and others <= words
-    if _share(wanted, words) < STATED_SHARE:
-        return False
-    return has_amounts(fact, sentence) or not read_quantities(fact)
-
-
-def _bare(text: str) -> str:
-    """Return the words of a text without punctuation around them, with a space before each and behind the last."""
-    return normalised_words(" ".join(word.strip(".,;:!?()[]{}\"'“”‘’*_`#|") for word in text.split()))

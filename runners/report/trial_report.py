@@ -6,7 +6,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from rag.evaluation.question_words import QuestionWords
 from runners.report.records import NOT_JUDGED, ArmReport, Estimate, PairReport, TrainingRows, Verdict
+
+QUESTION_WORDS = "questions.words"
+"""The kind of event that says how near the test questions are to the words of the documents."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -243,6 +247,8 @@ class TrialReport:
     """None for a run that was not shortened."""
     max_test: int | None
     made_questions: MadeQuestions | None = None
+    question_words: QuestionWords | None = None
+    """None where too few questions name their answer's place, or they are not English."""
     drift: Mapping[str, Any] | None
     """What was asked against what refusals were fitted on, as :class:`rag.refusal.drift.Drift` has it."""
     retriever: Mapping[str, Any] | None = None

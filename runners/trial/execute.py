@@ -6,21 +6,25 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import closing, nullcontext
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rag.errors import BadInput, UsageProblem
+from rag.evaluation.question_words import QuestionWords, gold_sentences, measure_words
 from rag.files import append_line, check_manifest, disk_full_as_problem
 from rag.types import OnEvent
 from runners.arms import classifier, long_context, scored_labels
+from runners.data.questions import Question
 from runners.made_from import index_updated, recorded_files
 from runners.models import cards, endpoint
+from runners.models.answer_reader import why_not_english
 from runners.plan.forecast import OUTDATED
 from runners.plan.schema import ArmStep, Plan, Step, read_plan, step_name, write_plan
 from runners.plan.steps import NF4, QUANTIZED_ANSWERS, EmbedderStep, EvaluateStep, IndexStep, TrainStep
+from runners.report.trial_report import QUESTION_WORDS
 from runners.resources import usage
 from runners.resources.environment import ENVIRONMENT_EVENT, describe_environment
 from runners.resources.machine import Machine, detect_machine
@@ -43,6 +47,7 @@ from runners.runs.opened import Opening, OpenRun
 from runners.runs.plan_models import ModelSource, ObtainedModels, model_identity, must_stay_local
 from runners.runs.retrieval import REFUSAL_FILE, refused_arms
 from runners.runs.run import Run
+from runners.scoring.correctness import gold_texts
 from runners.scoring.gold_check import check_gold, require_gold
 from runners.selective.replies import check_replies_plan
 from runners.trial import embedder_step, forgetting, judge, refusal_gate, row_guard, step_runner, trial
@@ -395,24 +400,52 @@ def _gold_corrected(context: OpenRun) -> bool:
 
 def _score_arms(context: OpenRun) -> None:
     """Score the answers of all arms and write the scores."""
-    if not context.plan.arms:
+    plan = context.plan
+    if not plan.arms:
         return
     folder = context.folder.path / TRIAL
     rows = read_journal(folder / trial.ANSWERS)
     arms = trial.score_trial(
-        context.plan,
+        plan,
         context.split.test,
         rows,
         lambda q: step_runner.gold_text(context, q),
     )
     # An arm whose retriever its gate refused has no answers, and so no scores.
-    arms = [
-        arm for arm in arms if arm.questions or arm.arm not in refused_arms(context.folder.path, context.plan)
-    ]
+    arms = [arm for arm in arms if arm.questions or arm.arm not in refused_arms(context.folder.path, plan)]
     trial.write_scores(arms, folder / SCORES, trial.gold_digest(context.split.test))
+    if plan.index and (words := question_words(context.split.test, context.retrieval.index.raw)):
+        context.emit({"event": QUESTION_WORDS, **asdict(words)})
     if test := embedder_step.compare_on_test(context):
         context.emit({"event": "retriever.test", "test": test})
     _write_scores_to_cards(context, arms)
+
+
+def question_words(
+    questions: Sequence[Question], text_of: Callable[[str], str | None]
+) -> QuestionWords | None:
+    """Return how near questions are to the documents' words; None where too few can be judged, or most are not English.
+
+    Counted are those that somebody asked, with an answer that a sentence of their document holds; a question counts once,
+    without its other wordings.
+
+    Args:
+        questions: as they are asked.
+        text_of: returns the text of a document, None for one that is not there.
+    """
+    asked = [
+        question
+        for question in questions
+        if question.answerable and question.doc_id and not question.made and question.wording_of is None
+    ]
+    if why_not_english([question.question for question in asked]):
+        return None
+    answered = []
+    for question in asked:
+        text = text_of(str(question.doc_id)) or ""
+        facts = gold_texts(question, " ".join(text[start:end] for start, end in question.spans))
+        answered.append((question.question, gold_sentences(text, question.question, facts, question.spans)))
+    return measure_words(answered)
 
 
 def _write_scores_to_cards(context: OpenRun, arms: Sequence[trial.ArmScores]) -> None:

@@ -16,6 +16,7 @@ from advisor import cli, output
 from advisor.display.trial_table import show_report
 from advisor.report.markdown import report_markdown
 from advisor.report.report import Report
+from advisor.verdict.made_questions import MEASURED_LOSS, words_note
 from benchmarks.recheck import Base, make_run, write_rows
 from rag.errors import BadInput
 from runners.plan.schema import parse_plan, read_plan, read_plan_file
@@ -26,7 +27,7 @@ from runners.runs.dataset import read_data
 from runners.trial.execute import run_plan
 from runners.trial.trial import ANSWERS
 
-COUNT = 16
+COUNT = 24
 TITLE = "In the documents' words and in others"
 
 
@@ -129,6 +130,33 @@ def test_all_views_show_both_wordings_side_by_side(base: Base) -> None:
     assert f"{own.of} held-out questions and " in report_markdown(report)
     arms = tuple(replace(arm, by_wording=None, questions=None) for arm in report.arms)
     assert TITLE not in report_markdown(replace(report, arms=arms))
+
+
+def test_a_verdict_says_that_questions_are_in_the_documents_words(
+    base: Base, tmp_path: Path, tunewise: Callable[..., Any]
+) -> None:
+    """Where they were asked in other words too, these were counted, and nothing is guessed."""
+    counted = Report.read(base.run).content
+    assert counted.question_words is not None
+    assert counted.question_words.documents_words
+    assert "may do worse" not in counted.verdict.text
+    plain = [{key: value for key, value in row.items() if key != "wordings"} for row in questions()]
+    run = make_run("plain", base.documents, plain, tmp_path).run
+    report = Report.read(run).content
+    assert report.question_words == counted.question_words
+    sentence = words_note(report.question_words, report.arms)
+    assert sentence.startswith("The questions are in the documents' words (100% of the content words of ")
+    assert MEASURED_LOSS in sentence
+    printed = Console(file=io.StringIO(), width=400, record=True)
+    show_report(report, printed)
+    assert tunewise("export", run, "--to", "index", "--out", tmp_path / "index")[0] == 0
+    card = (tmp_path / "index" / "README.md").read_text("utf-8")
+    page = (run / "report.html").read_text("utf-8").replace("&#39;", "'").replace("&#34;", '"')
+    for view in (report.verdict.text, printed.export_text(), report_markdown(report), page, card):
+        assert sentence in " ".join(view.split())
+    body = json.loads((run / "report.json").read_text("utf-8"))
+    assert body["question_words"] == {"n": report.question_words.n, "share": 1.0, "documents_words": True}
+    assert words_note(replace(report.question_words, documents_words=False), report.arms) == ""
 
 
 def test_eval_asks_and_counts_wordings(base: Base, tmp_path: Path, tunewise: Callable[..., Any]) -> None:
