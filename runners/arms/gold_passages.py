@@ -1,7 +1,8 @@
 """The gold passages of a training example: those of the document that the row names, else those that support its reply.
 
 Rows name their source in different ways. :func:`named_documents`, :func:`gold_spans` and :func:`quoted_texts` read the usual
-keys of a row's meta; :class:`GoldPassages` turns them into passages of an index.
+keys of a row's meta; :class:`GoldPassages` turns them into passages of an index. :func:`find_gold_passage` decides for a
+held-out question whether the passages hold its right answer at all.
 """
 
 from __future__ import annotations
@@ -10,10 +11,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from rag.grounding.answer_search import AnswerFinder, FoundAnswer, states_something
 from rag.grounding.gold import GoldFinder
 from rag.sentences.claims import normalise_quotation
 from rag.types import Chunk, Hit
 from runners.data.examples import Example
+from runners.data.questions import Question
+from runners.scoring.correctness import gold_texts
 
 DOCUMENT_ID_KEYS = ("doc_id", "doc_ids", "document_id", "document_ids")
 """Keys whose values are document ids; one that the index lacks is reported."""
@@ -27,6 +31,8 @@ MIN_QUOTE_WORDS = 3
 """Fewer words stand in many passages."""
 DOCUMENT_PASSAGES = 2
 """Passages taken of a named document in which none supports the reply by its words."""
+TURNS_BEFORE = 2
+"""Turns before a question that are read with it, for what it is about."""
 _IDS = ("doc_id", "document_id", "id", "doc")
 _TEXTS = ("quote", "text", "passage", "content")
 
@@ -148,6 +154,41 @@ class GoldPassages:
         by_words = self._finder(documents).most_related(example.reply, example.question, DOCUMENT_PASSAGES)
         rest = [chunk for name in documents for chunk in self._of_document[name]]
         return tuple(dict.fromkeys([*by_search, *by_words, *rest]))[:DOCUMENT_PASSAGES]
+
+
+def find_gold_passage(finder: AnswerFinder, question: Question) -> FoundAnswer:
+    """Return the passage that holds a question's right answer, as far as words can tell.
+
+    The question, each of its wordings and its reference are tried. A gold span without a text of its own is trusted.
+
+    Args:
+        finder: of the passages of an index, or of documents.
+        question: the question with its gold; one that has none, or no answer, is not decided.
+    """
+    if not question.answerable:
+        return FoundAnswer(decided=False)
+    named = (question.doc_id,) if question.doc_id else ()
+    answers = answers_to_find(question)
+    if not answers:
+        chunk = finder.overlapping(question.doc_id or "", question.spans)
+        return FoundAnswer(chunk, decided=chunk is not None)
+    return finder.find(asked_texts(question), answers, named)
+
+
+def answers_to_find(question: Question) -> tuple[str, ...]:
+    """Return the gold texts to look for in documents; the references where a short answer is a bare yes or no."""
+    texts = gold_texts(question, "")
+    return tuple(filter(states_something, texts)) or tuple(filter(states_something, question.references))
+
+
+def asked_texts(question: Question) -> tuple[str, ...]:
+    """Return texts that say what a question asks: itself, its wordings, with the turns before it, with its reference."""
+    before = " ".join(turn["content"] for turn in question.history[-TURNS_BEFORE:])
+    texts = [question.question, *question.wordings]
+    texts += [f"{before} {question.question}"] if before else []
+    # a full reply says again what is asked, often in the documents' words
+    short = question.short_answers and question.reference and question.reference not in question.short_answers
+    return (*texts, f"{question.question} {question.reference}") if short else tuple(texts)
 
 
 def named_documents(meta: Mapping[str, Any]) -> Iterator[str]:
