@@ -51,6 +51,8 @@ REPORT = "report.json"
 EVALS_FOLDER = "evals"
 RECHECKS = "rechecks"
 """What ``tunewise recheck`` measured later: a folder for each state, and which of them the next one is compared with."""
+FAILURES_FOLDER = "failures"
+"""Why answers of the run's arms are wrong, a folder for each arm; see :mod:`runners.failures`."""
 CURVES_FOLDER = "curves"
 """Learning curves of the run's arms, a folder for each; see :mod:`runners.trial.curve`."""
 SCORES = "scores.json"
@@ -66,12 +68,14 @@ UNSEALED = (
     EVALS_FOLDER,
     RECHECKS,
     CURVES_FOLDER,
+    FAILURES_FOLDER,
     LAUNCH,
     UNCONFIRMED_ENDPOINTS,
     TRACKING,
 )
 """Parts that still change in a sealed run: the log, the indexes, which have manifests of their own, later evaluations,
-rechecks and learning curves, what a launcher writes, the endpoints to be confirmed, and the files of trackers."""
+rechecks, learning curves and causes of wrong answers, what a launcher writes, the endpoints to be confirmed, and the files
+of trackers."""
 ADAPTER_MIB = 60
 """Disk space for one adapter with its checkpoint, in MiB."""
 EMBEDDER_MIB = 130

@@ -16,6 +16,7 @@ from typing import Any
 from advisor.costs.arm_costs import cost_per_1000, measured_ranks, rounded_mean, routed_answers
 from advisor.output import command_line
 from advisor.report.dev_budget import dev_budget
+from advisor.report.failure_causes import read_failures
 from advisor.report.learning_curve import read_curve_of_arms, read_curves
 from advisor.report.statements import task_asked
 from advisor.verdict import predictions
@@ -111,8 +112,7 @@ def report_of_run(records: RunRecords) -> TrialReport:
     drift = question_drift(records.path, plan, records.answers)
     comparison = read_comparison(records.path)
     notes = retriever_notes(comparison, plan)
-    noticed = noted_lines(records.last(DATA_NOTES))
-    warnings = [origin_note(origins), *noticed, *guard_warnings(guards)]
+    warnings = [origin_note(origins), *noted_lines(records.last(DATA_NOTES)), *guard_warnings(guards)]
     warnings += [*_answering_notes(plan), *left_out_notes(plan)]
     warnings += [drift.text] if drift and drift.sure else []
     warnings += [] if not comparison or comparison["accepted"] else notes[:1]
@@ -145,6 +145,7 @@ def report_of_run(records: RunRecords) -> TrialReport:
         else None,
         curves=tuple(read_curves(records.path)),
         curve_of_arms=read_curve_of_arms(records.path),
+        failures=read_failures(records.path),
         task=task_asked(plan),
         environment=recorded_environment(records),
         data=data_used(records),

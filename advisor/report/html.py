@@ -18,6 +18,7 @@ from advisor.methods.arm_titles import arm_title
 from advisor.report import charts, statements
 from advisor.report.cost_plot import pairs_in_words
 from advisor.report.dev_budget import dev_budget_line
+from advisor.report.failure_causes import CAUSE_COLUMNS, cause_rows, causes_sentence
 from advisor.report.learning_curve import arms_section, curve_chart
 from advisor.report.question_browser import arm_letters, browse_questions, example_answers, first_opened
 from advisor.verdict import guards as guard_results
@@ -26,6 +27,7 @@ from advisor.verdict.made_questions import origin_note
 from advisor.verdict.run_records import RunRecords
 from advisor.verdict.sentences import MOST_TIMES, STRENGTHS, duration_text, own_prompt
 from advisor.verdict.trial_forecast import FORECAST_COLUMNS, forecast_rows, forecast_sentence
+from rag.text.sanitize import defang_text
 from rag.text.words import count_noun
 from runners.plan.schema import SCORES
 from runners.report.json_records import to_json
@@ -88,6 +90,8 @@ def next_steps(report: TrialReport, run: Path) -> list[tuple[str, str]]:
         steps.append((again, "on a machine that can run the plan's own model"))
     steps += learning_curve_steps(report, quoted)
     if any("retrieval" in step or step == "index" for step in report.measured.seconds):
+        if not report.failures:
+            steps.append((f"tunewise why {quoted}{arm}", "the cause of each wrong answer, and what mends it"))
         steps.append(
             (
                 f"tunewise index update {quoted}/index --documents PATH",
@@ -171,6 +175,7 @@ def render_page(report: TrialReport, records: RunRecords) -> str:
         arm_titles={arm: title for arm in arms if (title := arm_title(arm))},
         verdict_text=_with_unbroken_intervals(report.verdict.text),
         browsed=browsed,
+        numbers={row["id"]: row["number"] for row in browsed.rows},
         letters=arm_letters(arms),
         examples=example_answers(browsed, used),
         opened=first_opened(browsed, used),
@@ -303,6 +308,10 @@ def _template() -> Template:
         "arm_named": arm_named,
         "arms_section": arms_section,
         "curve_chart": curve_chart,
+        "cause_columns": CAUSE_COLUMNS,
+        "cause_rows": cause_rows,
+        "causes_sentence": causes_sentence,
+        "harmless": defang_text,
         "dev_budget_line": dev_budget_line,
         "forecast_columns": FORECAST_COLUMNS,
         "forecast_rows": forecast_rows,

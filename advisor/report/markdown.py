@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterable, Sequence
 
 from advisor.report.dev_budget import dev_budget_line
+from advisor.report.failure_causes import CAUSE_COLUMNS, cause_rows, causes_sentence
 from advisor.report.statements import (
     P_VALUE_NOTE,
     WORDING_COLUMNS,
@@ -55,6 +56,7 @@ def report_markdown(report: TrialReport) -> str:
         "\n".join(_pairs(report)),
         escape_markdown(f"{P_VALUE_NOTE}.") if report.paired else "",
         "\n".join(_dev_budget(report)),
+        "\n\n".join(_failures(report)),
         "\n".join(_forecast(report)),
         escape_markdown(refusal_line(report)),
         _staleness(report),
@@ -153,6 +155,19 @@ def _dev_budget(report: TrialReport) -> list[str]:
     return folded_lines(
         "How the prompts were chosen (dev questions)", [escape_markdown(f"{line}."), "", *table]
     )
+
+
+def _failures(report: TrialReport) -> list[str]:
+    """Return a table of the causes of each arm's wrong answers; [] where they were not looked for."""
+    parts = []
+    for data in report.failures:
+        rows = [[escape_markdown(cell) for cell in row.cells] for row in cause_rows(data)]
+        table = "\n".join(markdown_rows(CAUSE_COLUMNS, rows)) if rows else ""
+        parts += [
+            f"**Why answers of {escape_markdown(data['arm'])} are wrong.** {escape_markdown(causes_sentence(data))}",
+            table,
+        ]
+    return list(filter(None, parts))
 
 
 def _forecast(report: TrialReport) -> list[str]:

@@ -144,8 +144,8 @@ def words_note(words: QuestionWords | None, arms: Sequence[ArmReport]) -> str:
     count = count_noun(words.n, "question")
     return (
         f"The questions are in the documents' words ({words.share:.0%} of the content words of {count} are in the sentence "
-        f'that answers them), and customers\' words may do worse: {MEASURED_LOSS}; add "wordings" to the questions, or '
-        "take real ones from a log: tunewise questions import LOGS."
+        f"that answers them), and customers' words may do worse: {MEASURED_LOSS}; add to the "
+        'questions the "wordings" of those who ask.'
     )
 
 

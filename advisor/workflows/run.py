@@ -174,7 +174,10 @@ def _show_verdict(run: RunFolder, report: TrialReport) -> None:
     for line in prediction_line(report):
         print_plain(console.console(), f"  {line}")
     print(f'report: {run.path / "report.html"}\nask it: {ask_command(run.path, report)} "..."')
-    changing = read_run_plan(run.path).answers.get("facts_change")
+    plan = read_run_plan(run.path)
+    if plan.index:
+        print(f"why are answers wrong: {command_line('why', run.path)}")
+    changing = plan.answers.get("facts_change")
     if changing is not None and changing.value in ("slow", "fast"):
         print(
             f"when the documents change, check whether the result is still valid: {command_line('recheck', run.path)}"

@@ -259,6 +259,8 @@ class TrialReport:
     """Learning curves, as their files have them."""
     curve_of_arms: Mapping[str, Any] | None = None
     """The curves of several arms held against each other, as their file has them; None without."""
+    failures: tuple[Mapping[str, Any], ...] = ()
+    """Why answers are wrong, by arm, as ``why --json`` prints it; () before that was asked."""
     task: TaskAsked
     environment: Mapping[str, Any]
     """The machine and package versions, as the run recorded them, and its date."""

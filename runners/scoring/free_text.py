@@ -70,6 +70,8 @@ LIST_ITEMS = 5
 """From so many items without function words on, an answer is a list; it may hold FREE_LISTED_WORDS foreign words."""
 FREE_LISTED_WORDS = 2
 MAX_LACKS_SHOWN = 3
+MOSTLY_OTHER = "most of it is about something else"
+"""The fault of an answer that may state the fact, but with too much beside it."""
 _WORKING_DAYS = re.compile(r"\b(?:working|business)[ -]days?\b", re.I)
 _LEFT_OUT_DAYS = re.compile(r"\b(?:(?:working|business|week)[ -]?days?|weekends?)\b", re.I)
 _DAYS = re.compile(r"\bdays?\b", re.I)
@@ -152,7 +154,7 @@ def _fault(answer: str, wanted: WantedFact) -> str:
     if not given.sentences:
         return "it states nothing"
     if not given.is_about_the_fact:
-        return "most of it is about something else"
+        return MOSTLY_OTHER
     if _WORKING_DAYS.search(wanted.text) and _DAYS.search(answer) and not _LEFT_OUT_DAYS.search(answer):
         return "it says days, and the gold working days"
     if given.contradicts:
