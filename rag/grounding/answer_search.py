@@ -62,10 +62,8 @@ class FoundAnswer:
     """The passage that holds the answer."""
     decided: bool = True
     """Whether it is known that no passage holds it, where there is none."""
-
-
-NOT_DECIDED = FoundAnswer(decided=False)
-NOT_HELD = FoundAnswer()
+    other_amounts: bool = False
+    """Whether passages about what is asked say it with other numbers, times or dates."""
 
 
 class AnswerFinder:
@@ -110,17 +108,24 @@ class AnswerFinder:
             answers: the right answers, each of which is enough.
             documents: ids of the documents that the row names, where it does; those of the passages are looked in first.
         """
-        outcomes = []
         rows = [row for name in documents for row in self._of_document.get(name, ())]
-        for answer in answers:
-            for stated, whole in _statements(answer):
-                look = self._find_long if whole else self._find_short
-                outcome = look(asked, stated, rows)
-                if outcome.passage is not None:
-                    return outcome
-                outcomes.append(outcome)
-        held_by_none = bool(outcomes) and all(outcome.decided for outcome in outcomes)
-        return NOT_HELD if held_by_none else NOT_DECIDED
+        outcomes = [outcome for answer in answers if (outcome := self._find_one(asked, answer, rows))]
+        if (held := next((o for o in outcomes if o.passage is not None), None)) is not None:
+            return held
+        decided = bool(outcomes) and all(outcome.decided for outcome in outcomes)
+        return FoundAnswer(decided=decided, other_amounts=any(o.other_amounts for o in outcomes))
+
+    def _find_one(self, asked: Sequence[str], answer: str, named: Sequence[int]) -> FoundAnswer | None:
+        """Return what holds one answer, None for one that states nothing to look for."""
+        outcomes = [
+            (self._find_long if whole else self._find_short)(asked, stated, named)
+            for stated, whole in _statements(answer)
+        ]
+        # a reply whose first sentence has another price is not held by the passage of its second
+        differing = next((outcome for outcome in outcomes if outcome.other_amounts), None)
+        held = next((outcome for outcome in outcomes if outcome.passage is not None), None)
+        undecided = next((outcome for outcome in outcomes if not outcome.decided), None)
+        return differing or held or undecided or next(iter(outcomes), None)
 
     def overlapping(self, document: str, spans: Sequence[tuple[int, int]]) -> Chunk | None:
         """Return the first passage of a document that has a part of one of these spans of characters, None for none."""
@@ -142,7 +147,7 @@ class AnswerFinder:
                 return FoundAnswer(self._chunks[row])
             if (row := self._beyond_chance(places, share, about)) is not None:
                 return FoundAnswer(self._chunks[row])
-        return NOT_HELD if not stating or best >= MIN_ASKED_OF_PASSAGE else NOT_DECIDED
+        return FoundAnswer(decided=not stating or best >= MIN_ASKED_OF_PASSAGE)
 
     def _in_named(self, places: Sequence[int], share: np.ndarray, named: Sequence[int]) -> int | None:
         """Return the named passage whose sentence states an answer, unless another there is more about what is asked."""
@@ -206,22 +211,21 @@ class AnswerFinder:
         of_named = set(named)
         shares = [self._passages.shares(set(content_words(text))) for text in asked]
         best = max(float(share.max(initial=0.0)) for share in shares)
-        elsewhere = False
+        elsewhere = other_amounts = False
         for share in shares:
             order = np.argsort(-(stated + share), kind="stable")[:_READ]
-            for row in map(int, order):
-                if stated[row] < MIN_STATED:
-                    continue
+            for row in (int(row) for row in order if stated[row] >= MIN_STATED):
+                near = share[row] >= MIN_ASKED and (share >= share[row]).sum() <= 1 + MAX_RANK * len(share)
                 if amounts and not are_among(amounts, self._amounts_of(self._chunks[row].text)):
+                    other_amounts |= near
                     elsewhere = True
                     continue
-                near = share[row] >= MIN_ASKED and (share >= share[row]).sum() <= 1 + MAX_RANK * len(share)
                 strange = best < MIN_ASKED_OF_PASSAGE and stated[row] >= MIN_STATED_WHOLE
                 if near or strange or row in of_named:
                     return FoundAnswer(self._chunks[row])
                 elsewhere |= best >= MIN_ASKED_OF_PASSAGE
         nothing_like_it = float(stated.max(initial=0.0)) < MIN_LIKE
-        return NOT_HELD if nothing_like_it or elsewhere else NOT_DECIDED
+        return FoundAnswer(decided=nothing_like_it or elsewhere, other_amounts=other_amounts)
 
     def _text(self, place: int) -> str:
         """Return a sentence with the title and headings of its passage."""
@@ -244,12 +248,12 @@ class _Places:
     """Texts by their words, each word weighed by its rarity among them."""
 
     def __init__(self, only: Collection[str] | None) -> None:
-        self._only = only
+        self._only = None if only is None else frozenset(only)
         self._with: dict[str, array[int]] = {}
         self.count = 0
 
     def add(self, words: set[str]) -> None:
-        for word in words if self._only is None else words & set(self._only):
+        for word in words if self._only is None else words & self._only:
             self._with.setdefault(word, array("l")).append(self.count)
         self.count += 1
 

@@ -38,8 +38,14 @@ def words(text: str) -> list[str]:
 
 def content_words(text: str) -> list[str]:
     """Return the stemmed words that carry content: stop words left out, in order, with repeats."""
-    plain = (_without_possessive(match.group()) for match in _WORD.finditer(text.lower()))
-    return [stem(word) for word in plain if word not in STOP_WORDS and not word.endswith("n't")]
+    return [word for match in _WORD.findall(text.lower()) if (word := _content_stem(match))]
+
+
+@lru_cache(maxsize=65_536)
+def _content_stem(word: str) -> str:
+    """Return the stem of a word that carries content, "" for another."""
+    plain = _without_possessive(word)
+    return "" if plain in STOP_WORDS or plain.endswith("n't") else stem(plain)
 
 
 @lru_cache(maxsize=65_536)
