@@ -489,7 +489,7 @@ def _predicted(recommendation: BaseRecommendation) -> dict[str, Any]:
             "break_even",
         )
     }
-    predicted["strongest_against"] = full["strongest_against"]
+    predicted |= {key: full[key] for key in ("strongest_against", "said_first") if full[key] != []}
     return {**predicted, "ranked": ranked, "flips": full["flips"][:5]}
 
 

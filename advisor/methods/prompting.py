@@ -24,6 +24,7 @@ class Prompting(Method):
 
     name = "prompting"
     serves: ClassVar[Mapping[Need, float]] = {
+        Need.UNWRITTEN: 1.0,
         Need.WHOLE: 1.0,
         Need.GROUND: 0.3,
         Need.HONESTY: 1.0,
@@ -59,6 +60,7 @@ class FewShot(Method):
 
     name = "few-shot"
     serves: ClassVar[Mapping[Need, float]] = {
+        Need.UNWRITTEN: 1.0,
         Need.WHOLE: 0.9,
         Need.GROUND: 0.3,
         Need.HONESTY: 1.0,

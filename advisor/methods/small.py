@@ -37,6 +37,7 @@ class NearestReply(Method):
 
     name = "nearest-reply"
     serves: ClassVar[Mapping[Need, float]] = {
+        Need.UNWRITTEN: 1.0,
         Need.VERBATIM: 1.0,
         Need.LABELS: 0.4,
         Need.STYLE: 0.6,
@@ -72,6 +73,7 @@ class Classifier(Method):
 
     name = "classifier"
     serves: ClassVar[Mapping[Need, float]] = {
+        Need.UNWRITTEN: 1.0,
         Need.LABELS: 1.0,
         Need.STYLE: 1.0,
         Need.FORMAT: 1.0,
@@ -104,6 +106,7 @@ class Router(Method):
 
     name = "router"
     serves: ClassVar[Mapping[Need, float]] = {
+        Need.UNWRITTEN: 1.0,
         Need.LABELS: 0.9,
         Need.KNOWLEDGE: 0.7,
         Need.CASCADE: 1.0,

@@ -40,6 +40,7 @@ class Lora(Method):
 
     name = "lora"
     serves: ClassVar[Mapping[Need, float]] = {
+        Need.UNWRITTEN: 1.0,
         Need.FACTS: 0.1,
         Need.STYLE: 1.0,
         Need.FORMAT: 1.0,

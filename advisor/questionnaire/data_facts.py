@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from rag.evaluation.statistics import WilsonShare
+from rag.text.words import count_noun
+
 STATE_FACTS = "state prices, times or other values that their prompts do not hold"
 """What replies do that are facts, for messages."""
 MOST_FACTS = 0.5
@@ -11,6 +14,59 @@ MOST_FACTS = 0.5
 
 Of 20 public data sets of replies, one that is about dates has .98, and none of the others more than .19.
 """
+
+
+HALF_HELD = 0.5
+"""Share of right answers that stand in the documents below which a search in them has little to find."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AnswerCount:
+    """How many right answers the documents hold, among rows of which words can tell."""
+
+    held: int
+    decided: int
+    """Rows of which words can tell whether a passage holds their answer."""
+    looked_up: int
+    """Rows that were looked up."""
+    of: int
+    """Rows with a right answer."""
+    rows: str
+    """What they are: question or example."""
+    missing: tuple[str, ...] = ()
+    """The first rows whose answer no passage holds, with their lines."""
+
+    @property
+    def rate(self) -> float:
+        """The share of answers that are held, as the answer ``answers_in_documents`` has it."""
+        return round(self.held / self.decided, 4)
+
+    @property
+    def surely_under_half(self) -> bool:
+        """Whether the whole 95 % Wilson interval of the share is under one half."""
+        return WilsonShare.of(self.held, self.decided).below(HALF_HELD)
+
+    @property
+    def text(self) -> str:
+        """The count with its interval, and what it is of."""
+        share = WilsonShare.of(self.held, self.decided)
+        sample = f" of {self.of:,} {self.rows}s" if self.looked_up < self.of else ""
+        open_ones = self.looked_up - self.decided
+        left = f"; of {open_ones} more, words do not tell" if open_ones else ""
+        return (
+            f"{self.held} of {count_noun(self.decided, self.rows)} (95 % interval {share.low:.0%} to {share.high:.0%})"
+            f"{', a sample' if sample else ''}{sample}{left}"
+        )
+
+    @property
+    def lack(self) -> str:
+        """That documents lack answers, what to do about it, and the first rows without a passage."""
+        without = self.decided - self.held
+        more = ", ..." if without > len(self.missing) else ""
+        return (
+            f"the documents hold the right answer to only {self.text}: give the documents that hold the answers, or correct "
+            f"the answers (no passage supports that of {', '.join(self.missing)}{more})"
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +83,7 @@ class DataFacts:
         repeated_replies: share of examples, 0 to 1, whose reply another example gives word for word; None for labels.
         text_tokens: mean tokens of a text that gets a label; None without labels.
         documents_language: ISO 639-1 code of the language of the documents.
+        answers: how many right answers the documents hold.
     """
 
     label_count: int | None = None
@@ -38,6 +95,7 @@ class DataFacts:
     repeated_replies: float | None = None
     text_tokens: int | None = None
     documents_language: str | None = None
+    answers: AnswerCount | None = None
 
     @property
     def replies_state_facts(self) -> bool:

@@ -12,12 +12,14 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from advisor.questionnaire.data_facts import STATE_FACTS, DataFacts
+from advisor.questionnaire.answer_lookup import count_answers
+from advisor.questionnaire.data_facts import HALF_HELD, STATE_FACTS, AnswerCount, DataFacts
 from advisor.questionnaire.file_facts import count_facts
 from advisor.questionnaire.made_rows import made_warnings
 from rag.errors import BadInput
 from rag.files import parse_json
 from rag.text.words import count_noun
+from rag.types import Document
 from runners.data import duplicates
 from runners.data.examples import Example, ExampleSet, load_examples, shared_opening
 from runners.data.labels import labels_of
@@ -126,9 +128,9 @@ def measure_files(
     counted: dict[str, Any] = {}
     notes: dict[str, str] = {}
     warnings: list[str] = []
-    texts: list[str] = []
+    read: tuple[Document, ...] = ()
     if documents is not None:
-        size, note, texts = _count_documents(documents, tokens, warnings)
+        size, note, read = _count_documents(documents, tokens, warnings)
         counted |= {"corpus_tokens": size, "task_needs_facts": "new"}
         notes |= {"corpus_tokens": note, "task_needs_facts": "there are documents"}
     example_set = load_examples(examples, columns, MAX_EXAMPLES) if examples is not None else None
@@ -148,12 +150,16 @@ def measure_files(
     facts = count_facts(
         example_set.rows if example_set is not None else (),
         question_rows or (),
-        None if documents is None else texts,
+        None if documents is None else [document.raw for document in read],
         output_format,
         _scale(example_set) if example_set is not None else 1.0,
     )
     if facts.label_count and example_set is not None:
         facts = _with_labels_counted(facts, example_set, tokens, counted, notes)
+    answers = count_answers(read, example_set.rows if example_set else (), question_rows or (), facts)
+    if answers is not None:
+        facts = replace(facts, answers=answers)
+        _count_answers_held(answers, counted, notes, warnings)
     if facts.replies_state_facts:
         _count_facts_as_needed(facts, counted, notes, warnings)
     warnings += made_warnings(example_set.rows if example_set is not None else (), question_rows or ())
@@ -171,6 +177,16 @@ def _with_labels_counted(
     counted["label_count"], notes["label_count"] = facts.label_count, "different replies of the examples"
     texts = [row.question for row in example_set.rows]
     return replace(facts, text_tokens=max(1, round(tokens.of(texts) / max(1, len(texts)))))
+
+
+def _count_answers_held(
+    answers: AnswerCount, counted: dict[str, Any], notes: dict[str, str], warnings: list[str]
+) -> None:
+    """Count the share of answers that the documents hold, and warn where it may be under one half; rule KN013 is surer."""
+    counted["answers_in_documents"] = answers.rate
+    notes["answers_in_documents"] = f"a passage supports the answer to {answers.text}"
+    if answers.rate < HALF_HELD and not answers.surely_under_half:
+        warnings.append(f"it may be chance, but {answers.lack}")
 
 
 def _count_facts_as_needed(
@@ -239,8 +255,10 @@ def count_distinct(rows: Sequence[Example]) -> int:
     )
 
 
-def _count_documents(path: Path, tokens: TokenCounting, warnings: list[str]) -> tuple[int, str, list[str]]:
-    """Return the tokens of the documents, a note on how they were counted, and the texts, none where they were not read."""
+def _count_documents(
+    path: Path, tokens: TokenCounting, warnings: list[str]
+) -> tuple[int, str, tuple[Document, ...]]:
+    """Return the tokens of the documents, a note on how they were counted, and the documents; () where not read."""
     from rag.loading.reader import load_documents
     from rag.loading.registry import loader_for
 
@@ -255,7 +273,7 @@ def _count_documents(path: Path, tokens: TokenCounting, warnings: list[str]) -> 
         return (
             total,
             f"{count_noun(len(sizes), 'file')}, estimated from their size ({CHARS_PER_TOKEN} bytes a token)",
-            [],
+            (),
         )
     loaded = load_documents(path)
     if loaded.skipped:
@@ -264,7 +282,7 @@ def _count_documents(path: Path, tokens: TokenCounting, warnings: list[str]) -> 
         counted = count_noun(len(loaded.skipped), "file or row", "files or rows")
         warnings.append(f"skipped {counted}: {first.path} ({first.reason}){rest}")
     texts = [document.raw for document in loaded.documents]
-    return tokens.of(texts), f"{count_noun(len(texts), 'document')}, {tokens.how}", texts
+    return tokens.of(texts), f"{count_noun(len(texts), 'document')}, {tokens.how}", loaded.documents
 
 
 def _count_examples(

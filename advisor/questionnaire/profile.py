@@ -8,7 +8,7 @@ from functools import cached_property
 from typing import Any
 
 from advisor.questionnaire.answers import Answer, Answers, read_answer
-from advisor.questionnaire.data_facts import DataFacts
+from advisor.questionnaire.data_facts import HALF_HELD, DataFacts
 from advisor.questionnaire.probe_facts import ProbeFacts
 from runners.catalog import models
 from runners.catalog.abilities import ModelKind, estimated_strength, speaks_language
@@ -97,6 +97,7 @@ class Profile:
     labelled_examples: int | None = None
     label_count: int | None = None
     corpus_tokens: int | None = None
+    answers_in_documents: float | None = None
     unlabelled_tokens: int | None = None
     prompt_tokens: int | None = None
     answer_tokens: int | None = None
@@ -179,6 +180,8 @@ class Profile:
             changes["data"] = replace(self.data, rows_per_label=rows * value / count)
         if key == "label_count":
             changes["data"] = replace(self.data, label_count=None, rows_per_label=None)
+        if key == "answers_in_documents":
+            changes["data"] = replace(self.data, answers=None)
         if key == "model_params_b":
             changes["shape"] = None
         if key in ("gpu_kind", "gpu_memory_gib"):
@@ -202,6 +205,17 @@ class Profile:
         """Whether the prompts hold the passages that their replies are taken from, and there are no documents besides."""
         share = self.data.passages_in_prompts
         return share is not None and share >= MOST_PROMPTS and not self.documents and not self.corpus_tokens
+
+    @cached_property
+    def answers_lacking(self) -> bool:
+        """Whether the documents surely hold less than half of the right answers: as counted, else as a person says."""
+        share = self.answers_in_documents
+        if share is None or not (self.documents or self.corpus_tokens):
+            return False
+        source = self.sources.get("answers_in_documents")
+        if source is not None and source.source == "counted" and self.data.answers is not None:
+            return self.data.answers.surely_under_half
+        return share < HALF_HELD
 
     @cached_property
     def facts_needed(self) -> str | None:
@@ -284,7 +298,8 @@ class Profile:
             self.context_without_passages is None
             or (self.corpus_tokens or 0) <= self.context_without_passages
         )
-        return small and reads_it and fits and not self.must_cite and self.facts_change != "fast"
+        useful = not self.must_cite and self.facts_change != "fast" and not self.answers_lacking
+        return small and reads_it and fits and useful
 
     @cached_property
     def examples_known(self) -> int:

@@ -75,8 +75,7 @@ QUESTIONS: tuple[Question, ...] = (
         "Where are the documents with the facts?",
         "path",
         "task",
-        "With documents, a search over them (RAG) can be tried: the model then answers from the "
-        "passages it finds.",
+        "With documents, a search over them (RAG) can be tried: the model answers from passages it finds.",
         example="handbook/ (a folder), or faq.pdf. Enter alone: there are none.",
     ),
     Question(
@@ -237,12 +236,23 @@ QUESTIONS: tuple[Question, ...] = (
         "How many tokens do all documents have together?",
         "count",
         "data",
-        "Fewer than about 200,000 may fit into one prompt. A token is a piece of a word; 1,000 "
-        "English words are about 1,300.",
+        "Fewer than about 200,000 may fit into one prompt; 1,000 English words are about 1,300 tokens.",
         when=_FACTS,
         measured_by="documents",
         tries=(0, 50_000, 1_000_000),
         example="a book of 300 pages: 100,000; no documents: 0",
+    ),
+    Question(
+        "answers_in_documents",
+        "Of what share of the questions do the documents hold the right answer?",
+        "share",
+        "data",
+        "A search finds only what is written down; documents about other things can make answers worse.",
+        when=_FACTS,
+        detail=True,
+        measured_by="questions",
+        tries=(0.1, 0.9, 0.9, 0.9, 0.9),
+        example="0.9 for 9 of 10",
     ),
     Question(
         "unlabelled_tokens",
@@ -374,8 +384,7 @@ QUESTIONS: tuple[Question, ...] = (
         "How often could you train again (every how many days)?",
         "number",
         "risk",
-        "Facts that change faster than you train again cannot be taught to the model; they must be "
-        "looked up.",
+        "Facts that change faster than you train again cannot be taught to a model, only looked up.",
         when=_both(_FACTS, _CHANGING),
         detail=True,
         none_allowed=True,

@@ -47,7 +47,7 @@ def _long_context(profile: Profile) -> str:
     known, up to 200,000 tokens are put in a cached prompt and up to a million compared (rules KN005 and KN010).
     """
     tokens = profile.corpus_tokens or 0
-    if not tokens or not profile.needs_facts:
+    if not tokens or not profile.needs_facts or profile.answers_lacking:
         return ""
     small = profile.params_b is not None and profile.params_b < SHORT_CONTEXT_B
     if small and tokens > READ_BY_ALL:

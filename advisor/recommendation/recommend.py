@@ -111,10 +111,14 @@ class BaseRecommendation:
         return None if second.blockers else second
 
     def reasons(self, scored: ScoredMethod) -> list[Finding]:
-        """Return the findings that a method serves at least by half, strongest first."""
+        """Return the findings that a method serves at least by half, strongest first.
+
+        Before them come those that are said first whatever is chosen (:attr:`advisor.rules.base.Rule.first`).
+        """
         served = [(serving_degree(scored.method, f), f) for f in self.ranking.findings if f.need]
         counted = sorted(
-            (pair for pair in served if pair[0] >= 0.5), key=lambda pair: -pair[0] * pair[1].weight
+            (pair for pair in served if pair[0] >= 0.5 or pair[1].rule.first),
+            key=lambda pair: (not pair[1].rule.first, -pair[0] * pair[1].weight),
         )
         return [finding for _, finding in counted]
 
@@ -129,7 +133,10 @@ class BaseRecommendation:
         missed = [
             f
             for f in self.ranking.findings
-            if f.need and f.need not in ignored_needs and serving_degree(scored.method, f) < 0.5
+            if f.need
+            and f.need not in ignored_needs
+            and not f.rule.first
+            and serving_degree(scored.method, f) < 0.5
         ]
         return max(
             missed,
@@ -189,6 +196,7 @@ class BaseRecommendation:
             "also_measure_probability": dict.fromkeys(self.also_measure),
             "runner_up": second.method.name if second else None,
             "strongest_against": against.to_json() if against else None,
+            "said_first": [f.to_json() for f in self.reasons(first) if f.rule.first],
             "ranked": [self._ranked(scored) for scored in self.ranking.methods],
             "worth_finding": [{"key": value.key, "text": value.text} for value in self.worth_finding],
             "flips": list(self.flips),

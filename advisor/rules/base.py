@@ -21,6 +21,8 @@ class Need(StrEnum):
     """Facts that the model does not know."""
     FRESH = "fresh_facts"
     """Facts that change."""
+    UNWRITTEN = "answers_not_in_documents"
+    """Getting by without documents, which do not hold the answers."""
     CITE = "citations"
     """Answers that name their source."""
     WHOLE = "whole_corpus_in_prompt"
@@ -111,6 +113,8 @@ class Rule:
     """What trials should show where the rule applies; counted in the measured table."""
     always: ClassVar[bool] = False
     """Whether it applies to every situation, so that it says nothing about this one."""
+    first: ClassVar[bool] = False
+    """Whether it is said before all other reasons, whatever method is chosen."""
     at: ClassVar[Thresholds] = {}
     """For numeric answers the constants that ``applies`` compares them with."""
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from advisor.evidence.claims import PASSAGES_IN_TRAINING, READING, SHOWING, TUNING
+from advisor.questionnaire.data_facts import HALF_HELD
 from advisor.questionnaire.profile import (
     LARGE_MODEL_B,
     MIN_RAW_TOKENS,
@@ -290,7 +291,8 @@ class DA014(Data):
     """A model below a billion parameters answers badly from search results until it is trained on examples with them.
 
     A hundred examples with their passages are a beginning.
-    Does not apply to larger models, where no new facts are needed, or where the style needs no change.
+    Does not apply to larger models, where no new facts are needed, where the style needs no change, or where the documents
+    do not hold the answers.
     """
 
     need = Need.READING
@@ -299,10 +301,15 @@ class DA014(Data):
         "Zhang et al., RAFT, arXiv 2403.10131: rows with distractors lifted every data set over plain RAG",
     )
     claim = READING
-    at = {"labelled_examples": (READING_EXAMPLES,), "model_params_b": (TINY_MODEL_B,)}
+    at = {
+        "labelled_examples": (READING_EXAMPLES,),
+        "model_params_b": (TINY_MODEL_B,),
+        "corpus_tokens": (1,),
+        "answers_in_documents": (HALF_HELD,),
+    }
 
     def applies(self, profile: Profile) -> str:
-        if not profile.can_learn_to_read:
+        if not profile.can_learn_to_read or profile.answers_lacking:
             return ""
         return (
             f"a model of {profile.params_b:.2g} billion parameters has to be taught to read search results, and there are "

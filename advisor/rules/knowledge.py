@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 
 from advisor.evidence.claims import RETRIEVAL
+from advisor.questionnaire.data_facts import HALF_HELD
 from advisor.questionnaire.profile import (
     CACHED_PROMPT_TOKENS,
     LARGE_MODEL_B,
@@ -110,7 +111,7 @@ class KN005(Knowledge):
     It needs no index and no search can miss a passage; a cached prompt costs up to 90 % less.
     Does not apply when sources must be cited, when the text changes daily (the cache is lost), when it is larger than the
     model's context, or above 32,000 tokens for a model below 30 billion parameters, which overlooks what is in the
-    middle of it.
+    middle of it, or where the documents do not hold the answers.
     """
 
     need = Need.WHOLE
@@ -124,6 +125,7 @@ class KN005(Knowledge):
     at = {
         "corpus_tokens": (1, READ_BY_SMALLER_TOKENS + 1, CACHED_PROMPT_TOKENS + 1),
         "model_params_b": (SHORT_CONTEXT_B, LARGE_MODEL_B),
+        "answers_in_documents": (HALF_HELD,),
     }
 
     def applies(self, profile: Profile) -> str:
@@ -207,7 +209,7 @@ class KN009(Knowledge):
     """Where there are documents, looking a fact up is better than relying on the model's memory.
 
     Models of every size remember rare facts badly, and with a search a small model can do as well as a larger one.
-    Does not apply to well-known facts, or where there are no documents.
+    Does not apply to well-known facts, or where there are no documents, or these do not hold the answers.
     """
 
     need = Need.FACTS
@@ -218,10 +220,11 @@ class KN009(Knowledge):
     )
     claim = RETRIEVAL
 
-    at = {"corpus_tokens": (1,)}
+    at = {"corpus_tokens": (1,), "answers_in_documents": (HALF_HELD,)}
 
     def applies(self, profile: Profile) -> str:
         corpus = profile.facts_needed == "known" and (profile.corpus_tokens or 0) > 0
+        corpus = corpus and not profile.answers_lacking
         return "there are documents to look up what the model may remember only in part" if corpus else ""
 
 
@@ -229,18 +232,22 @@ class KN010(Knowledge):
     """Documents too large for a cached prompt may still fit a model with a long context: measure both.
 
     Reading all of it is better than a search where the text fits; a search costs a fraction; most of their answers agree.
-    Does not apply above a million tokens, or to small models, whose context is short.
+    Does not apply above a million tokens, to small models, whose context is short, or without the answers in them.
     """
 
     evidence = ("Li et al., arXiv 2407.16833: long context ahead of RAG, over 60 % of predictions identical",)
 
-    at = {"corpus_tokens": (CACHED_PROMPT_TOKENS + 1, LONG_CONTEXT_TOKENS + 1)}
+    at = {
+        "corpus_tokens": (CACHED_PROMPT_TOKENS + 1, LONG_CONTEXT_TOKENS + 1),
+        "answers_in_documents": (HALF_HELD,),
+    }
 
     def applies(self, profile: Profile) -> str:
         between = CACHED_PROMPT_TOKENS < (profile.corpus_tokens or 0) <= LONG_CONTEXT_TOKENS
         if (
             not between
             or not profile.needs_facts
+            or profile.answers_lacking
             or (profile.params_b and profile.params_b < SHORT_CONTEXT_B)
         ):
             return ""
@@ -288,3 +295,33 @@ class KN012(Knowledge):
         return (
             f"the texts are in a language ({language}) that the model was not trained on" if language else ""
         )
+
+
+class KN013(Knowledge):
+    """Documents that do not hold the answers are of no use to a search: give the ones that do, or correct the answers.
+
+    How many right answers of the questions, else of the examples, a passage supports is counted. A search in documents
+    about other things finds passages all the same, and a model that reads them is right less often than without.
+    Does not apply where half of the answers may be there, where words cannot tell, or where there are no documents.
+    """
+
+    need = Need.UNWRITTEN
+    weight = 4.0
+    evidence = (
+        "Xiong et al., MIRAGE, arXiv 2402.13178: without a search 36.0 % of PubMedQA and 74.3 % of BioASQ right, with "
+        "textbooks 25.6 to 31.0 % and 55.5 to 61.3 %, with PubMed, where the answers are, 54.8 to 69.0 % and 75.7 to 88.5 %",
+        "Wang et al., CodeRAG-Bench, arXiv 2406.14497: code of a repository, GPT-4o without a search 32.4 % right, with the "
+        "repository 62.2 %, with tutorials, library documentation, posts or other repositories 27.8 to 29.0 %",
+        "Cuconasu et al., arXiv 2401.14887: related passages without the answer lowered accuracy; against: random passages "
+        "raised it by up to 35 %",
+    )
+    first = True
+    at = {"corpus_tokens": (1,), "answers_in_documents": (HALF_HELD,)}
+
+    def applies(self, profile: Profile) -> str:
+        if not profile.answers_lacking or profile.facts_needed == "none":
+            return ""
+        counted = profile.data.answers
+        if counted is not None and profile.answers_in_documents == counted.rate:
+            return counted.lack
+        return f"the documents hold {profile.answers_in_documents:.0%} of the right answers: give those that hold the rest"

@@ -31,6 +31,7 @@ RULES: tuple[type[Rule], ...] = (
     kn.KN010,
     kn.KN011,
     kn.KN012,
+    kn.KN013,
     be.BE001,
     be.BE002,
     be.BE003,

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from rag.files import sha256_text
@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 TRIAL_PASSAGES = 64
 """Passages whose embedding is timed."""
+PASSAGE_CHARS = 1_000
+"""Characters of a passage that is cut without a tokenizer: about 250 tokens, as an index cuts them."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -153,6 +155,22 @@ def block_texts(documents: Iterable[Document]) -> list[Chunk]:
         for document in documents
         for number, block in enumerate(document.blocks)
     ]
+
+
+def packed_texts(documents: Iterable[Document], most_chars: int = PASSAGE_CHARS) -> list[Chunk]:
+    """Return documents as passages without a tokenizer: neighbouring blocks under one heading, up to so many characters."""
+    passages: list[Chunk] = []
+    for block in block_texts(documents):
+        last = passages[-1] if passages else None
+        if (
+            last is not None
+            and (last.doc, last.heading) == (block.doc, block.heading)
+            and len(last.text) + len(block.text) < most_chars
+        ):
+            passages[-1] = replace(last, text=f"{last.text}\n{block.text}", end=block.end)
+        else:
+            passages.append(replace(block, ordinal=len(passages)))
+    return passages
 
 
 def _minutes(seconds: float) -> str:

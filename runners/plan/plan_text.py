@@ -62,12 +62,16 @@ _FlowDumper.add_representer(str, _flow_text)
 
 
 def plan_text(plan: BaseModel) -> str:
-    """Return the YAML text of a plan (:class:`runners.plan.schema.Plan`), without its prediction."""
+    """Return the YAML text of a plan (:class:`runners.plan.schema.Plan`), without its prediction.
+
+    What the advice says before anything else (``said_first`` of the prediction) is a comment at the top.
+    """
     values = values_without_defaults(plan)
-    values.pop("predicted", None)
+    predicted = values.pop("predicted", None) or {}
     full = plan.model_dump(mode="json", by_alias=True)
     weight_comments = _move_reasons(values.get("weights", {}), full["weights"], values, "weight_reasons")
-    parts = [HEADER]
+    said = [str(finding["text"]) for finding in predicted.get("said_first", ())]
+    parts = [HEADER, *(f"# {line}\n" for text in said for line in textwrap.wrap(f"First: {text}", LINE_LENGTH))]
     for key, value in values.items():
         if key == "steps":
             parts.append("steps:\n" if value else "steps: []\n")

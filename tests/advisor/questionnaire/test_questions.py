@@ -28,6 +28,7 @@ IDS = [
     "labelled_examples",
     "label_count",
     "corpus_tokens",
+    "answers_in_documents",
     "unlabelled_tokens",
     "prompt_tokens",
     "answer_tokens",
