@@ -10,6 +10,7 @@ from collections.abc import Iterable, Sequence
 
 from advisor.questionnaire.data_facts import AnswerCount, DataFacts
 from advisor.questionnaire.profile import MOST_PROMPTS
+from rag.evaluation.statistics import WilsonShare
 from rag.grounding.answer_search import AnswerFinder
 from rag.types import Document
 from runners.arms.gold_passages import answers_to_find, asked_texts, find_gold_passage
@@ -61,8 +62,7 @@ def count_answers(
     if decided < max(MIN_DECIDED, MIN_DECIDED_SHARE * len(sample)):
         return None
     return AnswerCount(
-        held=held,
-        decided=decided,
+        share=WilsonShare.of(held, decided),
         looked_up=len(sample),
         of=len(rows),
         rows=name,

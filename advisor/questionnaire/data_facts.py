@@ -24,9 +24,8 @@ HALF_HELD = 0.5
 class AnswerCount:
     """How many right answers the documents hold, among rows of which words can tell."""
 
-    held: int
-    decided: int
-    """Rows of which words can tell whether a passage holds their answer."""
+    share: WilsonShare
+    """Answers that a passage supports, of the rows of which words can tell."""
     looked_up: int
     """Rows that were looked up."""
     of: int
@@ -38,31 +37,27 @@ class AnswerCount:
 
     @property
     def rate(self) -> float:
-        """The share of answers that are held, as the answer ``answers_in_documents`` has it."""
-        return round(self.held / self.decided, 4)
+        """The share as the answer ``answers_in_documents`` has it."""
+        return round(self.share.hits / self.share.n, 4)
 
     @property
     def surely_under_half(self) -> bool:
-        """Whether the whole 95 % Wilson interval of the share is under one half."""
-        return WilsonShare.of(self.held, self.decided).below(HALF_HELD)
+        """Whether the whole interval is under one half."""
+        return self.share.below(HALF_HELD)
 
     @property
     def text(self) -> str:
         """The count with its interval, and what it is of."""
-        share = WilsonShare.of(self.held, self.decided)
-        sample = f" of {self.of:,} {self.rows}s" if self.looked_up < self.of else ""
-        open_ones = self.looked_up - self.decided
-        left = f"; of {open_ones} more, words do not tell" if open_ones else ""
-        return (
-            f"{self.held} of {count_noun(self.decided, self.rows)} (95 % interval {share.low:.0%} to {share.high:.0%})"
-            f"{', a sample' if sample else ''}{sample}{left}"
-        )
+        share, left = self.share, self.looked_up - self.share.n
+        sample = f", a sample of {self.of:,} {self.rows}s" if self.looked_up < self.of else ""
+        open_ones = f"; of {left} more, words do not tell" if left else ""
+        counted = f"{share.hits} of {count_noun(share.n, self.rows)}"
+        return f"{counted} (95 % interval {share.low:.0%} to {share.high:.0%}){sample}{open_ones}"
 
     @property
     def lack(self) -> str:
         """That documents lack answers, what to do about it, and the first rows without a passage."""
-        without = self.decided - self.held
-        more = ", ..." if without > len(self.missing) else ""
+        more = ", ..." if self.share.n - self.share.hits > len(self.missing) else ""
         return (
             f"the documents hold the right answer to only {self.text}: give the documents that hold the answers, or correct "
             f"the answers (no passage supports that of {', '.join(self.missing)}{more})"

@@ -13,6 +13,7 @@ from advisor.advice import Recommendation, recommend
 from advisor.questionnaire.data_facts import AnswerCount
 from advisor.questionnaire.data_stats import DataStats, measure_files, token_counting
 from advisor.recommendation.ranking import rank_methods
+from rag.evaluation.statistics import WilsonShare
 from runners.plan.schema import read_plan, write_plan
 from runners.resources.machine import Machine
 
@@ -193,8 +194,8 @@ def test_examples_stand_in_for_questions_and_a_sample_is_called_one(example: Pat
     ],
 )
 def test_under_half_is_said_when_the_interval_is(held: int, decided: int, sure: bool, warned: bool) -> None:
-    """With a true share of one half it is said in 1 to 4 of 100 simulated files, with .77 in none of 1,000."""
-    count = AnswerCount(held=held, decided=decided, looked_up=decided, of=decided, rows="question")
+    """With a true share of one half it is said in 1 to 4 of 100 simulated files, with .77 in fewer than 1 of 1,000."""
+    count = AnswerCount(share=WilsonShare.of(held, decided), looked_up=decided, of=decided, rows="question")
     assert count.surely_under_half is sure
     assert (count.rate < 0.5 and not sure) is warned
 
