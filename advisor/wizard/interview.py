@@ -312,8 +312,12 @@ class Interview:
         if question.id == "model" and (note := check_model(changed["model"].value)):
             self.prompter.note(note)
         if question.id in MEASURED_KEYS:
+            before = _said_first(self.profile)
             self.situation = self.measure(changed)
             changed = self.situation.answers
+            for text in _said_first(self.situation.profile):
+                if text not in before:
+                    self.prompter.note(text)
         if question.id == "examples" and self.situation.stats.facts.replies_state_facts:
             changed = self._with_documents_open(changed)
         if question.id in ("examples", "questions") and value is None:
@@ -340,3 +344,8 @@ class Interview:
             *self.asked_keys,
             *(key for source in PERSON_SOURCES for key in self.answers.layers.get(source, {})),
         }
+
+
+def _said_first(profile: Profile) -> list[str]:
+    """Return what the advice says before all reasons, such as that the documents do not hold the answers."""
+    return [finding.text for finding in rank_methods(profile).findings if finding.rule.first]

@@ -83,7 +83,7 @@ class AnswerFinder:
         self._passages = _Places(only)
         self._sentences = _Places(only)
         self._spans: list[tuple[int, int]] = []
-        self._passage_of = array("l")
+        self._passage_of = array("q")
         for row, chunk in enumerate(chunks):
             self._of_document.setdefault(chunk.doc, []).append(row)
             head = set(content_words(f"{chunk.title} {chunk.heading}"))
@@ -156,7 +156,7 @@ class AnswerFinder:
         if not inside:
             return None
         place = max(inside, key=lambda place: share[place])
-        of_named = np.isin(np.frombuffer(self._passage_of, dtype=np.int_), np.array(named))
+        of_named = np.isin(np.frombuffer(self._passage_of, dtype=np.int64), np.array(named))
         most = float(share[of_named].max())
         fits = share[place] >= most / 2 or most < MIN_ASKED_OF_PASSAGE
         return self._passage_of[place] if fits else None
@@ -254,7 +254,7 @@ class _Places:
 
     def add(self, words: set[str]) -> None:
         for word in words if self._only is None else words & self._only:
-            self._with.setdefault(word, array("l")).append(self.count)
+            self._with.setdefault(word, array("q")).append(self.count)
         self.count += 1
 
     def shares(self, words: Collection[str]) -> np.ndarray:
@@ -262,7 +262,7 @@ class _Places:
         total = 0.0
         sums = np.zeros(self.count)
         for word in sorted(words):
-            with_word = np.frombuffer(self._with[word], dtype=np.int_) if word in self._with else ()
+            with_word = np.frombuffer(self._with[word], dtype=np.int64) if word in self._with else ()
             # inverse document frequency: a word that no text has weighs most
             weight = math.log(1 + self.count / (1 + len(with_word)))
             total += weight

@@ -172,7 +172,11 @@ def find_gold_passage(finder: AnswerFinder, question: Question) -> FoundAnswer:
     if not answers:
         chunk = finder.overlapping(question.doc_id or "", question.spans)
         return FoundAnswer(chunk, decided=chunk is not None)
-    return finder.find(asked_texts(question), answers, named)
+    if question.fact or question.answers or not question.all_of:
+        return finder.find(asked_texts(question), answers, named)
+    parts = [finder.find(asked_texts(question), (part,), named) for part in question.all_of]
+    # each part may stand in a sentence of its own; one that no passage holds decides
+    return next((part for part in parts if part.passage is None), parts[0])
 
 
 def answers_to_find(question: Question) -> tuple[str, ...]:

@@ -71,7 +71,10 @@ def plan_text(plan: BaseModel) -> str:
     full = plan.model_dump(mode="json", by_alias=True)
     weight_comments = _move_reasons(values.get("weights", {}), full["weights"], values, "weight_reasons")
     said = [str(finding["text"]) for finding in predicted.get("said_first", ())]
-    parts = [HEADER, *(f"# {line}\n" for text in said for line in textwrap.wrap(f"First: {text}", LINE_LENGTH))]
+    parts = [
+        HEADER,
+        *(f"# {line}\n" for text in said for line in textwrap.wrap(f"First: {text}", LINE_LENGTH)),
+    ]
     for key, value in values.items():
         if key == "steps":
             parts.append("steps:\n" if value else "steps: []\n")

@@ -225,6 +225,18 @@ def test_documents_are_asked_again_where_the_examples_are_facts(
     assert answers["task_needs_facts"].value == "new"
 
 
+def test_documents_without_the_answers_are_said_at_once(
+    interview: RunInterview, example: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "prices.md").write_text("# Prices\n\nA loaf is £3.50. A plain roll costs 55p.\n", "utf-8")
+    questions = str(example / "questions.jsonl")
+    script, _ = interview({"documents": str(tmp_path / "prices.md"), "questions": questions})
+    said = [line for line in script.lines if line.startswith("the documents hold the right answer to only")]
+    assert len(said) == 1
+    own, _ = interview({"documents": str(example / "documents"), "questions": questions})
+    assert not [line for line in own.lines if "the documents hold" in line]
+
+
 def test_interruption_keeps_answers(laptop: Machine) -> None:
     """KeyboardInterrupt is not caught; the answers so far are in the interview."""
 

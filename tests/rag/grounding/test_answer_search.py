@@ -102,6 +102,18 @@ def test_spans_name_a_passage(finder: AnswerFinder) -> None:
     assert AnswerFinder([]).find(["Who?"], ["Nell"]).passage is None
 
 
+def test_each_part_of_an_answer_may_be_in_a_sentence_of_its_own(finder: AnswerFinder) -> None:
+    from runners.arms.gold_passages import find_gold_passage
+    from runners.data.questions import Question
+
+    asked = "When is the sauna closed, and when does it reopen?"
+    both = Question("q", asked, all_of=("Tuesdays", "Wednesday at noon"), doc_id="hours.md")
+    assert find_gold_passage(finder, both).passage is not None
+    wrong = Question("q", asked, all_of=("Tuesdays", "Sunday at noon"), doc_id="hours.md")
+    assert find_gold_passage(finder, wrong).passage is None
+    assert not find_gold_passage(finder, Question("q", asked, answerable=False)).decided
+
+
 def test_shipped_example_holds_its_answers(root: Path) -> None:
     from rag.loading.reader import load_documents
     from runners.arms.gold_passages import answers_to_find, find_gold_passage
