@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from advisor.questionnaire.answer_lookup import count_answers
-from advisor.questionnaire.data_facts import HALF_HELD, STATE_FACTS, AnswerCount, DataFacts
+from advisor.questionnaire.data_facts import HALF_HELD, STATE_FACTS, DataFacts
 from advisor.questionnaire.file_facts import count_facts
 from advisor.questionnaire.made_rows import made_warnings
 from rag.errors import BadInput
@@ -116,8 +116,7 @@ def measure_files(
         examples: training rows.
         questions: held-out questions.
         tokens: how tokens are counted.
-        prompt: the instructions, counted into prompts without a system turn of their own and checked for
-            leakage.
+        prompt: the instructions, counted into prompts without a system turn of their own and checked for leakage.
         columns: the column of the examples for each role, None to guess them.
         output_format: what a person answered to the question of that name.
 
@@ -134,6 +133,7 @@ def measure_files(
         counted |= {"corpus_tokens": size, "task_needs_facts": "new"}
         notes |= {"corpus_tokens": note, "task_needs_facts": "there are documents"}
     example_set = load_examples(examples, columns, MAX_EXAMPLES) if examples is not None else None
+    rows = example_set.rows if example_set is not None else ()
     if example_set is not None and examples is not None:
         _count_examples(example_set, examples, tokens, prompt, counted, notes, warnings)
     question_rows: tuple[Question, ...] | None = None
@@ -141,14 +141,13 @@ def measure_files(
         question_file = read_question_file(questions, columns)
         question_rows = question_file.questions
         warnings += question_file.notes(questions)
-        rows = example_set.rows if example_set is not None else ()
         _warn_of_shared_instruction(rows, question_rows, warnings)
         _warn_of_near_repeats(
             dataset.partition_questions(rows, question_rows, prompt, questions, examples).left_out, warnings
         )
         _warn_of_missing_answers(question_rows, questions, warnings)
     facts = count_facts(
-        example_set.rows if example_set is not None else (),
+        rows,
         question_rows or (),
         None if documents is None else [document.raw for document in read],
         output_format,
@@ -156,13 +155,10 @@ def measure_files(
     )
     if facts.label_count and example_set is not None:
         facts = _with_labels_counted(facts, example_set, tokens, counted, notes)
-    answers = count_answers(read, example_set.rows if example_set else (), question_rows or (), facts)
-    if answers is not None:
-        facts = replace(facts, answers=answers)
-        _count_answers_held(answers, counted, notes, warnings)
+    facts = _with_answers_counted(facts, read, rows, question_rows or (), counted, notes, warnings)
     if facts.replies_state_facts:
         _count_facts_as_needed(facts, counted, notes, warnings)
-    warnings += made_warnings(example_set.rows if example_set is not None else (), question_rows or ())
+    warnings += made_warnings(rows, question_rows or ())
     return DataStats(counted, notes, example_set, question_rows, tuple(warnings), facts)
 
 
@@ -179,14 +175,24 @@ def _with_labels_counted(
     return replace(facts, text_tokens=max(1, round(tokens.of(texts) / max(1, len(texts)))))
 
 
-def _count_answers_held(
-    answers: AnswerCount, counted: dict[str, Any], notes: dict[str, str], warnings: list[str]
-) -> None:
-    """Count the share of answers that the documents hold, and warn where it may be under one half; rule KN013 is surer."""
+def _with_answers_counted(
+    facts: DataFacts,
+    documents: Sequence[Document],
+    examples: Sequence[Example],
+    questions: Sequence[Question],
+    counted: dict[str, Any],
+    notes: dict[str, str],
+    warnings: list[str],
+) -> DataFacts:
+    """Count the right answers that the documents hold; warn where these may be under one half; rule KN013 is surer."""
+    answers = count_answers(documents, examples, questions, facts)
+    if answers is None:
+        return facts
     counted["answers_in_documents"] = answers.rate
     notes["answers_in_documents"] = f"a passage supports the answer to {answers.text}"
     if answers.rate < HALF_HELD and not answers.surely_under_half:
         warnings.append(f"it may be chance, but {answers.lack}")
+    return replace(facts, answers=answers)
 
 
 def _count_facts_as_needed(

@@ -70,10 +70,10 @@ def plan_text(plan: BaseModel) -> str:
     predicted = values.pop("predicted", None) or {}
     full = plan.model_dump(mode="json", by_alias=True)
     weight_comments = _move_reasons(values.get("weights", {}), full["weights"], values, "weight_reasons")
-    said = [str(finding["text"]) for finding in predicted.get("said_first", ())]
+    texts = [str(finding["text"]) for finding in predicted.get("said_first", ())]
     parts = [
         HEADER,
-        *(f"# {line}\n" for text in said for line in textwrap.wrap(f"First: {text}", LINE_LENGTH)),
+        *(f"# {line}\n" for text in texts for line in textwrap.wrap(f"First: {text}", LINE_LENGTH)),
     ]
     for key, value in values.items():
         if key == "steps":
