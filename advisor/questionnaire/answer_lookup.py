@@ -6,12 +6,14 @@ prompts hold their passage are left out, and nothing is counted across languages
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
+from typing import TypeVar
 
 from advisor.questionnaire.data_facts import AnswerCount, DataFacts
 from advisor.questionnaire.profile import MOST_PROMPTS
 from rag.evaluation.statistics import WilsonShare
 from rag.grounding.answer_search import AnswerFinder
+from rag.sentences.claims import Claim
 from rag.types import Document
 from runners.arms.gold_passages import answers_to_find, asked_texts, find_gold_passage
 from runners.data.document_sample import packed_texts
@@ -19,6 +21,7 @@ from runners.data.examples import Example
 from runners.data.labels import labels_of
 from runners.data.questions import Question
 
+Row = TypeVar("Row")
 LOOKED_UP_ROWS = 200
 """Rows that are looked up, spread evenly over the file: enough that a share is known to 7 points."""
 MIN_DECIDED = 5
@@ -39,19 +42,16 @@ def count_answers(
 
     Args:
         documents: the documents; none where they were not read.
-        examples: looked up where fewer than :data:`MIN_DECIDED` questions have an answer.
+        examples: looked up where fewer than :data:`MIN_DECIDED` questions have an answer, as far as they state facts.
         questions: the held-out questions.
         facts: what else was counted in these files.
     """
-    rows, name = _with_answers(questions), "question"
-    if len(rows) < MIN_DECIDED:
-        rows, name = _with_answers([_as_question(row) for row in examples if _states_answer(row)]), "example"
+    sample, of, name = _rows_to_look_up(questions, examples)
     foreign = facts.language and facts.documents_language and facts.language != facts.documents_language
     read_in_prompt = (facts.passages_in_prompts or 0.0) >= MOST_PROMPTS
-    if not documents or len(rows) < MIN_DECIDED or foreign or read_in_prompt or facts.label_count:
+    if not documents or len(sample) < MIN_DECIDED or foreign or read_in_prompt or facts.label_count:
         return None
-    sample = rows[:: -(-len(rows) // LOOKED_UP_ROWS)]
-    if labels_of([answers_to_find(row)[0] for row in rows]):
+    if labels_of([answers_to_find(row)[0] for row in sample]):
         return None
     texts = (text for row in sample for text in (*asked_texts(row), *answers_to_find(row)))
     finder = AnswerFinder(packed_texts(documents), texts)
@@ -64,18 +64,35 @@ def count_answers(
     return AnswerCount(
         share=WilsonShare.of(held, decided),
         looked_up=len(sample),
-        of=len(rows),
+        of=of,
         rows=name,
         missing=tuple(_place(row) for row in missing[:SHOWN_ROWS]),
     )
 
 
-def _with_answers(rows: Iterable[Question]) -> list[Question]:
-    return [row for row in rows if row.answerable and answers_to_find(row)]
+def _rows_to_look_up(
+    questions: Sequence[Question], examples: Sequence[Example]
+) -> tuple[Sequence[Question], int, str]:
+    """Return the rows to look up, how many such rows there are, and what they are called."""
+    asked = [row for row in questions if row.answerable and answers_to_find(row)]
+    if len(asked) >= MIN_DECIDED:
+        return _spread(asked), len(asked), "question"
+    replies = [row for row in examples if not row.raw and not row.refuses and row.question]
+    spread = _spread(replies)
+    sample = [_as_question(row) for row in spread if _states_fact(row)]
+    return sample, round(len(sample) * len(replies) / max(1, len(spread))), "example"
 
 
-def _states_answer(row: Example) -> bool:
-    return not row.raw and not row.refuses and bool(row.question)
+def _spread(rows: Sequence[Row]) -> Sequence[Row]:
+    """Return at most :data:`LOOKED_UP_ROWS` rows, spread evenly."""
+    return rows[:: max(1, -(-len(rows) // LOOKED_UP_ROWS))]
+
+
+def _states_fact(row: Example) -> bool:
+    """Whether a reply states a number, a date or a name that its prompt lacks: others may only show the style."""
+    claim, asked = Claim.of(row.reply), Claim.of(row.question)
+    facts = claim.numbers - asked.numbers or claim.dates - asked.dates or claim.names - asked.words
+    return bool(facts) and bool(answers_to_find(_as_question(row)))
 
 
 def _as_question(row: Example) -> Question:

