@@ -119,7 +119,7 @@ def report_of_run(records: RunRecords) -> TrialReport:
     report = TrialReport(
         name=plan.name,
         verdict=judged.verdict,
-        warnings=tuple(filter(None, (*_said_first(plan), *warnings))),
+        warnings=tuple(filter(None, (*plan.said_first, *warnings))),
         arms=_arm_reports(records, judged, trained),
         paired=tuple(map(pair_report, judged.pairs)),
         cost_order=tuple(sorted(cost, key=lambda name: cost[name])),
@@ -249,11 +249,6 @@ def measured_facts(records: RunRecords, test_questions: int, proxy: bool) -> Mea
         ratios=Ratios(time=time, memory=held, not_compared=predictions.why_incomparable(plan, proxy)),
         steps=predictions.timed_steps(plan, seconds, trainings, events, test_questions),
     )
-
-
-def _said_first(plan: Plan) -> list[str]:
-    """Return what the advice said before all reasons, such as that the documents do not hold the answers."""
-    return [str(finding["text"]) for finding in plan.predicted.get("said_first", ())]
 
 
 def training_reasons(plan: Plan) -> dict[str, dict[str, str]]:

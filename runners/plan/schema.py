@@ -259,6 +259,11 @@ class Plan(StrictModel):
         return parse_backend(self.backend)
 
     @property
+    def said_first(self) -> tuple[str, ...]:
+        """What the advice says before all reasons, such as that the documents do not hold the answers."""
+        return tuple(str(finding["text"]) for finding in self.predicted.get("said_first", ()))
+
+    @property
     def arms(self) -> tuple[EvaluateStep, ...]:
         """The evaluate steps, in order."""
         return tuple(step for step in self.steps if isinstance(step, EvaluateStep))
