@@ -71,6 +71,35 @@ def cost_per_1000(arm: ArmScores, plan: Plan, gpu: str = "") -> AnswerCost:
     return AnswerCost(round(price(*means), 4), basis)
 
 
+def costs_of_answers(arm: ArmScores, plan: Plan, gpu: str = "") -> list[float] | None:
+    """Return USD of each answer of a measured arm, priced as in :func:`cost_per_1000`; None without a price.
+
+    An arm that asks no model costs nothing.
+    """
+    step = next((step for step in plan.arms if step.arm == arm.arm), None)
+    if step is not None and step.without_model:
+        return [0.0] * len(arm.questions)
+    price, _ = _price(arm.arm, plan, gpu)
+    each = zip(arm.prompt_tokens, arm.completion_tokens, arm.seconds, strict=True)
+    return None if price is None else [price(*values) / 1000 for values in each]
+
+
+def asks_server(plan: Plan, step: EvaluateStep) -> bool:
+    """Return whether an arm's answers come from an endpoint or from a server of the backend."""
+    step = plan.routed(step)[1] if step.route else step
+    if step.without_model:
+        return False
+    return (
+        plan.servers.model_of(step) is not None or parse_remote((step.model or plan.model).name) is not None
+    )
+
+
+def monthly_calls(plan: Plan) -> tuple[float, str]:
+    """Return the calls a month that a plan's answers say, and where that number is from."""
+    keys = ("calls_per_month", "call_volume")
+    return calls_per_month(Profile(**{key: plan.answers[key].value for key in keys if key in plan.answers}))
+
+
 def routed_answers(
     arm: ArmScores, plan: Plan, answers: Sequence[Mapping[str, Any]], cut: float | None, gpu: str = ""
 ) -> RoutedAnswers | None:
@@ -197,10 +226,7 @@ def answer_costs(plan: Plan, arms: Sequence[ArmScores]) -> AnswerCosts:
     heads = {step.arm for step in plan.arms if step.without_model}
     usd = {arm.arm: 0.0 if arm.arm in heads else cost_per_1000(arm, plan).usd for arm in arms}
     known = {name: price / 1000 for name, price in usd.items() if price is not None}
-    volume = {
-        key: plan.answers[key].value for key in ("calls_per_month", "call_volume") if key in plan.answers
-    }
-    calls = calls_per_month(Profile(**volume))
+    calls = monthly_calls(plan)
     if len(known) == len(arms) and any(known.values()):
         return AnswerCosts(known, True, *calls)
     return AnswerCosts({arm.arm: rounded_mean(arm.seconds) for arm in arms}, False, *calls)

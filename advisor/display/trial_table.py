@@ -25,6 +25,8 @@ from advisor.report.statements import (
     grading_weights,
     milliseconds,
     p_text,
+    right_cost_note,
+    right_cost_table,
     task_line,
     timing_notes,
     wording_rows,
@@ -184,6 +186,7 @@ def show_report(report: TrialReport, console: Console | None = None) -> None:
     show_verdict(report.verdict, console)
     if report.verdict.taught:
         print_plain(console, f"  {report.verdict.taught}")
+    show_right_costs(report, console)
     show_guards(report, console)
     if report.forecast:
         show_forecast(report.forecast, console)
@@ -204,6 +207,21 @@ def show_arms(report: ScoredReport, console: Console) -> None:
     console.print(*arms_tables(report, console.width))
     console.print(score_chart(report.arms, verdict.use if verdict else None, console.width))
     show_wordings(report, console)
+
+
+def show_right_costs(report: TrialReport, console: Console) -> None:
+    """Print the three answers on costs and the table of what a right answer costs; nothing where that is not known."""
+    columns, rows = right_cost_table(report)
+    if not rows:
+        return
+    console.print()
+    for line in report.verdict.three_answers:
+        print_plain(console, line)
+    table = _table(*map(escape, columns))
+    for row in rows:
+        table.add_row(*map(escape, row))
+    console.print(table)
+    print_plain(console, right_cost_note(report), "dim")
 
 
 def show_forecast(forecast: TrialForecast, console: Console) -> None:

@@ -1,4 +1,4 @@
-"""The charts of report.html as inline SVG.
+"""The charts of report.html as inline SVG, one of them as a file of its own.
 
 Positions along the width are percentages, so that text keeps its size on a page of any width. Colours are not set here:
 elements have classes, and the style sheet of the page gives them colours for the light and dark theme and for print.
@@ -7,12 +7,12 @@ elements have classes, and the style sheet of the page gives them colours for th
 from __future__ import annotations
 
 import math
-from collections.abc import Container, Iterable, Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
+from itertools import pairwise
 from typing import Any
 
-from advisor.report import cost_plot
 from rag.evaluation.statistics import risk_coverage
 from runners.report.records import SeedScore
 
@@ -23,11 +23,19 @@ MAX_TICKS = 6
 ROW_HEIGHT = 20
 """Height in pixels of the one-line chart in a table row."""
 CHART_HEIGHT = 220
-VALIDATION_SERIES = "validation"
 MISS = 1.5
 """A measurement that is further from its estimate than this factor is pointed out."""
 MARKERS = ("M-4,0a4,4,0,1,0,8,0a4,4,0,1,0-8,0z", "M-4-4h8v8h-8z", "M0-5l5,5-5,5-5-5z", "M0-5l5,9h-10z")
 """Shapes of points; with six colours and line styles, twelve series differ."""
+FILE_WIDTH, FILE_MARGIN = 760, 60
+"""Pixels: of a chart in a file of its own, and left of its area."""
+FILE_STYLE = (
+    "svg{overflow:visible}text{font:12px sans-serif;fill:#5b646e}polyline{fill:none}.grid{stroke:#d9dde1}"
+    ".front{stroke:#5b646e;stroke-width:1.8;stroke-dasharray:5 4;vector-effect:non-scaling-stroke}"
+    ".error{stroke:#0a6a78;stroke-width:1.4}.k0{stroke:#0a6a78}.k1{stroke:#b4542b}.k2{stroke:#5b5fae}.k3{stroke:#16191d}"
+    ".k4{stroke:#7a8a2a}.k5{stroke:#8d97a1}.t0{fill:#0a6a78}.t1{fill:#b4542b}.t2{fill:#5b5fae}.t3{fill:#16191d}"
+    ".t4{fill:#7a8a2a}.t5{fill:#8d97a1}"
+)
 _GRID = (0.0, 0.25, 0.5, 0.75, 1.0)
 
 
@@ -57,6 +65,9 @@ class Axis:
     @property
     def ticks(self) -> list[float]:
         """The labelled values: powers of ten on a logarithmic axis, otherwise at most seven round numbers."""
+        if self.log and self.high - self.low < 2.5:
+            steps = (step * 10.0**power for power in range(math.floor(self.low), 13) for step in (1, 2, 5))
+            return [value for value in steps if self.low <= math.log10(value) <= self.high + 1e-9]
         if self.log:
             powers = range(math.ceil(self.low), math.floor(self.high) + 1)
             every = max(1, math.ceil(len(powers) / MAX_TICKS))
@@ -76,6 +87,18 @@ class Axis:
         if self.log and value >= 1_000_000:
             return f"{value / 1_000_000:,.0f} M"
         return f"{value:,.0f}" if value >= 1000 else f"{value:g}"
+
+
+@dataclass(frozen=True, slots=True)
+class PlotPoint:
+    """A point with the ends of its intervals both ways."""
+
+    x: float
+    x_low: float
+    x_high: float
+    y: float
+    y_low: float
+    y_high: float
 
 
 def draw_interval(mean: float, low: float, high: float, best: bool = False, lower: float = 0.0) -> str:
@@ -242,10 +265,7 @@ def draw_lines(
         bars: the same of vertical intervals, by series, whose points are marked by a shape if they are a line.
     """
     bars, numbers = bars or {}, colours or {name: number for number, name in enumerate(series)}
-    body = "".join(
-        f'<line class="grid" x1="0" x2="100%" y1="{y.y_percent(value)}" y2="{y.y_percent(value)}"/>'
-        for value in y.ticks
-    )
+    body = _horizontal_grid(y)
     body += '<svg viewBox="0 0 1000 1000" preserveAspectRatio="none" width="100%" height="100%" overflow="visible">'
     body += _band(band, x, y)
     for name, points in series.items():
@@ -259,17 +279,97 @@ def draw_lines(
         body += _vertical_line(x, vertical_line, line_label)
     rings = [(x.x_percent(a), y.y_percent(b)) for a, b in marks]
     body += "".join(f'<circle class="mark" cx="{a}" cy="{b}" r="6"/>' for a, b in rings)
-    x_labels, y_labels = _axis_labels(x, y)
-    size = f'width="100%" height="{CHART_HEIGHT}"'
-    alt_text = escape(f"{title}. {description}")
     ends = _end_labels(series, y, numbers) if line_label else ""
     legend = "" if line_label else _legend(list(series), dot_suffix, numbers, bars)
+    return _plot(x, y, body, f"{title}. {description}", ends) + legend
+
+
+def draw_points(
+    title: str,
+    points: Mapping[str, PlotPoint],
+    front: Sequence[str],
+    x: Axis,
+    y: Axis,
+    colours: Mapping[str, int],
+) -> str:
+    """Draw points with their intervals both ways and a line along those of ``front``, with a legend below.
+
+    Args:
+        title: what the chart shows, for screen readers.
+        points: by name.
+        front: names of the points that no other one is left of and above, from left to right.
+        x: horizontal axis.
+        y: vertical axis.
+        colours: number of the colour and shape of each point by its name.
+    """
+    legend = _legend(list(points), "", colours, points, lines=False)
+    return _plot(x, y, _points(points, front, x, y, colours), title) + legend
+
+
+def points_file(
+    title: str,
+    points: Mapping[str, PlotPoint],
+    front: Sequence[str],
+    x: Axis,
+    y: Axis,
+    colours: Mapping[str, int],
+) -> str:
+    """Return the chart of :func:`draw_points` as an SVG file that needs no style sheet."""
+    x_labels, y_labels = _axis_labels(x, y)
+    area = f'y="28" height="{CHART_HEIGHT}"'
+    left, top, legend = FILE_MARGIN, CHART_HEIGHT + 84, ""
+    for name in points:
+        width = 34 + 7 * len(name)
+        if left + width > FILE_WIDTH:
+            left, top = FILE_MARGIN, top + 20
+        marker = _dots([("5", "-4")], colours[name], False, True)
+        legend += f'<svg x="{left}" y="{top}">{marker}<text x="16">{escape(name)}</text></svg>'
+        left += width
+    inner = FILE_WIDTH - FILE_MARGIN - 20
+    return (
+        f'<svg xmlns="http://www.w3.org/2000/svg" width="{FILE_WIDTH}" height="{top + 16}" role="img" '
+        f'aria-label="{escape(title)}"><style>{FILE_STYLE}</style><rect width="100%" height="100%" fill="#fff"/>'
+        f'<text x="8" y="16">{escape(y.name)}</text><svg x="0" width="{FILE_MARGIN - 8}" {area}>{y_labels}</svg>'
+        f'<svg x="{FILE_MARGIN}" width="{inner}" {area}>{_points(points, front, x, y, colours)}</svg>'
+        f'<svg x="{FILE_MARGIN}" y="{CHART_HEIGHT + 34}" width="{inner}" height="18">{x_labels}</svg>'
+        f'<text x="{FILE_MARGIN + inner}" y="{CHART_HEIGHT + 64}" text-anchor="end">{escape(x.name)}</text>{legend}</svg>\n'
+    )
+
+
+def _points(
+    points: Mapping[str, PlotPoint], front: Sequence[str], x: Axis, y: Axis, colours: Mapping[str, int]
+) -> str:
+    """Draw the grid, the line along the front, a step from one point to the next, and the points with their intervals."""
+    ends = [(points[name].x, points[name].y) for name in front]
+    steps = [corner for a, b in pairwise(ends) for corner in (a, (b[0], a[1]))] + ends[-1:]
+    body = _horizontal_grid(y)
+    body += '<svg viewBox="0 0 1000 1000" preserveAspectRatio="none" width="100%" height="100%" overflow="visible">'
+    body += f'<polyline class="front" points="{" ".join(_point(step, x, y) for step in steps)}"/></svg>'
+    for name, point in points.items():
+        at, number = y.y_percent(point.y), colours[name]
+        low, high = x.x_percent(point.x_low), x.x_percent(point.x_high)
+        body += f'<line class="error k{number % 6}" x1="{low}" x2="{high}" y1="{at}" y2="{at}"/>'
+        body += _bars([(point.x, point.y_low, point.y_high)], x, y, number)
+    for name, point in points.items():
+        body += _dots([(x.x_percent(point.x), y.y_percent(point.y))], colours[name], False, True)
+    return body
+
+
+def _horizontal_grid(y: Axis) -> str:
+    at = map(y.y_percent, y.ticks)
+    return "".join(f'<line class="grid" x1="0" x2="100%" y1="{value}" y2="{value}"/>' for value in at)
+
+
+def _plot(x: Axis, y: Axis, body: str, alt_text: str, ends: str = "") -> str:
+    """Return the area of a chart with its axes; ``ends`` are labels at the right ends of lines."""
+    x_labels, y_labels = _axis_labels(x, y)
+    size = f'width="100%" height="{CHART_HEIGHT}"'
     return (
         f'<div class="plot{" named" if ends else ""}"><p class="unit">{escape(y.name)}</p>'
         f'<svg class="beside" {size} aria-hidden="true" focusable="false">{y_labels}</svg>'
-        f'<svg class="area" {size} role="img" aria-label="{alt_text}">{body}</svg>{ends}'
+        f'<svg class="area" {size} role="img" aria-label="{escape(alt_text)}">{body}</svg>{ends}'
         f'<svg class="below" width="100%" height="18" aria-hidden="true" focusable="false">{x_labels}</svg>'
-        f'<p class="unit right">{escape(x.name)}</p></div>{legend}'
+        f'<p class="unit right">{escape(x.name)}</p></div>'
     )
 
 
@@ -320,74 +420,6 @@ def _axis_labels(x: Axis, y: Axis) -> tuple[str, str]:
     return x_labels, y_labels
 
 
-def cost_chart(break_even: Mapping[str, Any], arms: Sequence[str], colours: Mapping[str, int]) -> str:
-    """Draw USD a month of methods against calls a month on logarithmic axes; "" when none of them has a price.
-
-    Methods whose lines coincide (to four digits) share one line and one name, which stands at its right end. A ring marks
-    where the two methods compared in the headline cost the same, a vertical line the calls of the user.
-
-    Args:
-        break_even: ``break_even`` of a recommendation.
-        arms: the methods to draw: those measured, and the recommended one.
-        colours: number of the colour of each arm.
-    """
-    priced = cost_plot.plotted_methods(break_even) if break_even else {}
-    lines = {name: line for name, line in priced.items() if name in arms}
-    if not lines:
-        return ""
-    low, high = cost_plot.plotted_calls(break_even)
-    bottom, top = cost_plot.plotted_usd(lines, low, high)
-    calls = [10 ** (low + (high - low) * n / 80) for n in range(81)]
-    by_costs: dict[tuple[float, ...], list[str]] = {}
-    for name, line in lines.items():
-        by_costs.setdefault(tuple(float(f"{line.month(c):.4g}") for c in calls), []).append(name)
-    first = sorted(by_costs.items(), key=lambda item: not set(item[1]) & set(break_even["between"]))
-    series = {", ".join(names): list(zip(calls, usd, strict=True)) for usd, names in first}
-    crossing = cost_plot.crossing_point(break_even) if set(break_even["between"]) <= set(lines) else None
-    volume = float(break_even["calls_per_month"])
-    return draw_lines(
-        "USD a month by calls a month",
-        str(break_even["text"]),
-        series,
-        Axis("calls a month", low, high, log=True),
-        Axis("USD a month", bottom, top, log=True),
-        [crossing] if crossing else [],
-        volume,
-        colours={", ".join(names): colours.get(names[0], len(colours)) for names in by_costs.values()},
-        line_label=f"yours: {volume:,.0f} a month",
-    )
-
-
-def loss_chart(
-    curves: Mapping[str, Sequence[tuple[int, float]]],
-    window: int = 1,
-    colours: Mapping[str, int] | None = None,
-) -> str:
-    """Draw the loss by optimiser step, one line for each trained arm.
-
-    Series whose names end with ``validation`` are drawn as dots. Lines are the running mean of ``window`` steps: with small
-    batches the loss of single steps shows mostly noise.
-    """
-    curves = {
-        name: points if name.endswith(VALIDATION_SERIES) else _running_mean(points, window)
-        for name, points in curves.items()
-    }
-    steps = max(step for points in curves.values() for step, _ in points)
-    highest = max(loss for points in curves.values() for _, loss in points)
-    description = ", ".join(
-        f"{name} from {points[0][1]:.2f} to {points[-1][1]:.2f}" for name, points in curves.items()
-    )
-    return draw_lines(
-        "Training loss by step",
-        description,
-        {name: [(float(a), b) for a, b in points] for name, points in curves.items()},
-        Axis("optimiser step", 0, max(steps, 1)),
-        Axis("loss per label token", 0, highest * 1.05),
-        dot_suffix=VALIDATION_SERIES,
-        colours=_series_colours(curves, colours or {}),
-    )
-
-
 def refusal_chart(refusal: Mapping[str, Any]) -> str:
     """Draw the risk-coverage curve of the thresholds on the dev questions, with 95 % bands; the chosen one has a ring.
 
@@ -412,34 +444,6 @@ def refusal_chart(refusal: Mapping[str, Any]) -> str:
     )
 
 
-def smoothing_window(curves: Mapping[str, Sequence[tuple[int, float]]]) -> int:
-    """Return the window of the running mean: a twentieth of the steps of the longest curve, at least 1."""
-    return max(1, max((len(points) for points in curves.values()), default=0) // 20 if curves else 1)
-
-
-def _running_mean(points: Sequence[tuple[int, float]], window: int) -> list[tuple[int, float]]:
-    losses = [loss for _, loss in points]
-    return [
-        (step, sum(recent) / len(recent))
-        for position, (step, _) in enumerate(points)
-        if (recent := losses[max(0, position + 1 - window) : position + 1])
-    ]
-
-
-def _series_colours(names: Iterable[str], colours: Mapping[str, int]) -> dict[str, int]:
-    """Return the colour of each series: its arm's where the arm has one line, else the next that is free.
-
-    The validation losses of a series have its colour.
-    """
-    numbers: dict[str, int] = {}
-    for name in names:
-        base = name.removesuffix(f" {VALIDATION_SERIES}")
-        wanted = colours.get(base.split()[0], 0)
-        free = next((n for n in (wanted, *range(6)) if n not in numbers.values()), len(numbers))
-        numbers[name] = numbers.get(base, free)
-    return numbers
-
-
 def _end_labels(
     series: Mapping[str, Sequence[tuple[float, float]]], y: Axis, numbers: Mapping[str, int]
 ) -> str:
@@ -456,12 +460,18 @@ def _end_labels(
     return f'<svg class="ends" width="100%" height="{CHART_HEIGHT}" aria-hidden="true" focusable="false">{text}</svg>'
 
 
-def _legend(names: Sequence[str], dot_suffix: str, numbers: Mapping[str, int], marked: Container[str]) -> str:
+def _legend(
+    names: Sequence[str],
+    dot_suffix: str,
+    numbers: Mapping[str, int],
+    marked: Container[str],
+    lines: bool = True,
+) -> str:
     items = ""
     for name in names:
         number = numbers[name]
         dots = bool(dot_suffix) and name.endswith(dot_suffix)
-        sample = "" if dots else f'<line class="k{number % 6}" x1="0" x2="26" y1="6" y2="6"/>'
+        sample = "" if dots or not lines else f'<line class="k{number % 6}" x1="0" x2="26" y1="6" y2="6"/>'
         sample += _dots([("13", "6")], number, dots, name in marked)
         items += f'<li><svg width="26" height="12" aria-hidden="true" focusable="false">{sample}</svg> {escape(name)}</li>'
     return f'<ul class="legend">{items}</ul>'

@@ -1,7 +1,7 @@
-"""The cost lines as text: USD a month against calls a month on logarithmic axes, one letter for each method.
+"""Costs as pictures: USD a month against calls a month, and right answers against the cost of an answer.
 
-:func:`plot_lines` draws the picture of a recommendation; the selection of methods and the ranges of the axes are shared
-with the SVG chart of the report (:mod:`advisor.report.charts`). plotext would draw the axes, in place of some 60 lines, for
+:func:`plot_lines` draws the cost lines of a recommendation as text, one letter for each method, :func:`cost_chart` as SVG.
+:func:`right_cost_chart` draws what a trial measured. plotext would draw the axes, in place of some 60 lines, for
 a compiled wheel of each platform and .23 s of import whenever advice is shown.
 """
 
@@ -9,10 +9,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from textwrap import wrap
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from advisor.costs.hosting import MonthlyCost
+from runners.report.trial_report import TrialReport
+
+if TYPE_CHECKING:
+    from advisor.report.charts import Axis, PlotPoint
 
 METHOD_LETTERS: Mapping[str, str] = {
     "prompting": "P",
@@ -27,6 +32,8 @@ METHOD_LETTERS: Mapping[str, str] = {
 PLOT_HEIGHT = 18
 LEAST_WIDTH, MOST_WIDTH = 40, 110
 _MARGIN = 10
+LEAST_DECADES = 0.8
+"""Powers of ten that a chart of costs spans at the least."""
 
 
 def plot_lines(break_even: Mapping[str, Any], width: int = 80) -> str:
@@ -124,6 +131,131 @@ def pairs_in_words(break_even: Mapping[str, Any], arms: Sequence[str]) -> list[t
             )
         pairs.append((f"{a} and {b}", sentence))
     return pairs
+
+
+def cost_chart(break_even: Mapping[str, Any], arms: Sequence[str], colours: Mapping[str, int]) -> str:
+    """Draw USD a month of methods against calls a month on logarithmic axes; "" when none of them has a price.
+
+    Methods whose lines coincide (to four digits) share one line and one name, which stands at its right end. A ring marks
+    where the two methods compared in the headline cost the same, a vertical line the calls of the user.
+
+    Args:
+        break_even: ``break_even`` of a recommendation.
+        arms: the methods to draw: those measured, and the recommended one.
+        colours: number of the colour of each arm.
+    """
+    from advisor.report.charts import Axis, draw_lines  # numpy, which drawing a plan does not need
+
+    priced = plotted_methods(break_even) if break_even else {}
+    lines = {name: line for name, line in priced.items() if name in arms}
+    if not lines:
+        return ""
+    low, high = plotted_calls(break_even)
+    bottom, top = plotted_usd(lines, low, high)
+    calls = [10 ** (low + (high - low) * n / 80) for n in range(81)]
+    by_costs: dict[tuple[float, ...], list[str]] = {}
+    for name, line in lines.items():
+        by_costs.setdefault(tuple(float(f"{line.month(c):.4g}") for c in calls), []).append(name)
+    first = sorted(by_costs.items(), key=lambda item: not set(item[1]) & set(break_even["between"]))
+    series = {", ".join(names): list(zip(calls, usd, strict=True)) for usd, names in first}
+    crossing = crossing_point(break_even) if set(break_even["between"]) <= set(lines) else None
+    volume = float(break_even["calls_per_month"])
+    return draw_lines(
+        "USD a month by calls a month",
+        str(break_even["text"]),
+        series,
+        Axis("calls a month", low, high, log=True),
+        Axis("USD a month", bottom, top, log=True),
+        [crossing] if crossing else [],
+        volume,
+        colours={", ".join(names): colours.get(names[0], len(colours)) for names in by_costs.values()},
+        line_label=f"yours: {volume:,.0f} a month",
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RightCostPlot:
+    """The arms of a trial by what an answer costs and what share of them is right."""
+
+    title: str
+    points: Mapping[str, PlotPoint]
+    front: Sequence[str]
+    """Arms that no other one both costs less than and is more often right, the cheapest first."""
+    x: Axis
+    y: Axis
+
+
+def right_cost_chart(report: TrialReport, colours: Mapping[str, int]) -> str:
+    """Draw right answers against the cost of an answer; "" where fewer than two arms have a place.
+
+    Args:
+        report: of a trial.
+        colours: number of the colour of each arm.
+    """
+    from advisor.report.charts import draw_points
+
+    plot = _right_cost_plot(report)
+    return draw_points(plot.title, plot.points, plot.front, plot.x, plot.y, colours) if plot else ""
+
+
+def right_cost_file(report: TrialReport) -> str:
+    """Return the same chart as an SVG file."""
+    from advisor.report.charts import points_file
+
+    plot = _right_cost_plot(report)
+    numbers = {arm.arm: number for number, arm in enumerate(report.arms)}
+    return points_file(plot.title, plot.points, plot.front, plot.x, plot.y, numbers) if plot else ""
+
+
+def not_in_plot(report: TrialReport) -> str:
+    """Return which arms have a cost and no place in the picture, and why; "" where all have one, or there is none."""
+    plot = _right_cost_plot(report)
+    if plot is None:
+        return ""
+    reasons = [
+        f"{arm.arm} ({'costs nothing' if cost.in_usd else 'no price is known'})"
+        for arm in report.arms
+        if (cost := arm.cost_per_right) and arm.arm not in plot.points
+    ]
+    return f"Not in the picture: {', '.join(reasons)}." if reasons else ""
+
+
+def _right_cost_plot(report: TrialReport) -> RightCostPlot | None:
+    from advisor.report.charts import Axis, PlotPoint
+
+    in_usd = any(arm.cost_per_right and arm.cost_per_right.in_usd for arm in report.arms)
+    scale = 1.0 if in_usd else 0.001  # 1,000 calls in USD, one in seconds
+    points = {
+        arm.arm: PlotPoint(
+            scale * cost.per_1000.mean,
+            scale * cost.per_1000.low,
+            scale * cost.per_1000.high,
+            arm.right.share,
+            arm.right.low,
+            arm.right.high,
+        )
+        for arm in report.arms
+        if arm.right and (cost := arm.cost_per_right) and cost.in_usd == in_usd and cost.per_1000.mean > 0
+    }
+    if len(points) < 2:
+        return None
+    front: list[str] = []
+    for name in sorted(points, key=lambda name: (points[name].x, -points[name].y)):
+        if points[name].y > (points[front[-1]].y if front else 0.0):
+            front.append(name)
+    low, high = (
+        math.log10(end)
+        for end in (min(p.x_low for p in points.values()), max(p.x_high for p in points.values()))
+    )
+    margin = max(0.05 * (high - low), (LEAST_DECADES - (high - low)) / 2)
+    name = "USD for 1,000 calls" if in_usd else "seconds of an answer"
+    return RightCostPlot(
+        title=f"Right answers against {name}; no other arm costs less and is more often right: {', '.join(front) or 'none'}",
+        points=points,
+        front=front,
+        x=Axis(name, low - margin, high + margin, log=True),
+        y=Axis("share of right answers", 0, 1),
+    )
 
 
 def _axes(

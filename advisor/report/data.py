@@ -13,7 +13,7 @@ from pathlib import Path
 from statistics import median, quantiles
 from typing import Any
 
-from advisor.costs.arm_costs import cost_per_1000, measured_ranks, rounded_mean, routed_answers
+from advisor.costs.arm_costs import asks_server, cost_per_1000, measured_ranks, rounded_mean, routed_answers
 from advisor.output import command_line
 from advisor.report.dev_budget import dev_budget
 from advisor.report.failure_causes import read_failures
@@ -30,6 +30,7 @@ from advisor.verdict.made_questions import (
     words_note,
 )
 from advisor.verdict.right_answers import beside_answers, by_wording, right_answers
+from advisor.verdict.right_costs import with_right_costs
 from advisor.verdict.run_records import RunRecords
 from advisor.verdict.sentences import Conclusion
 from advisor.verdict.trial_forecast import compare_forecast
@@ -38,9 +39,8 @@ from rag.evaluation.clusters import cluster_by_document
 from rag.evaluation.statistics import PairedDifference
 from rag.files import check_schema, parse_json
 from runners.made_from import data_files, recorded_files
-from runners.models.resolve import parse_remote
 from runners.plan.schema import Plan
-from runners.plan.steps import NF4, QUANTIZED_ANSWERS, EvaluateStep, TrainStep
+from runners.plan.steps import NF4, QUANTIZED_ANSWERS, TrainStep
 from runners.report import report_file
 from runners.report.records import (
     ArmReport,
@@ -150,6 +150,7 @@ def report_of_run(records: RunRecords) -> TrialReport:
         environment=recorded_environment(records),
         data=data_used(records),
     )
+    report = with_right_costs(report, records, judged.arms)
     forecast = compare_forecast(plan, report.verdict, report.arms, report.measured.seconds)
     conclusion = Conclusion(report=report, verdict=report.verdict, prompt_in_use=report.task.prompt)
     text = f"{report.verdict.text} {words_note(report.question_words, report.arms)}".rstrip()
@@ -185,7 +186,7 @@ def seconds_alone(records: RunRecords, arms: Sequence[ArmScores]) -> dict[str, f
 
     Those of an endpoint are the seconds of its requests in the trial; arms that were not timed alone are missing.
     """
-    asked = {step.arm for step in records.plan.arms if _asks_server(records.plan, step)}
+    asked = {step.arm for step in records.plan.arms if asks_server(records.plan, step)}
     remote = {arm.arm: list(arm.seconds) for arm in arms if arm.arm in asked and arm.seconds}
     timed = {arm.arm: _timed_alone(records, arm.arm) for arm in arms}
     return {name: _percentile_95(values) for name, values in (timed | remote).items() if values}
@@ -258,22 +259,12 @@ def training_reasons(plan: Plan) -> dict[str, dict[str, str]]:
     }
 
 
-def _asks_server(plan: Plan, step: EvaluateStep) -> bool:
-    """Return whether an arm's answers come from an endpoint or from a server of the backend."""
-    step = plan.routed(step)[1] if step.route else step
-    if step.without_model:
-        return False
-    return (
-        plan.servers.model_of(step) is not None or parse_remote((step.model or plan.model).name) is not None
-    )
-
-
 def answering_conditions(records: RunRecords) -> dict[str, AnsweringConditions]:
     """Return by arm under which conditions its answers were timed; arms of which nothing is known are left out."""
     plan, rows = records.plan, {}
     for step in plan.arms:
         busy = records.result(f"evaluate:{step.arm}").get("busy")
-        if _asks_server(plan, step):
+        if asks_server(plan, step):
             server = plan.servers.model_of(step)
             at_once = (step.model or plan.model).at_once * (len(server.urls) if server else 1)
             rows[step.arm] = AnsweringConditions(at_once=at_once)

@@ -16,10 +16,16 @@ from typing import TYPE_CHECKING, Any
 
 from advisor.methods.arm_titles import arm_title
 from advisor.report import charts, statements
-from advisor.report.cost_plot import pairs_in_words
+from advisor.report.cost_plot import cost_chart, not_in_plot, pairs_in_words, right_cost_chart
 from advisor.report.dev_budget import dev_budget_line
 from advisor.report.failure_causes import CAUSE_COLUMNS, cause_rows, causes_sentence
-from advisor.report.learning_curve import arms_section, curve_chart
+from advisor.report.learning_curve import (
+    VALIDATION_SERIES,
+    arms_section,
+    curve_chart,
+    loss_chart,
+    smoothing_window,
+)
 from advisor.report.question_browser import arm_letters, browse_questions, example_answers, first_opened
 from advisor.verdict import guards as guard_results
 from advisor.verdict import predictions
@@ -203,15 +209,17 @@ def _cost_parts(report: TrialReport, curves: Mapping[str, list[tuple[int, float]
     # The recommended arm has the first colour of all charts.
     colours = {arm: number for number, arm in enumerate(dict.fromkeys([recommended, *arms]))}
     curves = _recommended_first(curves, recommended)
-    smoothed = charts.smoothing_window(curves)
+    smoothed = smoothing_window(curves)
     break_even = report.predicted.get("break_even") or {}
     free = statements.costs_nothing(report)
     return {
         "free": free,
-        "cost_chart": "" if free else charts.cost_chart(break_even, arms, colours),
+        "cost_chart": "" if free else cost_chart(break_even, arms, colours),
+        "right_cost_chart": right_cost_chart(report, colours),
+        "not_in_plot": not_in_plot(report),
         "break_even": break_even,
         "pairs": pairs_in_words(break_even, arms),
-        "loss_chart": charts.loss_chart(curves, smoothed, colours) if curves else "",
+        "loss_chart": loss_chart(curves, smoothed, colours) if curves else "",
         "smoothed": smoothed,
     }
 
@@ -238,7 +246,7 @@ def loss_curves(events: Sequence[Mapping[str, Any]]) -> dict[str, list[tuple[int
         if kind in ("train.step", "train.eval") and "loss" in event:
             name = str(event.get("arm", "train"))
             name += f" seed {event['seed']}" if event.get("seeds", 1) > 1 else ""
-            name += f" {charts.VALIDATION_SERIES}" if kind == "train.eval" else ""
+            name += f" {VALIDATION_SERIES}" if kind == "train.eval" else ""
             curves.setdefault(name, {})[event["step"]] = event["loss"]
     return {name: sorted(points.items()) for name, points in curves.items()}
 
@@ -339,7 +347,7 @@ def _recommended_first(curves: Mapping[str, Any], arm: str) -> dict[str, Any]:
     return dict(
         sorted(
             curves.items(),
-            key=lambda item: (item[0].endswith(charts.VALIDATION_SERIES), item[0].split()[0] != arm),
+            key=lambda item: (item[0].endswith(VALIDATION_SERIES), item[0].split()[0] != arm),
         )
     )
 

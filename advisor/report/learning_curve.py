@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
 from importlib import resources
@@ -25,6 +25,8 @@ MARGIN = 0.06
 """Share of an axis left empty at both ends."""
 BESIDE_SHARE = 0.008
 """Distance of two arms at one size, as a share of the axis."""
+VALIDATION_SERIES = "validation"
+"""Series whose names end with this are drawn as dots."""
 LEADER = "*"
 LEADER_TEXT = f"{LEADER} clearly ahead of every other arm with so many rows"
 
@@ -216,3 +218,61 @@ def curve_page(data: Mapping[str, Any]) -> str:
         f"{BAND_TEXT}.</p><ul>{warnings}</ul>"
     )
     return _page(data["name"], f"{data['name']}: learning curve of {data['arm']}", body)
+
+
+def loss_chart(
+    curves: Mapping[str, Sequence[tuple[int, float]]],
+    window: int = 1,
+    colours: Mapping[str, int] | None = None,
+) -> str:
+    """Draw the loss by optimiser step, one line for each trained arm.
+
+    Series whose names end with ``validation`` are drawn as dots. Lines are the running mean of ``window`` steps: with small
+    batches the loss of single steps shows mostly noise.
+    """
+    curves = {
+        name: points if name.endswith(VALIDATION_SERIES) else _running_mean(points, window)
+        for name, points in curves.items()
+    }
+    steps = max(step for points in curves.values() for step, _ in points)
+    highest = max(loss for points in curves.values() for _, loss in points)
+    description = ", ".join(
+        f"{name} from {points[0][1]:.2f} to {points[-1][1]:.2f}" for name, points in curves.items()
+    )
+    return draw_lines(
+        "Training loss by step",
+        description,
+        {name: [(float(a), b) for a, b in points] for name, points in curves.items()},
+        Axis("optimiser step", 0, max(steps, 1)),
+        Axis("loss per label token", 0, highest * 1.05),
+        dot_suffix=VALIDATION_SERIES,
+        colours=_series_colours(curves, colours or {}),
+    )
+
+
+def smoothing_window(curves: Mapping[str, Sequence[tuple[int, float]]]) -> int:
+    """Return the window of the running mean: a twentieth of the steps of the longest curve, at least 1."""
+    return max(1, max((len(points) for points in curves.values()), default=0) // 20 if curves else 1)
+
+
+def _running_mean(points: Sequence[tuple[int, float]], window: int) -> list[tuple[int, float]]:
+    losses = [loss for _, loss in points]
+    return [
+        (step, sum(recent) / len(recent))
+        for position, (step, _) in enumerate(points)
+        if (recent := losses[max(0, position + 1 - window) : position + 1])
+    ]
+
+
+def _series_colours(names: Iterable[str], colours: Mapping[str, int]) -> dict[str, int]:
+    """Return the colour of each series: its arm's where the arm has one line, else the next that is free.
+
+    The validation losses of a series have its colour.
+    """
+    numbers: dict[str, int] = {}
+    for name in names:
+        base = name.removesuffix(f" {VALIDATION_SERIES}")
+        wanted = colours.get(base.split()[0], 0)
+        free = next((n for n in (wanted, *range(6)) if n not in numbers.values()), len(numbers))
+        numbers[name] = numbers.get(base, free)
+    return numbers

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Sequence
 
+from advisor.report.cost_plot import not_in_plot, right_cost_file
 from advisor.report.dev_budget import dev_budget_line
 from advisor.report.failure_causes import CAUSE_COLUMNS, cause_rows, causes_sentence
 from advisor.report.statements import (
@@ -18,6 +19,8 @@ from advisor.report.statements import (
     p_text,
     questions_asked,
     refusal_line,
+    right_cost_note,
+    right_cost_table,
     task_line,
     timing_notes,
     wording_rows,
@@ -29,6 +32,8 @@ from rag.text.sanitize import single_line
 from runners.report.records import NOT_JUDGED
 from runners.report.trial_report import TrialReport
 
+RIGHT_COST_SVG = "right-cost.svg"
+"""The picture of right answers against cost, beside report.md."""
 _MARKUP = re.compile(r"([\\`*_\[\]<>|#~])")
 
 
@@ -49,6 +54,7 @@ def report_markdown(report: TrialReport) -> str:
         escape_markdown(" ".join(f"{note}." for note in report.retriever_notes)),
         "\n".join(_arms(report)),
         "\n".join(_wordings(report)),
+        "\n".join(_right_costs(report)),
         escape_markdown(f"What each arm is: {arms}." if (arms := arms_line(report)) else ""),
         escape_markdown(
             " ".join([combined_score_rule(report), *(f"{note}." for note in timing_notes(report))])
@@ -108,6 +114,26 @@ def _arms(report: TrialReport) -> list[str]:
         times.append(f"{milliseconds(arm.seconds_per_answer)} ({batch_text(report, arm)})")
         rows.append([label, right, combined, *(arm.made_cells if with_made else ()), *scores, *times])
     return markdown_rows(columns, rows)
+
+
+def _right_costs(report: TrialReport) -> list[str]:
+    """Return the three answers on costs, the table and the picture; [] where no cost of a right answer is known."""
+    columns, rows = right_cost_table(report)
+    if not rows:
+        return []
+    lines = ["**What a right answer costs**", ""]
+    if report.verdict.three_answers:
+        lines += [*(f"- {escape_markdown(line)}" for line in report.verdict.three_answers), ""]
+    lines += markdown_rows(columns, [[escape_markdown(cell) for cell in row] for row in rows])
+    lines += ["", escape_markdown(right_cost_note(report))]
+    if right_cost_file(report):
+        lines += [
+            "",
+            escape_markdown(not_in_plot(report)),
+            "",
+            f"![right answers against cost]({RIGHT_COST_SVG})",
+        ]
+    return lines
 
 
 def _wordings(report: TrialReport) -> list[str]:

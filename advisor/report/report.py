@@ -10,9 +10,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from advisor.report.cost_plot import right_cost_file
 from advisor.report.data import read_report, report_of_run
 from advisor.report.html import render_page
-from advisor.report.markdown import report_markdown
+from advisor.report.markdown import RIGHT_COST_SVG, report_markdown
 from advisor.verdict.run_records import RunRecords
 from advisor.verdict.sentences import STRENGTHS
 from rag.files import write_json, write_text
@@ -32,7 +33,7 @@ HTML, MARKDOWN = "report.html", "report.md"
 
 
 def write_report(run: RunFolder, plan: Plan, questions: Sequence[Question] = ()) -> TrialReport:
-    """Write the three files, seal the manifest of the run folder, and return the report.
+    """Write the three files and the picture beside report.md, seal the manifest of the run folder, and return the report.
 
     Args:
         run: the run folder.
@@ -45,6 +46,10 @@ def write_report(run: RunFolder, plan: Plan, questions: Sequence[Question] = ())
     write_json(run.path / REPORT, report_json(report))
     write_text(run.path / HTML, render_page(report, records))
     write_text(run.path / MARKDOWN, report_markdown(report))
+    if picture := right_cost_file(report):
+        write_text(run.path / RIGHT_COST_SVG, picture)
+    else:
+        (run.path / RIGHT_COST_SVG).unlink(missing_ok=True)
     run.seal(
         {
             "plan": plan.digest(),

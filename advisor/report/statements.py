@@ -12,6 +12,7 @@ from advisor.glossary import Term, terms_in
 from advisor.methods.arm_titles import arms_in_words
 from advisor.questionnaire.answers import PERSON_SOURCES
 from advisor.questionnaire.probe_facts import PROBE_FACTS
+from advisor.verdict.right_costs import cost_text, right_cost_text
 from advisor.verdict.sentences import duration_text
 from rag.evaluation.statistics import risk_coverage
 from rag.text.words import count_noun
@@ -85,6 +86,39 @@ def wording_rows(arms: Sequence[ArmReport]) -> list[tuple[str, ...]]:
             (arm.by_wording.wordings, "other words"),
         )
     ]
+
+
+def right_cost_table(report: TrialReport) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
+    """Return the titles and rows of what a right answer of each arm costs; no rows where that is not known.
+
+    The times are those of questions asked alone, of a server those of the requests of the trial.
+    """
+    volume = report.volume
+    month = f"{volume.calls:,.0f} calls a month" if volume else ""
+    columns = ("arm", "right", "a right answer costs (95 %)", "1,000 calls", month, "ms p50", "ms p95")
+    rows = []
+    for arm in report.arms:
+        if cost := arm.cost_per_right:
+            amounts = (cost_text(amount, cost.in_usd) for amount in (cost.per_1000.mean, cost.month))
+            timed = arm.requests or arm.alone
+            times = (
+                (milliseconds(timed.seconds), milliseconds(timed.p95)) if timed else (NOT_JUDGED, NOT_JUDGED)
+            )
+            rows.append((arm.arm, arm.right_text, right_cost_text(cost), *amounts, *times))
+    return columns, rows
+
+
+def right_cost_note(report: TrialReport) -> str:
+    """Return what the costs of right answers are made of."""
+    arms_of: dict[str, list[str]] = {}
+    for arm in report.arms:
+        if arm.cost_per_right and arm.usd_basis:
+            arms_of.setdefault(arm.usd_basis, []).append(arm.arm)
+    bases = "; ".join(f"{basis}: {', '.join(arms)}" for basis, arms in arms_of.items())
+    return (
+        "Cost of a right answer: what all answers that could be judged cost, by the number of right ones; without a price "
+        f"the time that they took. Training is not part of it. By arm: {bases}."
+    )
 
 
 def questions_asked(arms: Sequence[ArmReport]) -> str:

@@ -188,6 +188,45 @@ class RoutedAnswers:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class CostPerRight:
+    """What the answers of an arm that could be judged cost for each right one, all in USD or all in seconds."""
+
+    in_usd: bool
+    """Whether a price is known; else the seconds that answering took stand for the cost."""
+    usd: float | None = None
+    """None where no answer was right, or no price is known."""
+    seconds: float | None = None
+    """None where no answer was right, or a price is known."""
+    low: float
+    """Lower end of the 95 % interval; where no answer was right, what a right one costs at least."""
+    high: float | None
+    """None where no answer was right."""
+    per_1000: Estimate
+    """Of 1,000 calls."""
+    month: float
+    """Of the calls of a month (``volume`` of the report)."""
+
+    @property
+    def each(self) -> float | None:
+        """The cost of a right answer in its unit; None where none was right."""
+        return self.usd if self.in_usd else self.seconds
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MostRight:
+    """The arm that gives most right answers for the money; for the time where no arm has a price."""
+
+    arm: str
+    in_usd: bool
+    sure: bool
+    """Whether a right answer of every other arm that can be used surely costs more."""
+    perhaps: tuple[str, ...]
+    """Arms of which that is not sure."""
+    no_price: tuple[str, ...] = ()
+    """Arms that can be used and have no price, where others have one: they are not compared."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ArmReport:
     """One arm: its scores, its right answers, and what an answer takes."""
 
@@ -225,6 +264,10 @@ class ArmReport:
     training_rows: TrainingRows | None = None
     routed: RoutedAnswers | None = None
     """None for an arm that is no router, and where the routes are not known."""
+    cost_per_right: CostPerRight | None = None
+    """None where no answer could be judged, and in reports of 0.2.0."""
+    requests: SecondsAlone | None = None
+    """Seconds of its requests to a server during the trial; None where it asks none, and in reports of 0.2.0."""
 
     @property
     def question_count(self) -> int:
@@ -387,6 +430,10 @@ class Verdict:
     """The cheapest arm that may be as good as the one to use; None where there is none."""
     conclusion: tuple[str, ...] = ()
     """The plain sentences on top of every view; () while the verdict is not part of a report yet."""
+    most_right_for_money: MostRight | None = None
+    """None where no arm can be used, answers cannot be judged, and in reports of 0.2.0."""
+    three_answers: tuple[str, ...] = ()
+    """The best arm, the cheapest that is not worse, the one with most right answers for the money: a sentence each."""
 
     @property
     def use_text(self) -> str:

@@ -189,6 +189,14 @@ class FullRun:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class CallVolume:
+    """Calls a month, and where that number is from: yours, for low volume, assumed."""
+
+    calls: float
+    source: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class TaskAsked:
     """What was to be decided, and who answered the questionnaire."""
 
@@ -265,6 +273,8 @@ class TrialReport:
     environment: Mapping[str, Any]
     """The machine and package versions, as the run recorded them, and its date."""
     data: DataUsed
+    volume: CallVolume | None = None
+    """What the costs of a month are for; None in reports of 0.2.0."""
 
     @property
     def retriever_notes(self) -> tuple[str, ...]:

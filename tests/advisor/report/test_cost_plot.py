@@ -10,7 +10,7 @@ from advisor.methods.registry import METHOD_BY_NAME
 from advisor.questionnaire.profile import Profile
 from advisor.recommendation.break_even import break_even
 from advisor.report import cost_plot
-from advisor.report.charts import cost_chart
+from advisor.report.cost_plot import cost_chart
 
 HOSTED: dict[str, Any] = {
     "labelled_examples": 1500,
