@@ -175,15 +175,14 @@ def same_ratio_p(a: JudgedAnswers, b: JudgedAnswers) -> float:
     freedom = units.effective if units.few else float(units.units)
     # If the true ratios were equal, shares would differ by so much: then at least so many answers would, seen or not.
     apart = min(share_a, share_b) * (1 - math.exp(-abs(tested[0][0])))
-    least = math.sqrt(apart * (1 - apart) / units.units) / min(share_a, share_b)
+    least = math.sqrt(apart * (1 - apart) / cost_a.size) / min(share_a, share_b)
     scales = (1.0, max(of_a * share_b, of_b * share_a))
-    errors = np.array(
-        [
-            max(clustered_error(values, groups), least * scale)
-            for (_, values), scale in zip(tested, scales, strict=True)
-        ]
-    )
-    lower = student_p(-np.abs(np.array([difference for difference, _ in tested])), errors, freedom)
+    # About the difference of equal ratios, none, and not about the one seen: with few wrong answers that is too small.
+    errors = [
+        math.hypot(max(clustered_error(values, groups), least * scale), seen / math.sqrt(cost_a.size - 1))
+        for (seen, values), scale in zip(tested, scales, strict=True)
+    ]
+    lower = student_p(-np.abs(np.array([seen for seen, _ in tested])), np.array(errors), freedom)
     return float(min(1.0, 2 * lower.max()))
 
 
