@@ -3,8 +3,8 @@
 **The interval.** The ratio of two means over the same questions, both clustered by document, wordings of a question as one
 value. On the log scale the distances of the share's Wilson bounds and of the cost's Student bounds are combined with the
 correlation of the two means (MOVER: Zou and Donner 2008), so that with answers of equal cost it is that cost by the
-bounds of the share. Fieller's interval, which takes the share for normal, held in 86 to 95 % of simulated trials with one in
-ten right, this one in 93 to 98 % (benchmarks/LOG.md). Where no answer is right there is a bound only: the lower one of
+bounds of the share. Fieller's interval, which takes the share for normal, held in 86 to 94 % of simulated trials with one in
+ten right, this one in 94 to 98 % (benchmarks/LOG.md). Where no answer is right there is a bound only: the lower one of
 the cost by the upper one of the share.
 
 **Which arm gives most right answers for the money.** The one with the least cost of a right answer among those that can be
