@@ -322,13 +322,6 @@ TERMS: tuple[Term, ...] = (
         r"break-even",
     ),
     Term(
-        "cost of a right answer",
-        "What all answers of a method cost, divided by the number of right ones.",
-        "60 answers cost 6 cents and 40 are right: a right answer costs 0.15 cents.",
-        "how-it-measures.md",
-        ("cost per right answer", "right answers for the money"),
-    ),
-    Term(
         "plan",
         "The file plan.yaml: the recommended method and the others to measure with it, as steps you can read and edit.",
         "tunewise plan writes it, tunewise run carries it out.",

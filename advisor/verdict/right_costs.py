@@ -252,7 +252,7 @@ def _most_right_line(verdict: Verdict, most: MostRight, arms: Sequence[ArmReport
     if most.sure:
         text += ", clearly"
     elif most.perhaps:
-        text += f"; that it is {' or '.join(most.perhaps)} is not ruled out"
+        text += f"; {' or '.join(most.perhaps)} may give as many"
     month = f"{volume.calls:,.0f} calls a month ({volume.source})"
     text += f". A right answer costs {right_cost_text(own)}, {month} {_month(arms, most.arm, volume)}"
     use = costs.get(verdict.use or "")
