@@ -113,7 +113,9 @@ def right_cost_note(report: TrialReport) -> str:
     arms_of: dict[str, list[str]] = {}
     for arm in report.arms:
         if arm.cost_per_right and arm.usd_basis:
-            arms_of.setdefault(arm.usd_basis, []).append(arm.arm)
+            # usd_basis keeps the words of 0.2.0, in which a machine without a GPU has one called none
+            basis = arm.usd_basis.replace("hour of none is", "hour of this machine is")
+            arms_of.setdefault(basis, []).append(arm.arm)
     bases = "; ".join(f"{basis}: {', '.join(arms)}" for basis, arms in arms_of.items())
     return (
         "Cost of a right answer: what all answers that could be judged cost, by the number of right ones; without a price "

@@ -258,11 +258,14 @@ def _most_right_line(verdict: Verdict, most: MostRight, arms: Sequence[ArmReport
     use = costs.get(verdict.use or "")
     if verdict.use != most.arm and use and use.in_usd == own.in_usd:
         text += f"; of {verdict.use} {right_cost_text(use)}, and {_month(arms, verdict.use, volume)}"
-    for name, why in verdict.excluded.items():
-        other = costs.get(name)
-        if other and other.in_usd == own.in_usd and (other.each or math.inf) < (own.each or 0.0):
-            less = cost_text(other.each or 0.0, own.in_usd)
-            text += f". A right answer of {name} costs less, {less}, but it {why}"
+    cheaper = [
+        f"{name}, {cost_text(other.each or 0.0, own.in_usd)} (it {why})"
+        for name, why in verdict.excluded.items()
+        if (other := costs.get(name)) and other.in_usd == own.in_usd
+        if (other.each or math.inf) < (own.each or 0.0)
+    ]
+    if cheaper:
+        text += f". Cannot be used, though a right answer costs less: {'; '.join(cheaper)}"
     if most.no_price:
         text += f". Not compared, for no price is known: {', '.join(most.no_price)}"
     return f"{text}."
