@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-from rag.evaluation.statistics import WilsonShare
 from rag.text.words import count_noun
+
+if TYPE_CHECKING:  # it loads numpy, and every verb imports this module
+    from rag.evaluation.statistics import WilsonShare
 
 STATE_FACTS = "state prices, times or other values that their prompts do not hold"
 """What replies do that are facts, for messages."""

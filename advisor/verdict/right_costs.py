@@ -331,7 +331,8 @@ def _student_level(units: int) -> float:
     """Return the confidence level whose normal quantile is that of Student's t over so many documents."""
     from scipy.special import ndtr, stdtrit
 
-    return float(2 * ndtr(stdtrit(units - 1, 0.5 + LEVEL / 2)) - 1)
+    # of two documents Student's quantile is 12.7, beyond which float64 has no normal level below 1
+    return min(float(2 * ndtr(stdtrit(units - 1, 0.5 + LEVEL / 2)) - 1), 1 - 1e-9)
 
 
 def _correlation(cost: np.ndarray, right: np.ndarray, index: np.ndarray) -> float:

@@ -32,6 +32,7 @@ OPENING: dict[str, list[list[str]]] = {
     "eval": [["run", "--questions", "questions.jsonl"]],
     "recheck": [["run"]],
     "curve": [["run", "--arm", "hybrid", "--sizes", "8,12"]],
+    "why": [["run", "--arm", "rag"]],
     "ask": [["run", "What does parking cost?", "--arm", "rag"]],
     "chat": [["run", "--arm", "rag"]],
     "serve": [["run", "--arm", "rag", "--port", "0"]],

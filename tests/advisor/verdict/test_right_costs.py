@@ -113,6 +113,13 @@ def test_a_single_question_and_free_answers() -> None:
     assert (free.usd, free.low, free.high) == (0.0, 0.0, 0.0)
 
 
+@pytest.mark.parametrize("right", [[0.0, 0.0], [1.0, 0.0], [1.0, 1.0], [0.0], [0.0, 0.0, 0.0]])
+def test_two_questions_have_numbers(right: list[float]) -> None:
+    cost = cost_of(arm_of(right), [float(n + 1) for n in range(len(right))])
+    assert 0 <= cost.low < 1000
+    assert cost.high is None or cost.low <= cost.high < float("inf")
+
+
 def test_intervals_hold_in_two_thousand_simulated_trials() -> None:
     """Through tokens and list price; the seed is another than that of the table in benchmarks/LOG.md."""
     trials, held = 50, []
