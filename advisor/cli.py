@@ -60,6 +60,7 @@ OTHER_WORDS: dict[str, str] = {
     **dict.fromkeys(("execute", "trial", "measure", "benchmark", "resume"), "run"),
     **dict.fromkeys(("evaluate", "evaluation", "test", "score"), "eval"),
     **dict.fromkeys(("results", "show", "verdict", "summary"), "report"),
+    **dict.fromkeys(("causes", "failures", "errors", "mistakes"), "why"),
     **dict.fromkeys(("query", "answer", "question", "predict"), "ask"),
     **dict.fromkeys(("server", "api", "host", "deploy"), "serve"),
     **dict.fromkeys(("tune", "finetune", "fine-tune", "lora", "qlora", "fit"), "train"),
