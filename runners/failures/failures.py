@@ -61,13 +61,13 @@ def find_causes(path: Path, arm: str | None = None, on_event: OnEvent | None = N
     session = OpenRun.open(path, Opening(on_event=on_event))
     step = _chosen_arm(session, arm)
     seed = session.seed(step)
-    rows = _judged_rows(session, step, session.plan.seed if seed is None else seed)
+    rows, answered = _judged_rows(session, step, session.plan.seed if seed is None else seed)
     folder = failures_folder(path, step.arm)
     digest = _made_from(session, step)
     with writer_lock(folder), disk_full_as_problem(folder):
         trial.drop_outdated_answers(folder, step.arm, digest)
         work = _Work(session=session, step=step, seed=seed, folder=folder, on_event=on_event)
-        result = work.explain(rows)
+        result = work.explain(rows, answered)
         answers_from = recorded_answers(path / TRIAL).get(step.arm)
         write_json(folder / FAILURES_FILE, {**result.to_json(), "answers_from": answers_from})
     return result
@@ -113,8 +113,8 @@ def _chosen_arm(session: OpenRun, name: str | None) -> EvaluateStep:
     return step
 
 
-def _judged_rows(session: OpenRun, step: EvaluateStep, seed: int) -> list[_JudgedRow]:
-    """Return the answers of one seed that can be judged; BadInput where the trial has none of the arm."""
+def _judged_rows(session: OpenRun, step: EvaluateStep, seed: int) -> tuple[list[_JudgedRow], int]:
+    """Return the answers of one seed that can be judged, and how many there are; BadInput without any of the arm."""
     recorded = read_journal(session.folder.path / TRIAL / ANSWERS)
     rows = {row["id"]: row for row in recorded if (row["arm"], row["seed"]) == (step.arm, seed)}
     if not rows:
@@ -125,13 +125,21 @@ def _judged_rows(session: OpenRun, step: EvaluateStep, seed: int) -> list[_Judge
     for question in session.split.test:
         if question.id not in rows:
             continue
-        row, gold = rows[question.id], step_runner.gold_text(session, question)
+        row, gold = rows[question.id], _gold_text(session, question)
         cited = [Citation(**citation) for citation in row["citations"]]
         scores = score_answer(session.plan, question, row["answer"], cited, step.retrieval, gold)
         if "right" in scores:
             facts = gold_texts(question, gold)
             judged.append(_JudgedRow(question=question, row=row, scores=scores, facts=facts))
-    return judged
+    return judged, len(rows)
+
+
+def _gold_text(session: OpenRun, question: Question) -> str:
+    """Return the text of a question's gold span; "" also where its document has left the index since the trial."""
+    try:
+        return step_runner.gold_text(session, question)
+    except BadInput:
+        return ""
 
 
 def _made_from(session: OpenRun, step: EvaluateStep) -> str:
@@ -152,7 +160,8 @@ class _Work:
     folder: Path
     on_event: OnEvent | None
 
-    def explain(self, rows: Sequence[_JudgedRow]) -> Failures:
+    def explain(self, rows: Sequence[_JudgedRow], answered: int) -> Failures:
+        """Return the causes of the judged answers that are wrong; ``answered`` counts those that could not be judged too."""
         plan = self.session.plan
         faults = {
             row.question.id: fault_of_form(plan, row.question, row.row["answer"], row.scores, row.facts)
@@ -180,7 +189,7 @@ class _Work:
             asked=len(rows),
             wrong=sum(not row.right for row in rows),
             replayed=len(replays),
-            notes=self._notes(),
+            notes=self._notes(answered - len(rows)),
         )
 
     def _gold(self, rows: Sequence[_JudgedRow]) -> dict[str, tuple[Chunk, str]]:
@@ -243,7 +252,7 @@ class _Work:
         return places, replays
 
     def _judged_replay(self, judged: _JudgedRow, row: Mapping[str, Any]) -> Replay:
-        gold = step_runner.gold_text(self.session, judged.question)
+        gold = _gold_text(self.session, judged.question)
         scores = score_answer(self.session.plan, judged.question, row["answer"], (), True, gold)
         return Replay(
             passages="first" if row["finish"] == "refused" else "alone",
@@ -265,8 +274,12 @@ class _Work:
         failed = _failed(row, cause, evidence_text(row.row, place, replay, self.step))
         return replace(failed, gold=place.gold.location(short=True), rank=place.rank, replay=replay)
 
-    def _notes(self) -> tuple[str, ...]:
+    def _notes(self, unjudged: int) -> tuple[str, ...]:
         notes = []
+        if unjudged:
+            notes.append(
+                f"left out: {count_noun(unjudged, 'answer')} without a gold answer that is known today"
+            )
         if index_updated(self.session.folder):
             notes.append(
                 "the index was updated after the trial: passages are those of today, and the answers those of the trial"

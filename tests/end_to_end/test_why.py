@@ -15,6 +15,7 @@ from rag.errors import BadInput
 from rag.text.words import content_words, sentences
 from runners.failures.causes import Cause
 from runners.failures.failures import FAILURES_FILE, failures_folder, find_causes
+from runners.runs.opened import OpenRun
 from runners.trial.trial import ANSWERS
 
 REFUSAL = "That is not in our papers."
@@ -143,6 +144,19 @@ def test_interrupted_search_goes_on_where_it_stopped(finished: Callable[..., Pat
     asked = len(server.seen)
     assert find_causes(run, "rag") == whole
     assert len(server.seen) - asked == 1
+
+
+def test_documents_that_changed_since_the_trial_are_searched_as_they_are(
+    finished: Callable[..., Path],
+) -> None:
+    """The passage of a question that was read wrongly is gone: its cause is another one today, and a note says why."""
+    run = finished()
+    documents = run.parent / "documents"
+    (documents / "party.md").unlink()
+    OpenRun.open(run).retrieval.update(documents)
+    failures = find_causes(run, "rag")
+    assert {answer.id: answer.cause for answer in failures.answers}[Cause.IGNORED] == Cause.NOT_IN_DOCUMENTS
+    assert any("the index was updated after the trial" in note for note in failures.notes)
 
 
 def test_arm_without_a_search_is_asked_with_the_passage(finished: Callable[..., Path]) -> None:
