@@ -45,6 +45,8 @@ def show_failures(failures: Failures, run: Path, to: Console | None = None) -> N
     to = to or open_console()
     data = failures.to_json()
     print_plain(to, causes_sentence(data))
+    for note in failures.notes:
+        print_plain(to, f"  note: {note}")
     rows = cause_rows(data)
     if rows:
         table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
@@ -60,6 +62,4 @@ def show_failures(failures: Failures, run: Path, to: Console | None = None) -> N
             print_plain(to, f"    {answer['evidence']}", "dim")
         if (more := len(row.questions) - SHOWN_QUESTIONS) > 0:
             print_plain(to, f"  and {more} more")
-    for note in failures.notes:
-        print_plain(to, f"  note: {note}")
     print_plain(to, f"all of them: {run / HTML}")
