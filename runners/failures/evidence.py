@@ -12,7 +12,6 @@ from runners.data.questions import Question
 from runners.failures.causes import Replay
 from runners.failures.gold_search import GoldPlace
 from runners.plan.schema import Plan
-from runners.plan.steps import EvaluateStep
 from runners.scoring.correctness import card_fields, references_of
 from runners.scoring.free_text import MOSTLY_OTHER, text_states_fact
 from runners.scoring.scores import fault_by_plan, form_scores, json_slots, missing_form
@@ -48,22 +47,17 @@ def fault_of_form(
     return ""
 
 
-def evidence_text(
-    row: Mapping[str, Any], place: GoldPlace | None, replay: Replay | None, arm: EvaluateStep | None
-) -> str:
-    """Return what was seen of an answer: where its gold passage is, and what it is with that passage.
-
-    Without a place the question has no answer.
-    """
-    if place is None or replay is None:
-        cited = sorted({citation["doc"] for citation in row["citations"] if citation["n"]})
-        return (
-            f"the question has no answer in the documents; the answer cites {', '.join(cited)}"
-            if cited
-            else "the question has no answer in the documents, and nothing supports the answer"
-        )
+def evidence_text(row: Mapping[str, Any], place: GoldPlace, replay: Replay, arm: str) -> str:
+    """Return what was seen of an answer: where its gold passage is, and what it is with that passage."""
     where = f"{place.gold.location(short=True)} states it ({quoted(place.sentence)})"
     return f"{where}; {_found_text(place, arm)}; {_replay_text(row, replay)}{_conflict_text(row)}"
+
+
+def no_answer_text(row: Mapping[str, Any]) -> str:
+    """Return what an answer rests on where the question has none."""
+    cited = sorted({citation["doc"] for citation in row["citations"] if citation["n"]})
+    basis = f"; the answer cites {', '.join(cited)}" if cited else ", and nothing supports the answer"
+    return f"the question has no answer in the documents{basis}"
 
 
 def no_passage_text(facts: Sequence[str], row: Mapping[str, Any]) -> str:
@@ -85,9 +79,9 @@ def quoted(text: str) -> str:
     return f"“{line if len(line) <= SHOWN_CHARACTERS else line[: SHOWN_CHARACTERS - 1].rstrip() + '…'}”"
 
 
-def _found_text(place: GoldPlace, arm: EvaluateStep | None) -> str:
+def _found_text(place: GoldPlace, arm: str) -> str:
     if place.retrieved is None:
-        return f"{arm.arm if arm else 'the arm'} looks nothing up"
+        return f"{arm} looks nothing up"
     if place.shown:
         return f"it was shown{f', at rank {place.rank} of the search' if place.rank else ''}"
     if place.rank is None:

@@ -25,7 +25,7 @@ from runners.arms.answer import Answer, answer_all
 from runners.arms.gold_passages import answers_to_find, asked_texts, find_gold_passage
 from runners.data.questions import Question
 from runners.failures.causes import Cause, FailedAnswer, Failures, Replay
-from runners.failures.evidence import evidence_text, fault_of_form, no_passage_text
+from runners.failures.evidence import evidence_text, fault_of_form, no_answer_text, no_passage_text
 from runners.failures.gold_search import (
     GivenPassages,
     GoldPlace,
@@ -177,7 +177,7 @@ class _Work:
             if fault := faults[id]:
                 answers.append(_failed(row, Cause.FORM, fault))
             elif not row.question.answerable:
-                answers.append(_failed(row, Cause.ANSWERED_WRONGLY, evidence_text(row.row, None, None, None)))
+                answers.append(_failed(row, Cause.ANSWERED_WRONGLY, no_answer_text(row.row)))
             elif id not in gold:
                 answers.append(_failed(row, Cause.NOT_IN_DOCUMENTS, no_passage_text(row.facts, row.row)))
             else:
@@ -271,7 +271,7 @@ class _Work:
             # an arm that looks nothing up has no prompt from which others crowd it out
             is_hit = place.retrieved is not None and place.rank is not None
             cause = Cause.CROWDED_OUT if is_hit else Cause.NOT_FOUND
-        failed = _failed(row, cause, evidence_text(row.row, place, replay, self.step))
+        failed = _failed(row, cause, evidence_text(row.row, place, replay, self.step.arm))
         return replace(failed, gold=place.gold.location(short=True), rank=place.rank, replay=replay)
 
     def _notes(self, unjudged: int) -> tuple[str, ...]:
