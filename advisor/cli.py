@@ -9,6 +9,7 @@ import inspect
 import os
 import signal
 import sys
+import threading
 from collections.abc import Callable
 from contextlib import suppress
 from itertools import islice
@@ -256,10 +257,10 @@ def with_problem_handling(command: Callable[..., Any], verb: str = "") -> Callab
             if not _told_by_launcher(problem):
                 print_problem(problem, verb)
             raise SystemExit(problem.exit_code) from None
-        except Terminated:
-            raise SystemExit(143) from None
-        except KeyboardInterrupt:
-            raise SystemExit(130) from None
+        except KeyboardInterrupt as stop:
+            code = 143 if isinstance(stop, Terminated) else 130
+            _exit_at_next_signal(code)
+            raise SystemExit(code) from None
         except BrokenPipeError:
             terminal.exit_on_closed_pipe()
 
@@ -301,6 +302,20 @@ def next_command(problem: Problem, verb: str) -> str:
 
 def _terminate(number: int, frame: object) -> None:
     raise Terminated
+
+
+def _exit_at_next_signal(code: int) -> None:
+    """Let a further SIGINT or SIGTERM end the process with this code: what is kept is written, only Python still closes."""
+
+    def exit_now(number: int, frame: object) -> None:
+        with suppress(OSError, ValueError, RuntimeError):  # the signal may have come during a flush
+            terminal.flush_output()
+        os._exit(code)
+
+    if threading.current_thread() is threading.main_thread():
+        for number in (signal.SIGINT, signal.SIGTERM):
+            if signal.getsignal(number) is not signal.SIG_IGN:
+                signal.signal(number, exit_now)
 
 
 @app.callback(invoke_without_command=True)
