@@ -336,7 +336,7 @@ def read_journal(path: Path) -> list[dict[str, Any]]:
 def paths_read(plan: Plan) -> list[Path]:
     """Return every file and folder that a plan reads, local models included."""
     data = plan.data
-    models = [plan.model, plan.embedder, *(arm.model for arm in plan.arms if arm.model)]
+    models = [*plan.base_models, plan.embedder]
     models += [plan.index.reranker] if plan.index and plan.index.reranker else []
     models += [step.reranker] if (step := plan.embedder_step) and step.reranker else []
     files = [getattr(data, key) for key in PATH_KEYS]
@@ -365,13 +365,17 @@ def _remove(path: Path) -> None:
     shutil.rmtree(removed)
 
 
-def disk_needed(plan: Plan, base: Path | None) -> float:
+def disk_needed(plan: Plan, folders: Mapping[str, Path]) -> float:
     """Return about how many MiB a run takes: index, adapters, checkpoints, answers and report.
 
-    ``base`` is the folder of the base model, whose size that of full training follows; None for a remote one.
+    ``folders`` are those of local models by their name in the plan: the size of full training follows the model's.
     """
-    files = base.glob("*.safetensors") if base else ()
-    weights = sum(p.stat().st_size for p in files) / 2**20
+
+    def weights(step: TrainStep) -> float:
+        folder = folders.get(plan.model_of(step).name)
+        files = folder.glob("*.safetensors") if folder else ()
+        return sum(file.stat().st_size for file in files) / 2**20
+
     needed: float = INDEX_MIB if plan.index else 10
     if plan.embedder_step:
         # The tuned embedder and a checkpoint of it (weights, two moments), its index, a reranker as large.
@@ -379,5 +383,5 @@ def disk_needed(plan: Plan, base: Path | None) -> float:
     for step in plan.steps:
         if isinstance(step, TrainStep):
             # A full checkpoint holds the weights and two fp32 moments of a bf16 model.
-            needed += len(step.seeds) * (6 * weights if step.method == "full" else ADAPTER_MIB)
+            needed += len(step.seeds) * (6 * weights(step) if step.method == "full" else ADAPTER_MIB)
     return needed

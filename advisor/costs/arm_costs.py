@@ -89,9 +89,7 @@ def asks_server(plan: Plan, step: EvaluateStep) -> bool:
     step = plan.routed(step)[1] if step.route else step
     if step.without_model:
         return False
-    return (
-        plan.servers.model_of(step) is not None or parse_remote((step.model or plan.model).name) is not None
-    )
+    return plan.servers.model_of(step) is not None or parse_remote(plan.model_of(step).name) is not None
 
 
 def monthly_calls(plan: Plan) -> tuple[float, str]:
@@ -151,7 +149,7 @@ def _price(name: str, plan: Plan, gpu: str) -> tuple[Callable[[float, float, flo
         step = plan.routed(step)[1]
     if step is not None and (server := plan.servers.model_of(step)):
         return None, f"no price of an hour of {', '.join(server.urls)} is known"
-    model = step.model if step is not None and step.model else plan.model
+    model = plan.model_of(step) if step is not None else plan.model
     remote = parse_remote(model.name)
     if remote:
         price = None if is_private(remote.url) else prices.find_price(remote.name)

@@ -180,7 +180,7 @@ def run_request(services: Services, plan: str, out: str | None, quick: bool, res
     costs = Costs(
         minutes=round(sum(step.corrected for step in steps) / 60, 1),
         usd=0.0,
-        disk_mib=round(disk_needed(planned, None)),
+        disk_mib=round(disk_needed(planned, {})),
         writes=services.folder.shown(folder),
         downloads=[_download_text(each) for each in plan_downloads(planned)],
         notes=[f"Steps: {', '.join(step.step for step in steps)}."],

@@ -266,7 +266,7 @@ def answering_conditions(records: RunRecords) -> dict[str, AnsweringConditions]:
         busy = records.result(f"evaluate:{step.arm}").get("busy")
         if asks_server(plan, step):
             server = plan.servers.model_of(step)
-            at_once = (step.model or plan.model).at_once * (len(server.urls) if server else 1)
+            at_once = plan.model_of(step).at_once * (len(server.urls) if server else 1)
             rows[step.arm] = AnsweringConditions(at_once=at_once)
         elif busy is not None:
             rows[step.arm] = AnsweringConditions(busy=busy)

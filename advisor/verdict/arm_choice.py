@@ -169,7 +169,7 @@ def choose_arm(trial: Trial, standing: ArmStanding, lost: Mapping[str, str] | No
 
 def _none_usable(trial: Trial, check: UsableCheck, known: ArmToUse) -> ArmToUse:
     """Return that no arm is above the threshold, with why and what to do."""
-    model_of = {name: (trial.step(name).model or trial.plan.model).name for name in trial.arms}
+    model_of = {name: trial.plan.model_of(trial.step(name)).name for name in trial.arms}
     why = why_none(check, [name for name in trial.arms if trial.step(name).retrieval], model_of)
     return replace(known, reason=why.text, unusable=why)
 
@@ -282,7 +282,7 @@ def _hosted(trial: Trial) -> dict[str, str]:
         step = trial.step(name)
         step = trial.plan.routed(step)[1] if step.route else step
         server = trial.plan.servers.model_of(step)
-        remote = parse_remote((step.model or trial.plan.model).name)
+        remote = parse_remote(trial.plan.model_of(step).name)
         urls = server.urls if server else (remote.url,) if remote and not step.without_model else ()
         if public := [url for url in urls if not is_private(url)]:
             reasons[name] = f"sends the data to {', '.join(public)}"

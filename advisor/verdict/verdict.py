@@ -374,8 +374,7 @@ def _strength_and_limits(
         sentences.append(f"With fewer than {LEANING_BELOW} questions the result is a tendency only.")
     elif not documents.by_document:
         strength = Strength.LEANING
-    arm_model = next((step.model for step in plan.arms if step.arm == plan.choice), None)
-    measured = (arm_model or plan.model).name
+    measured = next((plan.model_of(step) for step in plan.arms if step.arm == plan.choice), plan.model).name
     wanted = plan.answers.get("model")
     meant = plan.model.name if wanted is None or wanted.value is None else str(wanted.value)
     if not same_model(meant, measured):

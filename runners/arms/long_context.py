@@ -112,7 +112,7 @@ def refuse_too_long_prompts(
     arms = [step for step in plan.arms if step.passages == "all"]
     longest = max(questions, key=lambda question: len(question.question), default=Question("", ""))
     for arm in arms:
-        model = arm.model or plan.model
+        model = plan.model_of(arm)
         base = bases[model.name]
         if isinstance(base, Model):
             _check_fits(plan, arm, base, hits, longest)

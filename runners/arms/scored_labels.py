@@ -229,7 +229,7 @@ def check_scored_labels(plan: Plan, bases: Mapping[str, Model | RemoteModel]) ->
     for arm in plan.arms:
         if arm.labels != "scored":
             continue
-        base = bases[(arm.model or plan.model).name]
+        base = bases[plan.model_of(arm).name]
         require_local(arm, base)
         if isinstance(base, Model):
             require_no_reasoning(ChatTokenizer(base.folder).features.reasons, base.name)

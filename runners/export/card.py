@@ -90,7 +90,7 @@ def short_model_name(name: str) -> str:
 def without_paths(source: ExportSource, text: str) -> str:
     """Return a text in which the paths that the plan or the base names are cut to their last part."""
     plan = source.plan
-    named = [plan.model.name, plan.embedder.name, *(step.model.name for step in plan.arms if step.model)]
+    named = [*(model.name for model in plan.base_models), plan.embedder.name]
     named += [plan.index.reranker.name] if plan.index and plan.index.reranker else []
     named += [source.weights_manifest["base"]["name"]] if source.weights_manifest else []
     short: dict[str, str] = {name: short_model_name(name) for name in named if name != short_model_name(name)}

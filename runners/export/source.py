@@ -136,7 +136,7 @@ class ExportSource:
         if arm.route:
             return f"it takes the answers of {arm.route.first} and {arm.route.otherwise}"
         given = [name for name, used in (("passages", arm.retrieval), ("examples", arm.shots)) if used]
-        remote = resolve.parse_remote((arm.model or self.plan.model).name)
+        remote = resolve.parse_remote(self.plan.model_of(arm).name)
         base = f"{remote.name} at its endpoint" if remote else "the base model as it is"
         way = ", whose likeliest label is the answer" if arm.labels == "scored" else ""
         return f"it is {base}" + (f", given {' and '.join(given)}" if given else "") + way

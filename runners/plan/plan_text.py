@@ -69,6 +69,8 @@ def plan_text(plan: BaseModel) -> str:
     values = values_without_defaults(plan)
     predicted = values.pop("predicted", None) or {}
     full = plan.model_dump(mode="json", by_alias=True)
+    if next(iter(full.get("models", {}).values()), None) == full["model"]:
+        del values["model"]  # implied by the first of the models
     weight_comments = _move_reasons(values.get("weights", {}), full["weights"], values, "weight_reasons")
     texts = [str(finding["text"]) for finding in predicted.get("said_first", ())]
     parts = [

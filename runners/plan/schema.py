@@ -25,10 +25,12 @@ from rag import plugins
 from rag.errors import BadInput, UsageProblem
 from rag.files import canonical_json, check_schema, older_file, sha256_text, write_text
 from runners.data.refusals import is_refusal
+from runners.plan.arm_names import ALIAS, check_arm_name, check_models, method_of, split_arm
 from runners.plan.backend import Backend, check_backend_arms, entry_list, parse_backend
 from runners.plan.checks import StyleCheck
 from runners.plan.data import PATH_KEYS, PlanData, Prompts
 from runners.plan.forecast import read_forecast, write_forecast
+from runners.plan.gate import PlanGate, RefusalSettings
 from runners.plan.plan_source import PlanSource, explain_problems, read_source
 from runners.plan.plan_text import plan_text
 from runners.plan.score_names import SCORE_BY_NAME
@@ -69,14 +71,22 @@ def plugin_methods() -> tuple[str, ...]:
 
 
 def _check_method(name: str) -> str:
-    """Return the name; ValueError when it is neither a built-in method nor one that a plug-in adds."""
-    if name not in METHODS and name not in (added := plugin_methods()):
+    """Return the name; ValueError when its method is neither a built-in one nor one that a plug-in adds."""
+    if (method := method_of(name)) not in METHODS and method not in (added := plugin_methods()):
         raise ValueError(f"no method has this name; there are {', '.join((*METHODS, *added))}")
     return name
 
 
 def _method_schema(schema: dict[str, Any]) -> None:
-    schema["enum"] = [*METHODS, *plugin_methods()]
+    names = [*METHODS, *plugin_methods()]
+    schema["anyOf"] = [{"enum": names}, {"pattern": f"^({'|'.join(names)})@{ALIAS.pattern}$"}]
+
+
+def _model_entries(value: Any) -> Any:
+    """Return the entries of `models` with a name alone as a model; anything else as it is."""
+    if not isinstance(value, dict):
+        return value
+    return {alias: {"name": model} if isinstance(model, str) else model for alias, model in value.items()}
 
 
 Method = Annotated[str, AfterValidator(_check_method)]
@@ -96,46 +106,6 @@ ArmStep = TrainStep | EvaluateStep
 Step = Annotated[IndexStep | EmbedderStep | ArmStep, Field(discriminator="kind")]
 
 
-class PlanGate(StrictModel):
-    """What the recommended arm must beat before it is advised."""
-
-    must_beat: tuple[str, ...] = Field((), description="Arms the chosen one must beat on the combined score.")
-    by: float = Field(
-        0.0, ge=0, le=1, description="By at least this much on the paired difference's low end."
-    )
-    not_worse_by: float = implied(
-        0.1,
-        ge=0,
-        le=1,
-        description="A cheaper arm is used in place of the best one where its combined score is clearly worse by less than "
-        "this; 0: only where it scored the same.",
-    )
-
-
-class RefusalSettings(StrictModel):
-    """When an arm with retrieval refuses before its model is asked."""
-
-    gate: Literal["fitted", "lenient", "off"] = Field(
-        "fitted",
-        description="fitted: a threshold fitted on the dev questions; lenient: only what is clearly outside the documents "
-        "in any wording; off: the model is always asked.",
-    )
-    most_wrong: float = Field(
-        0.05,
-        gt=0,
-        lt=1,
-        description="Largest share of answerable dev questions that may be refused, in the worst of their wordings.",
-    )
-    check: bool = Field(
-        True,
-        description="Whether an answer that states something else than what was asked is marked as unsupported.",
-    )
-    reasons: dict[str, str] = Field(
-        default_factory=dict,
-        description="Why each setting has its value: read from the comment behind it.",
-    )
-
-
 class Plan(StrictModel):
     """Everything a run does, in the order it does it."""
 
@@ -144,10 +114,21 @@ class Plan(StrictModel):
         min_length=1, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", description="Names the run folder."
     )
     choice: Method = Field(
-        description="The recommended method; the verdict confirms or overturns it.",
+        description="The recommended arm: a method, with several models METHOD@ALIAS. The verdict confirms or overturns it.",
         json_schema_extra=_method_schema,
     )
     model: PlanModel
+    models: Annotated[dict[str, PlanModel], BeforeValidator(_model_entries)] = implied(
+        {},
+        description="Models that are compared, by a short alias: names, or mappings as of `model`, which is one of them and "
+        "need not be given: then it is the first.",
+    )
+    most_usd: float | None = implied(
+        None,
+        gt=0,
+        description="Most USD that the requests of a run may cost, by the prices in `models`; arms that are not finished "
+        "then can be with --resume and a higher limit. null is no limit.",
+    )
     embedder: PlanModel = PlanModel(name=EMBEDDER)
     data: PlanData
     prompts: Prompts = Prompts()
@@ -199,12 +180,24 @@ class Plan(StrictModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True)
 
+    @model_validator(mode="before")
+    @classmethod
+    def _model_of_models(cls, values: Any) -> Any:
+        if not isinstance(values, dict) or "model" in values or not isinstance(values.get("models"), dict):
+            return values
+        first = next(iter(_model_entries(values["models"]).values()), None)
+        return values if first is None else {**values, "model": first}
+
     @model_validator(mode="after")
     def _consistent(self) -> Plan:
+        check_models(self.models, self.model)
+        check_arm_name(self.choice, self.models)
         trained: set[str] = set()
         has_index = has_embedder = False
         for number, step in enumerate(self.steps):
             key = f"steps[{number}]"
+            if isinstance(step, ArmStep):
+                self._check_model_of(step, f"{key}.arm")
             if isinstance(step, IndexStep):
                 has_index = True
             elif isinstance(step, EmbedderStep):
@@ -252,6 +245,33 @@ class Plan(StrictModel):
             raise ValueError(f"judge: {self.judge.name!r} is no model by URL, such as openai:NAME@URL")
         check_backend_arms(self.backend, [s.arm for s in self.steps if isinstance(s, ArmStep)])
         return self
+
+    def _check_model_of(self, step: ArmStep, key: str) -> None:
+        """Raise ValueError where the models of an arm's step and of its weights are not the same, or not known."""
+        try:
+            check_arm_name(step.arm, self.models)
+        except ValueError as error:
+            raise ValueError(f"{key}: {error}") from None
+        if isinstance(step, EvaluateStep) and step.model and split_arm(step.arm)[1]:
+            raise ValueError(f"{key}: {step.arm} has the model of its alias, and model names another")
+        start = step.weights if isinstance(step, EvaluateStep) else step.start_from
+        if start and split_arm(start)[1] != split_arm(step.arm)[1]:
+            raise ValueError(
+                f"{key}: {step.arm} cannot have the weights of {start}, which are of another model"
+            )
+
+    def model_of(self, step: ArmStep) -> PlanModel:
+        """The model that a step trains, or that its arm answers with."""
+        if isinstance(step, EvaluateStep) and step.model:
+            return step.model
+        _, alias = split_arm(step.arm)
+        return self.models[alias] if alias else self.model
+
+    @property
+    def base_models(self) -> tuple[PlanModel, ...]:
+        """The plan's own model, then the others that its steps train or ask, each once."""
+        asked = (self.model_of(step) for step in self.steps if isinstance(step, ArmStep))
+        return tuple(dict.fromkeys((self.model, *asked)))
 
     @property
     def servers(self) -> Backend:

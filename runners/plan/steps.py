@@ -55,6 +55,30 @@ class PlanModel(StrictModel):
         "16 bits do not fit; training has its own setting, the method.",
     )
 
+    usd_per_million_input: float | None = implied(
+        None,
+        ge=0,
+        description="USD of a million tokens that a remote model reads; null takes the list price.",
+    )
+    usd_per_million_output: float | None = implied(
+        None,
+        ge=0,
+        description="USD of a million tokens that a remote model writes; null takes the list price.",
+    )
+    usd_hour: float | None = implied(
+        None,
+        ge=0,
+        description="USD of an hour of the machine of yours that answers with it; null states the time instead.",
+    )
+
+    @model_validator(mode="after")
+    def _prices_are_whole(self) -> PlanModel:
+        if (self.usd_per_million_input is None) != (self.usd_per_million_output is None):
+            raise ValueError("usd_per_million_input and usd_per_million_output are given together")
+        if self.usd_hour is not None and self.usd_per_million_input is not None:
+            raise ValueError("usd_hour is for a machine of yours, usd_per_million_input for tokens: give one")
+        return self
+
     @model_validator(mode="after")
     def _quantized_is_local(self) -> PlanModel:
         if self.quantization != NO_QUANTIZATION and self.name.startswith("openai:"):
@@ -177,7 +201,9 @@ class TrainStepHead(StrictModel):
     """The first keys of a train step; a base class, so that they are written before the settings."""
 
     kind: Literal["train"] = "train"
-    arm: str = Field(description="The arm this is for: lora, qlora, full or hybrid.")
+    arm: str = Field(
+        description="The arm this is for: lora, qlora, full or hybrid; with several models METHOD@ALIAS."
+    )
 
 
 class TrainStep(TrainSettings, TrainStepHead):
@@ -233,7 +259,8 @@ class EvaluateStep(StrictModel):
     kind: Literal["evaluate"] = "evaluate"
     arm: str = Field(
         description="prompting, few-shot, prompting-scored, few-shot-scored, classifier, nearest-reply, router, "
-        "long-context, rag, rag-few-shot, rag-tuned, lora, qlora, full, naive-stack, hybrid."
+        "long-context, rag, rag-few-shot, rag-tuned, lora, qlora, full, naive-stack, hybrid; with several models "
+        "METHOD@ALIAS, answered with the model of that alias."
     )
     weights: str | None = Field(
         None, description="The train step's arm whose weights it uses; null is the base."

@@ -181,7 +181,7 @@ def _model_changes(old: RunInputs, new: RunInputs) -> list[Change]:
             continue
         asks = new.plan.routed(arm)[1] if arm.route else arm
         was_asked = old.plan.routed(before)[1] if before.route else before
-        names = (was_asked.model or old.plan.model).name, (asks.model or new.plan.model).name
+        names = old.plan.model_of(was_asked).name, new.plan.model_of(asks).name
         if compare({"": old.models.get(names[0])}, {"": new.models.get(names[1])}).changed:
             by_models.setdefault(names, []).append(arm.arm)
     for (was, name), answering in by_models.items():
@@ -235,7 +235,7 @@ def asking_inputs(inputs: RunInputs, step: EvaluateStep) -> dict[str, Any]:
     if step.route:
         parts = [asking_inputs(inputs, part) for part in plan.routed(step)]
         return {f"{n} {key}": value for n, part in enumerate(parts) for key, value in part.items()}
-    settings = step.model or plan.model
+    settings = plan.model_of(step)
     made_from: dict[str, Any] = {
         "model": inputs.models.get(settings.name),
         "quantization": settings.quantization,

@@ -174,7 +174,7 @@ class BackendServers:
         return model is None or any(self._servers[url].has(model.name) for url in model.urls)
 
     def _connect(self, model: ServerModel, arm: EvaluateStep) -> RemoteGenerator:
-        settings = arm.model or self._plan.model
+        settings = self._plan.model_of(arm)
         servers = [self._servers[url] for url in model.urls]
         for server in servers:
             server.watch()

@@ -18,8 +18,8 @@ from runners.inference.types import Generator
 from runners.models import endpoint, resolve
 from runners.models.answer_reader import AnswerReader, load_answer_reader
 from runners.models.encoders import load_embedder, load_reranker
-from runners.plan.schema import Plan
-from runners.plan.steps import EvaluateStep, PlanModel, Thinking
+from runners.plan.schema import ArmStep, Plan
+from runners.plan.steps import EvaluateStep, PlanModel, Thinking, TrainStep
 from runners.resources.device import WantedDtype
 from runners.resources.machine import detect_machine
 from runners.run_folder import TRIAL, RunFolder
@@ -74,19 +74,19 @@ class RunModels:
         """The plan's own model."""
         return self.obtained.base
 
-    @property
-    def local_base(self) -> resolve.Model:
-        """The base model to tune; a plan that tunes an endpoint was refused before the first step."""
-        assert isinstance(self.base, resolve.Model)
-        return self.base
+    def local_base(self, step: TrainStep) -> resolve.Model:
+        """Return the model that a step tunes; a plan that tunes an endpoint was refused before the first step."""
+        base = self.base_of(step)
+        assert isinstance(base, resolve.Model)
+        return base
 
-    def base_of(self, arm: EvaluateStep) -> BaseModel:
-        """Return the model that an arm answers with."""
-        return self.obtained.bases[arm.model.name] if arm.model else self.base
+    def base_of(self, arm: ArmStep) -> BaseModel:
+        """Return the model that a step tunes, or that its arm answers with."""
+        return self.obtained.bases[self.plan.model_of(arm).name]
 
     def settings_of(self, arm: EvaluateStep) -> PlanModel:
         """Return the plan's entry of the model that an arm answers with."""
-        return arm.model or self.plan.model
+        return self.plan.model_of(arm)
 
     def generates_here(self, arm: EvaluateStep) -> bool:
         """Return whether an arm answers in this process: not by an endpoint, nor by a server of the backend."""
@@ -243,6 +243,11 @@ class RunModels:
         """Return the control tokens of a model, such as those that begin a turn; () for an endpoint."""
         tokenizer = self.tokenizer(base)
         return tokenizer.control_tokens if tokenizer else ()
+
+    def all_control_tokens(self) -> tuple[str, ...]:
+        """Return the control tokens of all models of the plan: passages are prepared once for all of them."""
+        tokens = (token for base in self.obtained.bases.values() for token in self.control_tokens(base))
+        return tuple(dict.fromkeys(tokens))
 
     @property
     def has_embedder(self) -> bool:

@@ -115,20 +115,23 @@ class ModelSource:
             BadInput: an endpoint may not be contacted, is to be tuned, or is to score labels.
         """
         plan, bases = self.plan, dict[str, BaseModel]()
-        for wanted in (plan.model, *(step.model for step in plan.arms if step.model)):
+        for wanted in plan.base_models:
             remote = resolve.parse_remote(wanted.name)
             if remote:
                 endpoint.check_may_contact(remote.name, remote.url, must_stay_local(plan))
             bases[wanted.name] = remote or self.base(wanted)
         for step in plan.arms:
             if step.labels == "scored":
-                require_local(step, bases[(step.model or plan.model).name])
+                require_local(step, bases[plan.model_of(step).name])
         if plan.judge and (judge := resolve.parse_remote(plan.judge.name)):
             endpoint.check_may_contact(judge.name, judge.url, must_stay_local(plan))
-        tuned = [step.arm for step in plan.steps if isinstance(step, TrainStep)]
-        if tuned and isinstance(bases[plan.model.name], resolve.RemoteModel):
+        steps = [step for step in plan.steps if isinstance(step, TrainStep)]
+        remote_steps = [s for s in steps if isinstance(bases[plan.model_of(s).name], resolve.RemoteModel)]
+        if remote_steps:
+            names = ", ".join(dict.fromkeys(plan.model_of(step).name for step in remote_steps))
+            tuned = ", ".join(step.arm for step in remote_steps)
             raise BadInput(
-                f"{plan.model.name} is an endpoint: its weights are not here, so {', '.join(tuned)} cannot be trained",
+                f"{names} is an endpoint: its weights are not here, so {tuned} cannot be trained",
                 "take the train steps and their arms out of the plan, or name a local model",
             )
         return bases
@@ -207,7 +210,7 @@ def model_identity(base: BaseModel) -> str:
 def named_models(plan: Plan) -> list[dict[str, str]]:
     """Return the models of a plan as manifests list them: the name of each, and the host of an endpoint."""
     rows = []
-    for name in dict.fromkeys([plan.model.name, *(step.model.name for step in plan.arms if step.model)]):
+    for name in dict.fromkeys(model.name for model in plan.base_models):
         remote = resolve.parse_remote(name)
         rows.append(
             {"model": remote.name, "endpoint": endpoint.endpoint_host(remote.url)}

@@ -64,8 +64,8 @@ def check_requirements(
 
     Args:
         plan: the plan.
-        folders: the folders of its local models, by their name in the plan. Without that of its own model, which is an
-            endpoint, only the index is computed here.
+        folders: the folders of its local models, by their name in the plan. Without any, where all are endpoints, only the
+            index is computed here.
         out: the run folder that will be written.
         machine: what was detected of this machine.
 
@@ -73,12 +73,12 @@ def check_requirements(
         Notes for the user on steps that barely fit.
     """
     notes: tuple[str, ...] = ()
-    base = folders.get(plan.model.name)
-    if base is not None:
+    local = [folders[model.name] for model in plan.base_models if model.name in folders]
+    if local:
         check_gpu(plan, machine)
         check_settings(plan, machine)
-        notes = check_memory(plan, base, machine, folders)
-    check_disk(plan, base, out)
+        notes = check_memory(plan, folders.get(plan.model.name), machine, folders)
+    check_disk(plan, folders, out)
     return notes
 
 
@@ -96,8 +96,7 @@ def check_settings(plan: Plan, machine: Machine) -> None:
 def remote_models(plan: Plan) -> tuple[resolve.RemoteModel, ...]:
     """Return the endpoints that carrying out a plan asks, the judge's included."""
     named = [
-        plan.model,
-        *(step.model for step in plan.arms if step.model),
+        *plan.base_models,
         *([plan.judge] if plan.judge else []),
     ]
     remotes = (resolve.parse_remote(model.name) for model in named)
@@ -139,7 +138,7 @@ def check_gpu(plan: Plan, machine: Machine) -> None:
 
 
 def check_memory(
-    plan: Plan, base: Path, machine: Machine, models: Mapping[str, Path] | None = None
+    plan: Plan, base: Path | None, machine: Machine, models: Mapping[str, Path] | None = None
 ) -> tuple[str, ...]:
     """Check the memory of every step, and return a note for each that is tight.
 
@@ -149,7 +148,7 @@ def check_memory(
 
     Args:
         plan: the plan.
-        base: the folder of the plan's model.
+        base: the folder of the plan's model; None for an endpoint.
         machine: the machine.
         models: the folders of other local models (embedder, models of arms), by their name in the plan.
 
@@ -159,7 +158,7 @@ def check_memory(
     available = machine.device_memory_gib
     if available is None:
         return ()
-    folders = {**(models or {}), plan.model.name: base}
+    folders = {**(models or {}), **({plan.model.name: base} if base else {})}
     refused: list[tuple[str, str]] = []
     notes: list[str] = []
     for step in plan.steps:
@@ -307,7 +306,7 @@ def _step_memory(plan: Plan, step: Step, folders: Mapping[str, Path], machine: M
     if isinstance(step, EmbedderStep):
         return _embedder_memory(plan, step, folders, machine)
     if isinstance(step, TrainStep):
-        shape = _shape_of(folders[plan.model.name])
+        shape = _shape_of(folders.get(plan.model_of(step).name))
         if shape is None:
             return None
         wide = machine.dtype[0] == "float32" and step.method != "qlora"
@@ -327,7 +326,7 @@ def _step_memory(plan: Plan, step: Step, folders: Mapping[str, Path], machine: M
         if started == 1 < present:
             several = _shared_memory(plan, step, shape, replace(setup_of_run, devices=present), machine)
         return StepMemory(work, memory, several=several)
-    model = step.model or plan.model
+    model = plan.model_of(step)
     answers_here = not (step.without_model or step.route or plan.servers.model_of(step))
     shape = _shape_of(folders.get(model.name)) if answers_here else None
     if shape is None:
@@ -412,9 +411,9 @@ def _prompt_tokens(plan: Plan, step: EvaluateStep) -> int:
     return math.ceil(tokens)
 
 
-def check_disk(plan: Plan, base: Path | None, out: Path) -> None:
+def check_disk(plan: Plan, folders: Mapping[str, Path], out: Path) -> None:
     """Raise CannotRun when the run cannot be written: see :func:`runners.run_folder.disk_needed`."""
-    needed = disk_needed(plan, base)
+    needed = disk_needed(plan, folders)
     folder = out.absolute()
     while not folder.exists():
         folder = folder.parent
@@ -430,7 +429,7 @@ def check_disk(plan: Plan, base: Path | None, out: Path) -> None:
 
 def plan_downloads(plan: Plan) -> tuple[resolve.ModelDownload, ...]:
     """Return what carrying out a plan would fetch: its models, and its embedder when something needs it."""
-    wanted = [plan.model, *(step.model for step in plan.arms if step.model)]
+    wanted = list(plan.base_models)
     wanted += [plan.embedder] if needs_embedder(plan) or _obtainable_nearest(plan) else []
     wanted += [plan.index.reranker] if plan.index and plan.index.reranker else []
     wanted += [step.reranker] if (step := plan.embedder_step) and step.reranker else []
@@ -442,7 +441,7 @@ def plan_downloads(plan: Plan) -> tuple[resolve.ModelDownload, ...]:
 
 def unobtainable_models(plan: Plan) -> tuple[ModelAvailability, ...]:
     """Return the models of a plan that this machine does not have and may not fetch: a run of the plan is refused."""
-    wanted = [plan.model, *(step.model for step in plan.arms if step.model)]
+    wanted = list(plan.base_models)
     wanted += [plan.embedder] if needs_embedder(plan) else []
     sources = dict.fromkeys(find_availability(model.name, model.allow_hub) for model in wanted)
     return tuple(source for source in sources if source.state == "blocked")
@@ -475,6 +474,6 @@ def arm_memory(
     if shape is None:
         return None
     answer = plan.max_new_tokens + (plan.thinking.max_tokens if plan.thinking.enabled else 0)
-    quantization = (step.model or plan.model).quantization
+    quantization = plan.model_of(step).quantization
     memory = answering_memory(shape, machine, quantization, prompt_tokens, answer)
     return memory.fits(machine.device_memory_gib)

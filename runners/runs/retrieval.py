@@ -138,7 +138,7 @@ class OpenIndex:
                 self.plan.index,
                 threshold,
                 models.token_counter(models.base),
-                models.control_tokens(models.base),
+                models.all_control_tokens(),
                 scorer,
                 models.answer_reader.required(threshold.reader) if threshold.read else None,
             )

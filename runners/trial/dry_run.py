@@ -118,7 +118,7 @@ class DryRun:
     def _train(self, step: TrainStep) -> StepTime:
         if step.rows == "retrieval" and self._index:
             return StepTime(how=self._index)
-        base = self.context.models.local_base
+        base = self.context.models.local_base(step)
         # With a new adapter, since continuing from one takes equally long.
         config = step.config(step.seeds[0]).replace(
             kernels=self.context.plan.kernels, thinking=self.context.plan.thinking.enabled

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from rag.evaluation.statistics import paired_test
 from rag.files import append_line, append_lines, canonical_json, sha256_text
+from runners.plan.arm_names import arm_name, split_arm
 from runners.plan.schema import Plan
 from runners.plan.steps import EvaluateStep
 from runners.plan.train_config import KERNELS
@@ -63,9 +64,30 @@ def forgetting_inputs(context: OpenRun) -> Row:
         "settings": plan.forgetting.model_dump(mode="json"),
         "prompts": _prompts_digest(asked),
         "base": model_identity(context.models.base),
+        **({"bases": _identities(context)} if plan.models else {}),
         "weights": {name: made_from(context, plan.train_step(name)) for name in tuned_arms(plan)},
         **({"kernels": plan.kernels} if plan.kernels != KERNELS[0] else {}),
         **quantization_input(plan.model),
+    }
+
+
+def base_of(arm: str) -> str:
+    """Return the name of the untuned model in the journal for a tuned arm: "base", of several models "base@ALIAS"."""
+    return arm_name(BASE, split_arm(arm)[1])
+
+
+def _identities(context: OpenRun) -> Row:
+    """Return the identity and precision of the model of each tuned arm."""
+    from runners.trial.step_runner import quantization_input
+
+    plan = context.plan
+    steps = {name: plan.train_step(name) for name in tuned_arms(plan)}
+    return {
+        base_of(name): {
+            "model": model_identity(context.models.base_of(step)),
+            **quantization_input(plan.model_of(step)),
+        }
+        for name, step in steps.items()
     }
 
 
@@ -86,7 +108,10 @@ def measure_forgetting(context: OpenRun) -> Row:
     verifiable = ifeval.read_prompts(plan.forgetting.file, plan.forgetting.prompts, plan.seed)
     texts = neutral_passages()
     arms = {name: plan.train_step(name).seeds for name in tuned_arms(plan)}
-    weight_sets = [(BASE, None), *((name, seed) for name, seeds in arms.items() for seed in seeds)]
+    weight_sets: list[tuple[str, int | None]] = []
+    for base in dict.fromkeys(map(base_of, arms)):  # model by model: one is in memory at a time
+        tuned = [(name, seed) for name, seeds in arms.items() if base_of(name) == base for seed in seeds]
+        weight_sets += [(base, None), *tuned]
     too_long = 0
     for done, (name, seed) in enumerate(weight_sets):
         weights = None if seed is None else context.folder.adapter(name, seed)
@@ -100,7 +125,8 @@ def measure_forgetting(context: OpenRun) -> Row:
         _measure_missing(context, name, _key(inputs, name, seed), generator, texts, asked)
         context.emit({"event": "forgetting.arm", "arm": name, "done": done + 1, "total": len(weight_sets)})
     rows = read_journal(context.folder.path / TRIAL / JOURNAL)
-    keys = {name: {_key(inputs, name, seed) for seed in arms.get(name, (None,))} for name in (BASE, *arms)}
+    named = dict.fromkeys([*map(base_of, arms), *arms])
+    keys = {name: {_key(inputs, name, seed) for seed in arms.get(name, (None,))} for name in named}
     rows_of = {name: [row for row in rows if row["made_from"] in digests] for name, digests in keys.items()}
     return {
         "prompts": len(verifiable.prompts) - too_long,
@@ -110,7 +136,9 @@ def measure_forgetting(context: OpenRun) -> Row:
         "too_long": too_long,
         "max_new_tokens": plan.forgetting.max_new_tokens,
         "source": str(plan.forgetting.file or "shipped"),
-        "arms": [_compare(plan, name, seeds, rows_of[BASE], rows_of[name]) for name, seeds in arms.items()],
+        "arms": [
+            _compare(plan, name, seeds, rows_of[base_of(name)], rows_of[name]) for name, seeds in arms.items()
+        ],
     }
 
 
@@ -208,7 +236,11 @@ def _compare(plan: Plan, name: str, seeds: Sequence[int], before: Sequence[Row],
     for kind, label in (("loss", "loss"), ("prompt", "followed")):
         before_by_id, after_by_id = (_means(rows, kind) for rows in (before, after))
         pair = paired_test(
-            name, BASE, [after_by_id[id] for id in before_by_id], list(before_by_id.values()), plan.seed
+            name,
+            base_of(name),
+            [after_by_id[id] for id in before_by_id],
+            list(before_by_id.values()),
+            plan.seed,
         )
         count = max(1, len(before_by_id))
         table_row |= {
@@ -257,8 +289,8 @@ def _warning(row: Row, warned: dict[str, bool]) -> str:
 
 def _key(inputs: Row, name: str, seed: int | None) -> str:
     """Return the digest of what one set of weights' rows depend on; the base has no seed."""
-    weights = None if name == BASE else inputs["weights"][name]
-    shared = {key: value for key, value in inputs.items() if key != "weights"}
+    weights = {**inputs.get("bases", {}), **inputs["weights"]}.get(name)
+    shared = {key: value for key, value in inputs.items() if key not in ("weights", "bases")}
     return sha256_text(canonical_json({**shared, "weights": weights, "seed": seed}))
 
 

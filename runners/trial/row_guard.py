@@ -128,7 +128,7 @@ def _account_of_training(context: OpenRun, step: TrainStep) -> RowAccount:
         account = RowAccount(arm=step.arm, of=len(rows), rows=len(rows))
     # Reasoning changes the prompts, and with them which rows are too long.
     config = step.config(seed).replace(thinking=context.plan.thinking.enabled)
-    chat = ChatTokenizer(context.models.local_base.folder, config.thinking)
+    chat = ChatTokenizer(context.models.local_base(step).folder, config.thinking)
     _, report = run_checks.inspect_rows(rows, chat, config)
     if not report.left_out:
         return account

@@ -93,7 +93,7 @@ def step_inputs(context: OpenRun, step: Step) -> dict[str, Any]:
         made_from["kernels"] = plan.kernels
     if plan.thinking != Thinking():
         made_from["thinking"] = plan.thinking.model_dump()
-    base = models.base_of(step) if isinstance(step, EvaluateStep) else models.base
+    base = models.base_of(step)
     if isinstance(base, Model):
         made_from |= _asking_inputs(base, plan)
     made_from |= {"base": model_identity(base), "prompts": plan.prompts.model_dump(mode="json")}
@@ -251,7 +251,7 @@ def train_arm(context: OpenRun, step: TrainStep) -> dict[str, Any]:
             trained = fit(
                 rows,
                 config,
-                context.models.local_base,
+                context.models.local_base(step),
                 out,
                 on_event=_with_arm(context, step, seed_index),
                 resume=True,
@@ -379,7 +379,7 @@ def _answers_on_cpu(plan: Plan, step: EvaluateStep) -> bool:
     """Return whether an arm's answers are computed on this machine's processor, which other programs slow down."""
     from runners.resources.device import device_kind
 
-    asked = None if step.without_model else parse_remote((step.model or plan.model).name)
+    asked = None if step.without_model else parse_remote(plan.model_of(step).name)
     return (plan.servers.model_of(step) or asked) is None and device_kind() == "cpu"
 
 

@@ -128,6 +128,6 @@ def test_time_and_disk_estimates_count_the_second_seed(
     assert more == tuned | {"forgetting"}
     free = 60 + 3 * 60  # an index and three adapters, in MiB
     monkeypatch.setattr("shutil.disk_usage", lambda folder: Usage(free * 2**20))
-    check_disk(with_seeds(drafted, 1), None, tmp_path)
+    check_disk(with_seeds(drafted, 1), {}, tmp_path)
     with pytest.raises(CannotRun, match="this run needs about 300 MiB"):
-        check_disk(drafted, None, tmp_path)
+        check_disk(drafted, {}, tmp_path)

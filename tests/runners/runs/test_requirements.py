@@ -85,11 +85,11 @@ def test_training_that_cannot_fit_in_memory_is_refused(base: Path) -> None:
 
 def test_full_disk_is_refused_before_writing(base: Path, tmp_path: Path) -> None:
     out = tmp_path / "runs" / "deep" / "run"
-    requirements.check_disk(plan(), base, out)
+    requirements.check_disk(plan(), {plan().model.name: base}, out)
     (step,) = plan().steps
     many = plan().model_copy(update={"steps": (step.model_copy(update={"seeds": range(10**6)}),)})
     with pytest.raises(CannotRun, match=r"MiB free, this run needs about 60000010 MiB"):
-        requirements.check_disk(many, base, out)
+        requirements.check_disk(many, {many.model.name: base}, out)
     assert not (tmp_path / "runs").exists()
 
 

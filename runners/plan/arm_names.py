@@ -1,0 +1,57 @@
+"""Names of arms where a plan compares several models: ``METHOD@ALIAS``, such as ``hybrid@small``.
+
+The alias is a key of the plan's ``models``. Where a plan has one model, and for arms that ask none, the name is the method.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from runners.plan.steps import PlanModel
+
+ALIAS = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,23}")
+"""What an alias may be: it is part of file names."""
+ALIAS_RULE = (
+    "an alias is 1 to 24 letters, digits, dots, hyphens or underscores, and starts with a letter or digit"
+)
+
+
+def split_arm(name: str) -> tuple[str, str]:
+    """Return the method and the alias of an arm's name; the alias is "" where it has none."""
+    method, _, alias = name.partition("@")
+    return method, alias
+
+
+def arm_name(method: str, alias: str) -> str:
+    """Return the name of an arm of a method with the model of an alias, "" for none."""
+    return f"{method}@{alias}" if alias else method
+
+
+def method_of(name: str) -> str:
+    """Return the method of an arm's name."""
+    return split_arm(name)[0]
+
+
+def check_models(models: Mapping[str, PlanModel], model: PlanModel) -> None:
+    """Raise ValueError for a malformed alias, a model that has two, and a plan's ``model`` that is none of several."""
+    for alias in models:
+        if not ALIAS.fullmatch(alias):
+            raise ValueError(f"models: {alias!r} is no alias: {ALIAS_RULE}")
+    seen: dict[tuple[str, str], str] = {}
+    for alias, one in models.items():
+        first = seen.setdefault((one.name, one.quantization), alias)
+        if first != alias:
+            raise ValueError(f"models: {first} and {alias} are the same model, {one.name}: keep one of them")
+    if models and model not in models.values():
+        raise ValueError(f"model: {model.name} is none of the plan's models: {', '.join(models)}")
+
+
+def check_arm_name(name: str, models: Mapping[str, PlanModel]) -> None:
+    """Raise ValueError for an arm whose alias the plan's models lack."""
+    _, alias = split_arm(name)
+    if "@" in name and alias not in models:
+        known = ", ".join(models) or "none"
+        raise ValueError(f"{name!r} names the model {alias!r}, which is no key of models: {known}")

@@ -1,0 +1,55 @@
+"""What the recommended arm of a plan must beat, and when arms with retrieval refuse."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field
+
+from runners.plan.steps import StrictModel
+from runners.plan.train_config import implied
+
+
+class PlanGate(StrictModel):
+    """What the recommended arm must beat before it is advised."""
+
+    must_beat: tuple[str, ...] = Field((), description="Arms the chosen one must beat on the combined score.")
+    by: float = Field(
+        0.0, ge=0, le=1, description="By at least this much on the paired difference's low end."
+    )
+    prefer: Literal["best", "cheapest"] | None = implied(
+        None,
+        description="best: the arm that scored best is used; cheapest: a cheaper one that is surely not worse, where there "
+        "is one; null is cheapest with one model, and best where several are compared.",
+    )
+    not_worse_by: float = implied(
+        0.1,
+        ge=0,
+        le=1,
+        description="A cheaper arm is used in place of the best one where its combined score is clearly worse by less than "
+        "this; 0: only where it scored the same.",
+    )
+
+
+class RefusalSettings(StrictModel):
+    """When an arm with retrieval refuses before its model is asked."""
+
+    gate: Literal["fitted", "lenient", "off"] = Field(
+        "fitted",
+        description="fitted: a threshold fitted on the dev questions; lenient: only what is clearly outside the documents "
+        "in any wording; off: the model is always asked.",
+    )
+    most_wrong: float = Field(
+        0.05,
+        gt=0,
+        lt=1,
+        description="Largest share of answerable dev questions that may be refused, in the worst of their wordings.",
+    )
+    check: bool = Field(
+        True,
+        description="Whether an answer that states something else than what was asked is marked as unsupported.",
+    )
+    reasons: dict[str, str] = Field(
+        default_factory=dict,
+        description="Why each setting has its value: read from the comment behind it.",
+    )
