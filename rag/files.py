@@ -19,6 +19,7 @@ import json
 import os
 import shutil
 import tempfile
+import threading
 import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -240,6 +241,10 @@ def write_json(path: Path | str, obj: Any) -> None:
     write_text(path, json.dumps(obj, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
 
 
+UPDATE_LOCK = threading.RLock()
+"""Held while a file is appended to, or read, changed and written again, so that threads of this process can share it."""
+
+
 def append_line(path: Path | str, obj: Any) -> None:
     """Append one JSON line and return only when it is on the disk; see :func:`append_lines`."""
     append_lines(path, [obj])
@@ -255,7 +260,7 @@ def append_lines(path: Path | str, objs: Iterable[Any]) -> None:
     data = "".join(lines).encode("utf-8")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with path.open("ab+") as stream:
+        with UPDATE_LOCK, path.open("ab+") as stream:
             if stream.tell() > 0:
                 stream.seek(-1, os.SEEK_END)
                 data = data if stream.read(1) == b"\n" else b"\n" + data

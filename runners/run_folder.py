@@ -237,9 +237,13 @@ def check_run_folder(path: Path, plan: Plan, resume: bool, overwrite: bool) -> b
         if not resume:
             raise UsageProblem(f"{path} exists", "continue it with --resume, or start again with --overwrite")
     if (path / PLAN).exists():
-        # Servers move between a start and a resumption; steps that other servers answered are repeated.
+        # Servers move between a start and a resumption, and a limit may be raised; steps that other servers answered are
+        # repeated.
         changed = [
-            key for key, _, _ in plan_differences(read_run_plan(path), plan, {*RECORD_KEYS, "backend"})
+            key
+            for key, _, _ in plan_differences(
+                read_run_plan(path), plan, {*RECORD_KEYS, "backend", "most_usd"}
+            )
         ]
         if changed:
             raise BadInput(

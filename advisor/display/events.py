@@ -63,6 +63,10 @@ def event_lines(event: Mapping[str, Any]) -> list[str]:
         return [f"replies of {count_noun(event['rows'], 'question')}", *event["notes"]]
     if kind == "route.chosen":
         return [f"{event['arm']}: {event['reason']}"]
+    if kind == "arm.incomplete":
+        return [
+            f"{event['arm']} is incomplete, {event['answered']} of {event['questions']} answered: {event['reason']}"
+        ]
     if kind == "arm.refused":
         return [f"{event['arm']} is not measured: its tuned search was not accepted"]
     if kind == "labels.prior":

@@ -97,18 +97,21 @@ class ProgressBoard:
         if kind == "run.start":
             self.started = now
         elif kind == "step.start":
-            self.current = str(event["step"])
-            before = self.steps.get(self.current, StepProgress())
+            name = str(event["step"])
+            self.current = self.current if "beside" in event else name
+            before = self.steps.get(name, StepProgress())
             seconds = before.seconds if before.state in ("done", "before") else 0.0
-            self.steps[self.current] = StepProgress("working", now, seconds)
-        elif kind == "step.skip" and self.current:
-            self.steps[self.current].state = "before"
+            self.steps[name] = StepProgress("working", now, seconds)
+        elif kind == "step.skip" and event["step"] in self.steps:
+            self.steps[event["step"]].state = "before"
+        elif kind == "arm.incomplete":
+            self.steps[f"evaluate:{event['arm']}"].state = "waiting"
         elif kind == "step.end" and event["step"] in self.steps:
             step = self.steps[event["step"]]
             step.state, step.seconds = "done", now - step.started
             step.done = step.total
-        elif self.current:
-            self._count(kind, event, now)
+        elif name := str(event.get("beside") or self.current):
+            self._count(self.steps[name], kind, event, now)
 
     def take_over(self, events: Iterable[Mapping[str, Any]]) -> None:
         """Take what an earlier start of the run finished, with its seconds; a step that was broken off waits again."""
@@ -119,8 +122,7 @@ class ProgressBoard:
             self.steps[name] = StepProgress("before", seconds=step.seconds) if finished else StepProgress()
         self.started, self.current = self.clock(), ""
 
-    def _count(self, kind: str, event: Mapping[str, Any], now: float) -> None:
-        step = self.steps[self.current]
+    def _count(self, step: StepProgress, kind: str, event: Mapping[str, Any], now: float) -> None:
         done, total = event.get("done"), event.get("total")
         if kind == "train.step":
             done, total = training_progress(event)
@@ -315,6 +317,8 @@ class ProgressWatcher:
         self.task: TaskID | None = None
         self.reasons: dict[str, str] = {}
         self.started = time.monotonic()
+        self.beside: dict[str, float] = {}
+        """When each step began that runs beside the current one."""
 
     def __call__(self, event: dict[str, Any]) -> None:
         """Show one event."""
@@ -323,7 +327,9 @@ class ProgressWatcher:
             self.board.update(event)
         for line in event_lines(event):
             self.say(f"  {line}")
-        if kind == "step.start":
+        if "beside" in event:
+            self.show_beside(kind, event)
+        elif kind == "step.start":
             self.begin(f"[{event['number']}/{event['total']}] {event['step']}")
         elif kind == "judge.start":
             self.begin(event["title"])
@@ -341,6 +347,17 @@ class ProgressWatcher:
             note = f"loss {event['loss']:.2f}" if "loss" in event else ""
             self.advance(*training_progress(event), note)
 
+    def show_beside(self, kind: str, event: dict[str, Any]) -> None:
+        """Print the start and the end of a step that runs beside the current one, and nothing in between."""
+        if kind == "step.start":
+            self.beside[event["step"]] = time.monotonic()
+            if not self.board:
+                self.say(f"[{event['number']}/{event['total']}] {event['step']}, beside the other steps")
+        elif kind == "step.skip":
+            self.say(f"  {event['step']}: finished before, skipped")
+        elif kind == "step.end":
+            self.report(event, time.monotonic() - self.beside.get(event["step"], self.started))
+
     def begin(self, title: str) -> None:
         """Start a step."""
         self.started = time.monotonic()
@@ -355,11 +372,14 @@ class ProgressWatcher:
             self.bars.update(self.task, completed=done, total=total, note=note)
 
     def end(self, event: dict[str, Any]) -> None:
-        """Print the time a step took, and what it left out."""
-        seconds = time.monotonic() - self.started
+        """Take the bar of the current step away, and report the step."""
         if self.bars and self.task is not None:
             self.bars.update(self.task, visible=False)
             self.task = None
+        self.report(event, time.monotonic() - self.started)
+
+    def report(self, event: dict[str, Any], seconds: float) -> None:
+        """Print the time a step took, and what it left out."""
         self.say(f"  {event['step']}: {seconds:.0f} s")
         for item in event.get("skipped", ()):
             self.say(f"  document {item['path']} was skipped: {item['reason']}")

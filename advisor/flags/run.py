@@ -42,6 +42,10 @@ class RunFlags:
         ),
     ] = None
     backend: options.Backend = None
+    usd: Annotated[
+        float | None,
+        flag("Most USD that paid requests may cost in all, in place of the plan's most_usd.", min=0.0),
+    ] = None
     only: Annotated[str | None, flag("One step: index, train:ARM or evaluate:ARM.")] = None
     dry_run: Annotated[
         bool, flag("Check everything, measure a little of each step, run nothing.", "--dry-run")

@@ -13,10 +13,10 @@ from rag.files import check_schema
 from rag.text.words import count_noun
 from runners.arms.row_account import MIN_TRAINED_SHARE, recorded_accounts
 from runners.plan.schema import Plan
+from runners.report import refusal_drift
 from runners.report.records import TrainingRows
 from runners.report.trial_report import Guards
 from runners.runs.retrieval import REFUSAL_FILE
-from runners.trial import refusal_drift
 from runners.trial.forgetting import STEP
 
 SMALL_RISE = 0.02

@@ -78,6 +78,7 @@ def execute_plan(flags: RunFlags, launch: LaunchRequest | None = None) -> None:
     """
     resume, overwrite = settle_resumption(flags.resume, flags.overwrite)
     plan = _with_backend(_read_plan(flags), flags.backend)
+    plan = plan if flags.usd is None else plan.model_copy(update={"most_usd": flags.usd})
     out, resume = (flags.out or flags.plan, not overwrite) if is_run(flags.plan) else (flags.out, resume)
     request = RunRequest(
         plan=plan,
@@ -141,7 +142,7 @@ def _full_run(flags: RunFlags, out: Path) -> FullRun:
 def _resume_line(flags: RunFlags, out: Path) -> str:
     """Return the command that goes on with a run, with the flags that it must repeat."""
     repeated = flag_words(flags, "quick", "seeds", "kernels", "accept_lost_rows", "accept_failing_gold")
-    others = flag_words(flags, "backend", "stale_test")
+    others = flag_words(flags, "backend", "usd", "stale_test")
     return command_line("run", flags.plan, "--out", out, "--resume", *repeated, *track_flags(), *others)
 
 

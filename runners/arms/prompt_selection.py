@@ -23,7 +23,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rag.errors import BadInput
-from rag.files import append_lines, canonical_json, parse_json, sha256_text, write_bytes, write_json
+from rag.files import (
+    UPDATE_LOCK,
+    append_lines,
+    canonical_json,
+    parse_json,
+    sha256_text,
+    write_bytes,
+    write_json,
+)
 from rag.text.words import count_noun
 from rag.types import OnEvent
 from runners.arms.answer import Answer, answer_all
@@ -412,15 +420,16 @@ def _store_choice(
         "tried": list(tried),
         "untried": list(untried),
     }
-    before = read_stored_prompts(stage.folder)
-    arms = {**before.choices, stage.arm.arm: stored}
-    examples = before.rows
-    if chosen.nearest and stage.pool:
-        examples = list(map(shot_json, stage.pool.rows))
-        _store_vectors(stage.pool, stage.folder)
-    write_json(
-        stage.folder / PROMPTS, {"schema": 1, "arms": arms} | ({"examples": examples} if examples else {})
-    )
+    with UPDATE_LOCK:
+        before = read_stored_prompts(stage.folder)
+        arms = {**before.choices, stage.arm.arm: stored}
+        examples = before.rows
+        if chosen.nearest and stage.pool:
+            examples = list(map(shot_json, stage.pool.rows))
+            _store_vectors(stage.pool, stage.folder)
+        write_json(
+            stage.folder / PROMPTS, {"schema": 1, "arms": arms} | ({"examples": examples} if examples else {})
+        )
     untried_text = (
         f"; {count_noun(len(untried), 'prompt')} not tried, beyond {count_noun(budget, 'answer')}"
         if untried

@@ -7,6 +7,7 @@ question. Any other :class:`PassageFinder` can take its place, such as one that 
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
@@ -93,6 +94,7 @@ class Retriever:
         self.count_tokens = count_tokens
         self.controls = tuple(controls)
         self._break_controls = control_token_breaker(controls)
+        self._lock = threading.RLock()  # arms of endpoints are asked beside those that answer here
         self._reranked: dict[tuple[int, int], dict[str, list[Hit]]] = {}
 
     def find(self, questions: Sequence[str]) -> list[Retrieved]:
@@ -100,6 +102,10 @@ class Retriever:
 
         A reranker orders what is shown, not what the refusal is decided on: the threshold is fitted on the search.
         """
+        with self._lock:
+            return self._find(questions)
+
+    def _find(self, questions: Sequence[str]) -> list[Retrieved]:
         k = self.step.k
         depth = max(k, self.step.rerank) if self.reranker else k
         results = self.index.find_many(list(questions), Query(k=max(depth, SIGNAL_DEPTH)))
@@ -129,6 +135,10 @@ class Retriever:
 
         What a reranker scored is kept: training rows are counted before they are made, and made once for every seed.
         """
+        with self._lock:
+            return self._candidates(questions, count)
+
+    def _candidates(self, questions: Sequence[str], count: int) -> list[list[Hit]]:
         if self.reranker is None:
             return self.index.search_many(questions, count)
         depth = max(self.step.k, self.step.rerank)

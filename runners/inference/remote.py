@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Container, Sequence
 from collections.abc import Generator as Running
 from dataclasses import replace
-from typing import Any
+from typing import Any, Protocol
 
 from rag.errors import CannotRun
 from runners.data.formats import Message
@@ -31,6 +31,22 @@ from runners.tokenization.token_estimate import estimate_tokens
 
 REASONING_FIELDS = ("reasoning_content", "reasoning")
 """Fields of a message that hold its reasoning; they are never part of the answer."""
+
+
+class RequestMeter(Protocol):
+    """Counts paid requests: each is reserved, then settled by the tokens of its answer, or released."""
+
+    def reserve(self, prompt_tokens: int, most_tokens: int) -> float:
+        """Return the USD that a request can cost at most; SpendingLimit where that is more than is left."""
+        ...
+
+    def settle(self, reserved: float, prompt_tokens: int, completion_tokens: int) -> None:
+        """Count an answer."""
+        ...
+
+    def release(self, reserved: float) -> None:
+        """Free what was reserved for a request without an answer."""
+        ...
 
 
 class RemoteGenerator:
@@ -70,6 +86,8 @@ class RemoteGenerator:
         self.name = name
         self.seed = seed
         self.limits = limits or RequestLimits()
+        self.meter: RequestMeter | None = None
+        """Counts what answers cost, and keeps a limit; None where they are not paid for. Streams are not counted."""
         self._client: HttpClient | ServerPool
         if pool is not None:
             self._client = pool
@@ -180,12 +198,10 @@ class RemoteGenerator:
         self, chat: Sequence[Message], limit: int, sampling: Sampling, form: dict[str, Any]
     ) -> Completion:
         """Send a chat and return the answer; once more, with room for it, where reasoning used up all tokens."""
-        body, seconds = self._client.object({**self._body(chat, limit, sampling), **form})
-        answer, reasoned = self._read(body, chat, seconds)
+        answer, reasoned = self._metered(chat, limit, sampling, form)
         if answer.reasoning_cut and reasoned and not self._reasons:
             self._learn_that_it_reasons()
-            body, seconds = self._client.object({**self._body(chat, limit, sampling), **form})
-            again, _ = self._read(body, chat, seconds)
+            again, _ = self._metered(chat, limit, sampling, form)
             return replace(
                 again,
                 completion_tokens=answer.completion_tokens + again.completion_tokens,
@@ -194,7 +210,25 @@ class RemoteGenerator:
             )
         return answer
 
-    def _read(self, body: dict[str, Any], chat: Sequence[Message], seconds: float) -> tuple[Completion, bool]:
+    def _metered(
+        self, chat: Sequence[Message], limit: int, sampling: Sampling, form: dict[str, Any]
+    ) -> tuple[Completion, bool]:
+        """Send a chat once and return what :meth:`_read` does; a paid request is counted, and not sent beyond the limit."""
+        request = {**self._body(chat, limit, sampling), **form}
+        meter = self.meter
+        if meter is None:
+            return self._read(*self._client.object(request), chat)
+        most = int(request.get("max_completion_tokens") or request["max_tokens"])
+        reserved = meter.reserve(sum(estimate_tokens(turn["content"]) for turn in chat), most)
+        try:
+            answer, reasoned = self._read(*self._client.object(request), chat)
+        except BaseException:
+            meter.release(reserved)
+            raise
+        meter.settle(reserved, answer.prompt_tokens, answer.completion_tokens)
+        return answer, reasoned
+
+    def _read(self, body: dict[str, Any], seconds: float, chat: Sequence[Message]) -> tuple[Completion, bool]:
         """Return the answer in a response, and whether the server sent reasoning."""
         choice = self._choice(body)
         message = choice.get("message")

@@ -19,7 +19,7 @@ class PlanGate(StrictModel):
     )
     prefer: Literal["best", "cheapest"] | None = implied(
         None,
-        description="best: the arm that scored best is used; cheapest: a cheaper one that is surely not worse, where there "
+        description="best: the arm that scored best is used; cheapest: a cheaper one that is clearly not worse, where there "
         "is one; null is cheapest with one model, and best where several are compared.",
     )
     not_worse_by: float = implied(

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from rag.types import OnEvent
 from runners.arms.answer_constraint import constraint_input, constraint_report, demands_form
 from runners.arms.scored_labels import ScoredLabels, labels_of_plan, read_prior, require_local
+from runners.inference.servers.spending import Spending, token_price
 from runners.inference.types import Generator
 from runners.models import endpoint, resolve
 from runners.models.answer_reader import AnswerReader, load_answer_reader
@@ -55,6 +56,8 @@ class RunModels:
     """Receives what is noted of a model, as events of the run."""
     dtype: WantedDtype = "auto"
     """What models in this process compute their answers in."""
+    spending: Spending | None = None
+    """Counts the requests to models with a price in the plan; None where nothing is counted, as for a finished run."""
     loaded_embedder: Embedder | None = None
     """The embedder, where it is loaded."""
     _reranker: Reranker | None = None
@@ -211,7 +214,7 @@ class RunModels:
 
         check_endpoint_allowed(self.run.path, endpoint.endpoint_host(remote.url))
         limits = RequestLimits(at_once=settings.at_once, per_minute=settings.per_minute)
-        return RemoteGenerator(
+        generator = RemoteGenerator(
             remote.url,
             remote.name,
             limits,
@@ -219,6 +222,9 @@ class RunModels:
             thinking=self.plan.thinking,
             on_note=lambda note: self.emit({"event": "remote.note", "reason": note}),
         )
+        if self.spending is not None and (price := token_price(settings)):
+            generator.meter = self.spending.meter(remote.name, price)
+        return generator
 
     def release(self) -> None:
         """Free the language model's memory before something else needs it."""

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable, Mapping, Sequence
 from collections.abc import Generator as Running
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from pathlib import Path
@@ -92,6 +92,8 @@ class OpenRun:
         self._checked = False
         self._compared = set[str]()
         """Arms whose examples were compared with those of their trial."""
+        self._fields: Mapping[str, Any] = {}
+        self._before_event: Callable[[], None] = lambda: None
         self._prepared: dict[str, PreparedArm] = {}
 
     @classmethod
@@ -116,8 +118,16 @@ class OpenRun:
         other.retrieval = retrieval or self.retrieval
         return other
 
+    def with_events(self, fields: Mapping[str, Any], before: Callable[[], None]) -> OpenRun:
+        """Return this run with fields that all of its events get; ``before`` is called for each, and may raise."""
+        other = self.replace()
+        other._fields, other._before_event = fields, before
+        return other
+
     def emit(self, event: dict[str, Any]) -> None:
         """Write an event to the run's log and pass it to the caller's handler."""
+        self._before_event()
+        event = {**event, **self._fields}
         self.folder.write(event)
         if self.on_event:
             self.on_event(event)

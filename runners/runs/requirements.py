@@ -17,7 +17,7 @@ from pathlib import Path
 from rag.errors import BadInput, CannotRun
 from rag.training.settings import LORA_RANK
 from runners.distributed import environment
-from runners.models import resolve
+from runners.models import endpoint, resolve
 from runners.models.availability import ModelAvailability, find_availability
 from runners.plan.schema import Plan, Step, step_name
 from runners.plan.steps import (
@@ -101,6 +101,23 @@ def remote_models(plan: Plan) -> tuple[resolve.RemoteModel, ...]:
     ]
     remotes = (resolve.parse_remote(model.name) for model in named)
     return tuple(dict.fromkeys(remote for remote in remotes if remote))
+
+
+def check_keys(plan: Plan) -> None:
+    """Check the keys of a plan's endpoints before hours of work.
+
+    Raises:
+        BadInput: a key would be sent unencrypted; or several models are compared, and a public host among them has no key:
+            its arms would fail while the others are measured.
+    """
+    keys = {row.url: endpoint.api_key(row.url).value for row in remote_models(plan)}
+    missing = [url for url, key in keys.items() if not key and not endpoint.is_private(url)]
+    if len(plan.models) > 1 and missing:
+        hosts = ", ".join(dict.fromkeys(map(endpoint.endpoint_host, missing)))
+        raise BadInput(
+            f"there is no key for {hosts}",
+            f"{endpoint.key_hint(missing[0])}; where a host needs none, give it any value",
+        )
 
 
 def require_plan_documents(plan: Plan) -> None:

@@ -16,7 +16,8 @@ from rag.text.words import count_noun
 from runners.arms.prompts import training_row
 from runners.data.examples import Example
 from runners.models.resolve import parse_remote
-from runners.plan.schema import Plan, PlanGate, Step
+from runners.plan.gate import PlanGate
+from runners.plan.schema import Plan, Step
 from runners.plan.steps import EvaluateStep, TrainStep
 from runners.tokenization.token_estimate import CHARS_PER_TOKEN
 

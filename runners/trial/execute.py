@@ -6,20 +6,21 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing, nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rag.errors import BadInput, UsageProblem
+from rag.errors import BadInput, CannotRun, UsageProblem
 from rag.evaluation.question_words import QuestionWords, gold_sentences, measure_words
 from rag.files import append_line, check_manifest, disk_full_as_problem
 from rag.types import OnEvent
 from runners.arms import classifier, long_context, scored_labels
 from runners.data.questions import Question
+from runners.inference.servers.spending import check_prices, open_spending, spending_note
 from runners.made_from import index_updated, recorded_files
-from runners.models import cards, endpoint
+from runners.models import cards
 from runners.models.answer_reader import why_not_english
 from runners.plan.forecast import OUTDATED
 from runners.plan.schema import ArmStep, Plan, Step, read_plan, step_name, write_plan
@@ -51,6 +52,13 @@ from runners.scoring.correctness import gold_texts
 from runners.scoring.gold_check import check_gold, require_gold
 from runners.selective.replies import check_replies_plan
 from runners.trial import embedder_step, forgetting, judge, refusal_gate, row_guard, step_runner, trial
+from runners.trial.remote_arms import (
+    PlannedStep,
+    RemoteArms,
+    complete_or_note,
+    first_after_shared,
+    one_at_a_time,
+)
 
 if TYPE_CHECKING:
     from runners.runs.backend_servers import BackendServers
@@ -163,18 +171,20 @@ def carry_out(request: RunRequest, on_event: OnEvent | None = None) -> Run:
     recorded = read_run_plan(folder.path)
     executed = plan.model_copy(update={"steps": recorded.steps})
     with folder.writing(), closing(obtained.servers) if obtained.servers else nullcontext():
-        if recorded.backend != plan.backend:
+        if (recorded.backend, recorded.most_usd) != (plan.backend, plan.most_usd):
             folder.unseal()
-            write_plan(recorded.model_copy(update={"backend": plan.backend}), folder.path / PLAN)
-        context = OpenRun(folder, executed, obtained, data=data, on_event=on_event)
-        _report_start(context, machine, notes, only is not None)
+            changed = {"backend": plan.backend, "most_usd": plan.most_usd}
+            write_plan(recorded.model_copy(update=changed), folder.path / PLAN)
+        context = OpenRun(folder, executed, obtained, data=data, on_event=one_at_a_time(on_event))
+        spending = context.models.spending = open_spending(plan, folder.path)
+        _report_start(context, machine, (*notes, spending_note(plan, spending)), only is not None)
         total = len(named) + bool(forgetting.tuned_arms(plan))
-        done = _run_steps(context, named, only, total, request.accept_lost_rows)
+        done, incomplete = _run_steps(context, named, only, total, request.accept_lost_rows)
         # A finished trial is scored again only where its gold was corrected: scores with other gold are kept as they were.
         if only is None and (
             any(done) or _gold_corrected(context) or not (folder.path / TRIAL / SCORES).is_file()
         ):
-            _score_arms(context)
+            _score_arms(context, incomplete)
         if only is None:
             judge.judge_trial(context)
         if only is None and total > len(named):
@@ -187,9 +197,8 @@ def _obtain_models(plan: Plan, out: Path, on_event: OnEvent | None) -> ObtainedM
     forgetting.check_forgetting_file(plan)
     source = ModelSource(plan=plan, on_event=on_event)
     bases = source.bases()
-    # A key that would be sent unencrypted is refused before hours of training, not when its arm is asked.
-    for row in requirements.remote_models(plan):
-        endpoint.api_key(row.url)
+    requirements.check_keys(plan)
+    check_prices(plan)
     check_index_hosts(plan)
     servers = _backend_servers(plan, out, on_event)
     embedder, reranker = source.embedder(), source.reranker()
@@ -297,27 +306,48 @@ def _made_counts(context: OpenRun) -> dict[str, Any]:
 
 def _run_steps(
     context: OpenRun, named: Sequence[tuple[str, Step]], only: str | None, total: int, accepted: bool
-) -> list[bool]:
-    """Run the steps, or the only one that is named; return of each whether it ran.
+) -> tuple[list[bool], dict[str, str]]:
+    """Run the steps, or the only one that is named; return of each whether it ran, and why arms are incomplete.
 
-    The rows of arms are counted as soon as they can be, those of a hybrid when the index is built, and before anything is
-    trained or asked: a run that would stop for them stops early.
+    Endpoints are asked beside the other steps, once what all arms share is made; routers come after both. The rows of arms
+    are counted as soon as they can be, those of a hybrid when the index is built, and before anything is trained or asked: a
+    run that would stop for them stops early.
     """
     steps = [step for name, step in named if only in (None, name)]
     counted: set[str] = set()
-    executed = []
-    for number, (name, step) in enumerate(named):
-        if only not in (None, name):
-            continue
-        if isinstance(step, ArmStep):
-            uncounted = [s for s in steps if isinstance(s, ArmStep) and s.arm not in counted]
-            counted |= set(row_guard.require_rows(context, uncounted, accepted))
-        executed.append(_run_or_skip(context, name, step, number, total))
-    return executed
+    executed: list[bool] = []
+    incomplete: dict[str, str] = {}
+    planned = [PlannedStep(number=n, name=name, step=step) for n, (name, step) in enumerate(named)]
+    first = first_after_shared(context.plan.steps)
+
+    def run_step(context: OpenRun, each: PlannedStep) -> bool:
+        return _run_or_skip(context, each, total)
+
+    remote = RemoteArms(context, planned if only is None else (), run_step)
+    try:
+        for each in (each for each in planned if only in (None, each.name)):
+            if isinstance(each.step, ArmStep):
+                uncounted = [s for s in steps if isinstance(s, ArmStep) and s.arm not in counted]
+                counted |= set(row_guard.require_rows(context, uncounted, accepted))
+            if each.number >= first:
+                remote.start()
+            if each.name in remote.names:
+                continue
+            if isinstance(each.step, EvaluateStep) and each.step.route:
+                executed += remote.join()
+            ran, reason = complete_or_note(context, each, run_step)
+            executed.append(ran)
+            if reason and isinstance(each.step, EvaluateStep):
+                incomplete[each.step.arm] = reason
+        executed += remote.join()
+    finally:
+        remote.stop()
+    return executed, incomplete | remote.incomplete
 
 
-def _run_or_skip(context: OpenRun, name: str, step: Step, number: int, total: int) -> bool:
+def _run_or_skip(context: OpenRun, planned: PlannedStep, total: int) -> bool:
     """Run a step, or skip it when it is finished; return whether it ran."""
+    name, step, number = planned.name, planned.step, planned.number
     inputs = step_runner.step_inputs(context, step)
     context.emit({"event": "step.start", "step": name, "number": number + 1, "total": total})
     done = context.folder.finished(name, inputs)
@@ -398,8 +428,11 @@ def _gold_corrected(context: OpenRun) -> bool:
     return True
 
 
-def _score_arms(context: OpenRun) -> None:
-    """Score the answers of all arms and write the scores."""
+def _score_arms(context: OpenRun, incomplete: Mapping[str, str]) -> None:
+    """Score the answers of all arms but the incomplete ones, and write the scores.
+
+    Raises CannotRun where no arm has all of its answers.
+    """
     plan = context.plan
     if not plan.arms:
         return
@@ -411,6 +444,16 @@ def _score_arms(context: OpenRun) -> None:
         rows,
         lambda q: step_runner.gold_text(context, q),
     )
+    arms = [arm for arm in arms if arm.arm not in incomplete]
+    if not any(arm.questions for arm in arms) and incomplete:
+        arms_of: dict[str, list[str]] = {}
+        for name in (arm.arm for arm in plan.arms if arm.arm in incomplete):
+            arms_of.setdefault(incomplete[name], []).append(name)
+        whys = "; ".join(f"{', '.join(names)}: {why}" for why, names in arms_of.items())
+        raise CannotRun(
+            f"no arm has all of its answers: {whys}",
+            f"correct it and go on: tunewise run {context.folder.path} --resume",
+        )
     # An arm whose retriever its gate refused has no answers, and so no scores.
     arms = [arm for arm in arms if arm.questions or arm.arm not in refused_arms(context.folder.path, plan)]
     trial.write_scores(arms, folder / SCORES, trial.gold_digest(context.split.test))

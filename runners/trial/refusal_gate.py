@@ -18,7 +18,8 @@ from rag.refusal.gate import DevQuestion, GateSettings, fit_gate
 from runners.data.log_questions import LogQuestions, load_log_questions
 from runners.data.questions import Question, with_wordings
 from runners.models.answer_reader import OTHER_WEIGHTS, AnswerReader, answerability_weights, why_not_english
-from runners.plan.schema import Plan, RefusalSettings
+from runners.plan.gate import RefusalSettings
+from runners.plan.schema import Plan
 from runners.run_folder import RETRIEVER
 from runners.runs.opened import OpenRun
 from runners.runs.retrieval import REFUSAL_FILE, TUNED_REFUSAL

@@ -15,7 +15,7 @@ from typing import Any
 
 from rag.evaluation.clusters import linearised, mean_by_question
 from rag.evaluation.statistics import bootstrap_interval
-from rag.files import append_lines, sha256_text, write_json, write_text
+from rag.files import UPDATE_LOCK, append_lines, sha256_text, write_json, write_text
 from rag.types import Citation, OnEvent
 from runners.arms.answer import Answer, answer_all
 from runners.arms.prompts import FewShotExamples
@@ -233,17 +233,18 @@ def drop_outdated_answers(folder: Path, arm: str, made_from: str) -> int:
     Answers from before the documents or the weights changed must not be scored together with later ones. The trial's scores
     go first, as they are no longer those of its answers: a run that ends before it scores them again has none.
     """
-    digests = recorded_answers(folder)
-    if digests.get(arm) == made_from:
-        return 0
-    rows = read_journal(folder / ANSWERS)
-    others = [row for row in rows if row["arm"] != arm]
-    if len(others) < len(rows):
-        (folder / SCORES).unlink(missing_ok=True)
-        text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in others)
-        write_text(folder / ANSWERS, text)
-    write_json(folder / MADE_FROM, {**digests, arm: made_from})
-    return len(rows) - len(others)
+    with UPDATE_LOCK:
+        digests = recorded_answers(folder)
+        if digests.get(arm) == made_from:
+            return 0
+        rows = read_journal(folder / ANSWERS)
+        others = [row for row in rows if row["arm"] != arm]
+        if len(others) < len(rows):
+            (folder / SCORES).unlink(missing_ok=True)
+            text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in others)
+            write_text(folder / ANSWERS, text)
+        write_json(folder / MADE_FROM, {**digests, arm: made_from})
+        return len(rows) - len(others)
 
 
 def score_trial(

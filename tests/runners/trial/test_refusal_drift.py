@@ -9,7 +9,7 @@ import pytest
 
 from runners.data.questions import Question, with_wordings
 from runners.plan.schema import parse_plan
-from runners.trial.refusal_drift import refusal_drift
+from runners.report.refusal_drift import refusal_drift
 
 PLAN = parse_plan(
     {
