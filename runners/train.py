@@ -17,6 +17,13 @@ from rag.files import canonical_json, check_manifest, sha256_text, writer_lock
 from rag.types import OnEvent
 from runners import interrupts
 from runners.data.examples import Example
+from runners.data.teachers import (
+    RowTeacher,
+    joined_teachers,
+    recorded_teachers,
+    teachers_of_rows,
+    teachers_to_json,
+)
 from runners.distributed import environment as launch_environment
 from runners.distributed import process_group
 from runners.inference import weights
@@ -222,15 +229,23 @@ def _fit(request: _FitRequest, leader: process_group.TrainingLead) -> TrainResul
             group.broadcast(job.to_json())
             _require_model(model, group)
         loop = start_training(job, on_event, group)
-        on_event(_started(loop, report))
+        origin = replace(request.origin, teachers=_teachers(request))
+        on_event(_started(loop, report, origin))
         loop.run()
         result = _result(loop, model, out, report, adapter_notes)
         with interrupts.deferred_signals(in_group=group.size > 1):
-            publish_weights(loop, model, out, manifest_facts(loop, data, identity, request.origin, result))
+            publish_weights(loop, model, out, manifest_facts(loop, data, identity, origin, result))
         group.broadcast(result.to_json())
         shutil.rmtree(work, ignore_errors=True)
     on_event({"event": "train.end", **result.to_json()})
     return result
+
+
+def _teachers(request: _FitRequest) -> tuple[RowTeacher, ...]:
+    """Return the teachers of the rows, and those of the adapter or the model that training starts from."""
+    start = request.config.init_adapter
+    before = [recorded_teachers(folder) for folder in (request.model.folder, start) if folder is not None]
+    return joined_teachers(*before, teachers_of_rows(request.rows))
 
 
 def _remove_leftovers(work: Path) -> None:
@@ -268,9 +283,9 @@ def _result(
     return replace(result, notes=(*result.notes, *notes), expected_gib=expected)
 
 
-def _started(loop: TrainingLoop, report: run_checks.PreflightReport) -> dict[str, Any]:
+def _started(loop: TrainingLoop, report: run_checks.PreflightReport, origin: RunOrigin) -> dict[str, Any]:
     """Return the event of the start of a run."""
-    event = {"event": "train.start", "method": loop.config.method, "rows": report.used}
+    event: dict[str, Any] = {"event": "train.start", "method": loop.config.method, "rows": report.used}
     event |= {"tokens": sum(loop.step_tokens), "steps": len(loop.steps), "from_step": loop.progress.step}
     event |= {"trainable": loop.trainable, "path": loop.loss.path, "reason": loop.loss.reason}
     event |= {"kernels": loop.config.kernels, "compiling": loop.loss.compiling}
@@ -280,6 +295,8 @@ def _started(loop: TrainingLoop, report: run_checks.PreflightReport) -> dict[str
         event |= {"processes": loop.group.size, "parallel": loop.choices.parallel_reason}
     if note := lora.adapter_note(loop.net):
         event |= {"adapter": note}
+    if origin.teachers:
+        event |= {"teachers": teachers_to_json(origin.teachers)}
     return event | {"warnings": list(report.warnings)}
 
 

@@ -26,6 +26,13 @@ class MakeFlags:
             autocompletion=completion.complete_models,
         ),
     ] = None
+    teacher_license: Annotated[
+        str | None,
+        flag(
+            "Whether the teacher's licence allows training on its answers: yes, no or unknown; asked on a terminal. Stored "
+            "with the rows, and shown with all that is trained on them."
+        ),
+    ] = None
     count: Annotated[int, flag("Rows wanted.", min=1, max=100_000)] = 100
     rows_as: Annotated[
         str,
@@ -106,7 +113,7 @@ class MakeFlags:
 
     def resume_line(self) -> str:
         """Return the command that goes on where this one stopped."""
-        words = flag_words(self, "out", "documents", "wordings", "teacher")
+        words = flag_words(self, "out", "documents", "wordings", "teacher", "teacher_license")
         words += [] if self.wordings else ["--count", self.count]
         words += flag_words(
             self,

@@ -8,6 +8,7 @@ import sys
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -34,7 +35,7 @@ from advisor.workflows.train_inputs import read_prompt
 from rag.embedding.language import detect_language
 from rag.errors import BadInput, CannotRun, UsageProblem
 from rag.evaluation.gold_documents import match_documents
-from rag.files import write_text, writer_lock
+from rag.files import append_line, write_text, writer_lock
 from rag.index import Index
 from rag.loading.reader import load_documents
 from rag.text.words import count_noun
@@ -42,12 +43,13 @@ from runners.catalog.models import DEFAULT_MODEL
 from runners.data.examples import load_examples
 from runners.data.questions import load_questions, with_document_ids
 from runners.data.tabular import read_rows
+from runners.data.teachers import GRAMMAR, LICENSE_ANSWERS, LICENSE_QUESTION, NOT_ANSWERED
 from runners.inference.http_client import RequestLimits
 from runners.inference.remote import RemoteGenerator
 from runners.models.endpoint import check_may_contact, endpoint_host
 from runners.models.resolve import RemoteModel, parse_remote
+from runners.run_folder import read_journal
 from runners.synthesis.making import (
-    GRAMMAR,
     BaseModelCheck,
     RowMaker,
     Teacher,
@@ -88,6 +90,7 @@ def make_rows(flags: MakeFlags) -> None:
         raise BadInput(
             f"{flags.documents} does not exist", "give a folder, a file, or a .jsonl of document rows"
         )
+    flags = _with_license_answer(flags, kind, remote)
     with resume_hint(flags.resume_line(), "the teacher's texts"), writer_lock(flags.work):
         if flags.wordings is not None:
             _make_wordings(flags, flags.wordings, remote, price)
@@ -109,6 +112,7 @@ def _check_flags(flags: MakeFlags) -> tuple[str, RemoteModel | None, tuple[float
             "examples need a teacher that writes the replies: by rule only questions can be made",
             "give --teacher openai:NAME@URL or a model on this machine, or --as questions",
         )
+    _check_license_flag(flags, kind)
     if flags.known not in (KEEP, DROP, SKIP):
         raise UsageProblem(f"--known {flags.known!r} is not known", f"choose {KEEP}, {DROP} or {SKIP}")
     if flags.resume and flags.overwrite:
@@ -125,6 +129,46 @@ def _check_flags(flags: MakeFlags) -> tuple[str, RemoteModel | None, tuple[float
     elif remote is not None and (listed := find_price(remote.name)):
         price = listed.input, listed.output
     return kind, remote, price
+
+
+def _check_license_flag(flags: MakeFlags, kind: str) -> None:
+    """Raise UsageProblem for an answer that is none, or that is about no rows to train on."""
+    if flags.teacher_license is None:
+        return
+    if flags.teacher_license not in LICENSE_ANSWERS:
+        choices = ", ".join(LICENSE_ANSWERS)
+        raise UsageProblem(
+            f"--teacher-license {flags.teacher_license!r} is no answer", f"choose of {choices}"
+        )
+    if kind != EXAMPLES or flags.wordings is not None:
+        raise UsageProblem(
+            "--teacher-license is about rows to train on, and these are questions to test with", "remove it"
+        )
+
+
+def _with_license_answer(flags: MakeFlags, kind: str, remote: RemoteModel | None) -> MakeFlags:
+    """Return the flags with the answer to :data:`LICENSE_QUESTION`: as given, as stored before, or asked on a terminal.
+
+    None where it was not answered.
+    """
+    if kind != EXAMPLES or flags.wordings is not None or flags.teacher_license or flags.dry_run:
+        return flags
+    teacher = [remote.name, endpoint_host(remote.url)] if remote else [flags.teacher, ""]
+    stored = [row for row in read_journal(flags.work / JOURNAL) if row.get("license_of") == teacher]
+    if stored and not flags.overwrite:
+        return replace(flags, teacher_license=stored[-1]["license"])
+    if flags.yes or flags.as_json or not (sys.stdin.isatty() and sys.stderr.isatty()):
+        return flags
+    import typer
+
+    note(
+        "tunewise does not know the answer to this; yours is stored with the rows and all that learns from them:"
+    )
+    answer = ""
+    while answer not in LICENSE_ANSWERS:
+        question = f"{LICENSE_QUESTION} ({', '.join(LICENSE_ANSWERS)})"
+        answer = typer.prompt(question, default="unknown", err=True).strip().lower()
+    return replace(flags, teacher_license=answer)
 
 
 def _check_wording_flags(flags: MakeFlags) -> None:
@@ -365,6 +409,9 @@ def _outcome(
 ) -> MakingOutcome:
     if flags.overwrite:  # last: the texts may have been paid for, and what comes before may refuse or fail
         (flags.work / JOURNAL).unlink(missing_ok=True)
+    if flags.teacher_license and teacher:
+        answered = {"license_of": [teacher.name, teacher.host], "license": flags.teacher_license}
+        append_line(flags.work / JOURNAL, answered)
     watch.begin("making rows" if teacher else "making questions by rule")
     if teacher is None:
         return make_without_teacher(checker, chunks, flags.count, flags.seed, base)
@@ -386,6 +433,8 @@ def _texts_saved(flags: MakeFlags) -> Iterator[None]:
 def _write(flags: MakeFlags, kind: str, system: str, teacher: Teacher | None, outcome: MakingOutcome) -> None:
     """Write the rows and those that did not pass, each file whole or not at all."""
     by = {"name": teacher.name, "host": teacher.host} if teacher else {"name": GRAMMAR, "host": ""}
+    if teacher and kind == EXAMPLES:
+        by["license"] = flags.teacher_license or NOT_ANSWERED
     rows = [
         example_row(id, row, system, by) if kind == EXAMPLES else question_row(id, row, by)
         for id, row in outcome.passed

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from advisor.output import command_line, note
 from rag.text.words import count_noun
+from runners.data.teachers import LICENSE_QUESTION, NOT_ANSWERED
 from runners.models.resolve import RemoteModel
 from runners.run_folder import read_journal
 from runners.synthesis.drawing import usable_passages
@@ -70,7 +71,7 @@ def estimate_requests(
         "passages": len(usable),
         "requests": likely,
         "most_requests": most,
-        "answered_before": len(read_journal(flags.work / JOURNAL)) if flags.resume else 0,
+        "answered_before": _texts_before(flags),
         "tokens": tokens,
         "usd": None if usd is None else round(usd, 4),
         "most_usd": None if usd is None else round(usd * most / max(1, likely), 4),
@@ -91,11 +92,16 @@ def estimate_rewording(
         "questions": len(wanted),
         "requests": len(wanted),
         "most_requests": len(wanted),
-        "answered_before": len(read_journal(flags.work / JOURNAL)) if flags.resume else 0,
+        "answered_before": _texts_before(flags),
         "tokens": tokens,
         "usd": None if usd is None else round(usd, 4),
         "most_usd": None if usd is None else round(usd, 4),
     }
+
+
+def _texts_before(flags: MakeFlags) -> int:
+    """Return how many texts of the teacher an earlier call left."""
+    return sum("text" in row for row in read_journal(flags.work / JOURNAL)) if flags.resume else 0
 
 
 def _usd(tokens: Mapping[str, int], price: tuple[float, float] | None) -> float | None:
@@ -149,10 +155,16 @@ def summarise_making(
         "documents_with_rows": len({row.row.passage.doc for _, row in outcome.passed}),
         "passages": outcome.passages,
         "short_because": outcome.exhausted or None,
-        "teacher": {"name": teacher.name, "host": teacher.host} if teacher else None,
+        "teacher": _teacher(flags, teacher, kind) if teacher else None,
         "model": base.name if base else None,
         **_spent(outcome, price, seconds),
     }
+
+
+def _teacher(flags: MakeFlags, teacher: Teacher, kind: str) -> dict[str, str]:
+    """Return who wrote the rows; of rows to train on with the answer whether its licence allows that."""
+    named = {"name": teacher.name, "host": teacher.host}
+    return named | ({"license": flags.teacher_license or NOT_ANSWERED} if kind == "examples" else {})
 
 
 def _spent(use: TeacherUse, price: tuple[float, float] | None, seconds: float) -> dict[str, Any]:
@@ -236,6 +248,9 @@ def show_summary(summary: dict[str, Any]) -> None:
     if summary["short_because"]:
         print(f"  {summary['wanted']:,} were requested, but {summary['short_because']}")
     _show_spent(summary)
+    if license := (summary["teacher"] or {}).get("license"):
+        how = "; answer it with --resume --teacher-license yes, no or unknown" * (license == NOT_ANSWERED)
+        print(f"  {LICENSE_QUESTION} {license}, stored with each row{how}")
     if summary["rows"]:
         flag = "--questions" if summary["as"] == "questions" else "--examples"
         print(f"  read some before you use them; then: {command_line('plan', flag, summary['out'])}")

@@ -12,13 +12,15 @@ from typing import Any
 
 from rag.errors import BadInput
 from runners.data import personal_data
+from runners.data.teachers import recorded_teachers
 from runners.export.job import ExportedFiles, ExportJob
 from runners.export.source import ExportSource
 from runners.models import endpoint, registry, resolve
-from runners.models.cards import markdown_table, terms_section
+from runners.models.cards import markdown_table, teachers_section, terms_section
 from runners.plan.steps import TrainStep
 from runners.report.records import Estimate
 from runners.report.trial_report import arm_named
+from runners.runs.data_notes import DATA_NOTES, teacher_lines
 
 LIBRARY_OF_TARGET = {
     "peft": "peft",
@@ -45,6 +47,7 @@ def export_card(job: ExportJob, files: ExportedFiles) -> str:
         "## Checked when it was made\n\n"
         + markdown_table(("what", "found"), [(k, checked_value(v)) for k, v in files.checked.items()]),
         *terms_section(base_license(job)),
+        *teachers_section(teacher_notes(job, files)),
         "`manifest.json` has the SHA-256 of every other file. Written by tunewise export.",
     ]
     text = without_paths(source, "\n\n".join(part for part in parts if part) + "\n")
@@ -64,6 +67,30 @@ def base_license(job: ExportJob) -> str:
     return ""
 
 
+def teacher_notes(job: ExportJob, files: ExportedFiles) -> list[str]:
+    """Return a sentence for each model that wrote rows which are exported, or which exported weights were trained on.
+
+    An index has none but where its embedder was tuned on the rows.
+    """
+    source = job.source
+    if job.target.needs == "weights":
+        return [teacher.line for teacher in recorded_teachers(source.weights_folder)]
+    if job.target.needs == "rows":
+        return [teacher.line for teacher in files.teachers]
+    if job.target.name == "index" and source.plan.embedder_step is None:
+        return []
+    events = (event for event in reversed(source.run.events()) if event.get("event") == DATA_NOTES)
+    lines = list(teacher_lines(next(events, {})))
+    if (
+        job.target.needs == "run"
+    ):  # adapters that were continued, and replay rows, have teachers that examples lack
+        for step in (step for step in source.plan.steps if isinstance(step, TrainStep)):
+            for teacher in recorded_teachers(source.run.adapter(step.arm, step.seeds[0])):
+                if not any(teacher.title in line and teacher.license in line for line in lines):
+                    lines.append(f"{step.arm}: {teacher.line}")
+    return lines
+
+
 def export_facts(job: ExportJob) -> dict[str, Any]:
     """Return the manifest's facts of an export: target, run, arm, seed and base model, without paths."""
     source = job.source
@@ -73,6 +100,8 @@ def export_facts(job: ExportJob) -> dict[str, Any]:
     if source.weights_manifest:
         base = source.weights_manifest["base"]
         body["base"] = {**base, "name": short_model_name(base["name"])}
+        if teachers := source.weights_manifest["data"].get("teachers"):
+            body["teachers"] = teachers
     return body
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import shutil
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -18,7 +19,7 @@ from rag.errors import UsageProblem
 from rag.files import MANIFEST, canonical_json, sha256_text, write_text
 from rag.types import OnEvent
 from runners import paths
-from runners.export.card import base_license, export_card, export_facts
+from runners.export.card import base_license, export_card, export_facts, teacher_notes
 from runners.export.job import (
     ExportedFiles,
     ExportJob,
@@ -135,6 +136,7 @@ def _write_files(job: ExportJob, made_from: str) -> ExportedFiles:
     module, _, function = job.target.maker.partition(":")
     maker: Callable[[ExportJob], ExportedFiles] = getattr(import_module(module), function)
     files = maker(job)
+    teachers = teacher_notes(job, files)
     write_text(job.folder / CARD_FILE, export_card(job, files))
     _write_terms(job)
     facts = {
@@ -142,10 +144,10 @@ def _write_files(job: ExportJob, made_from: str) -> ExportedFiles:
         "made_from": made_from,
         "checked": dict(files.checked),
         "line": list(files.line),
-        "notes": list(files.notes),
+        "notes": [*files.notes, *teachers],
     }
     seal_export(job.folder, files.kind, {**files.extra, "export": facts})
-    return files
+    return replace(files, notes=(*files.notes, *teachers))
 
 
 def _write_terms(job: ExportJob) -> None:

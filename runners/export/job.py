@@ -24,6 +24,7 @@ from rag.files import (
     write_manifest,
     writer_lock,
 )
+from runners.data.teachers import RowTeacher
 from runners.export.registry import Target
 from runners.export.source import ExportSource
 from runners.models.cards import CARD_FILE
@@ -88,6 +89,8 @@ class ExportedFiles:
     """Keys of the manifest besides those of every export."""
     made_from: Mapping[str, Any] = field(default_factory=dict)
     """Rows for the card's table "Made from"."""
+    teachers: tuple[RowTeacher, ...] = ()
+    """Models that wrote training rows which are among the files."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

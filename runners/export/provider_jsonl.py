@@ -18,6 +18,7 @@ from rag.files import write_text
 from rag.text.words import count_noun
 from runners.arms.prompts import training_row
 from runners.data.examples import Example
+from runners.data.teachers import teachers_of_rows
 from runners.export.job import ExportedFiles, ExportJob
 from runners.export.source import ExportSource
 from runners.models import resolve
@@ -84,7 +85,13 @@ def make_provider_jsonl(job: ExportJob) -> ExportedFiles:
     count, unit = provider_token_counter(source)
     checked = {**_length_facts(rows, count, unit, notes), **{k: n for k, n in counts.items() if k != "rows"}}
     _write_rows(job.folder / PROVIDER_FILE, rows)
-    return ExportedFiles(_USAGE, checked, notes=tuple(notes), made_from={"rows": f"{len(rows):,}"})
+    return ExportedFiles(
+        _USAGE,
+        checked,
+        notes=tuple(notes),
+        made_from={"rows": f"{len(rows):,}"},
+        teachers=teachers_of_rows(chats),
+    )
 
 
 def provider_training_rows(source: ExportSource) -> tuple[Sequence[Example], dict[str, int], list[str]]:

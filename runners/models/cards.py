@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from rag.files import MANIFEST, write_json, write_text
+from runners.data.teachers import teachers_from_json
 from runners.models.licenses import terms_of_derivatives
 
 CARD_FILE = "README.md"
@@ -24,7 +25,7 @@ def model_card(facts: Mapping[str, Any]) -> str:
         facts: the manifest of the weights.
     """
     config = facts["config"]
-    base = facts["base"]
+    base, data = facts["base"], facts["data"]
     full = config["method"] == "full"
     front_matter = {
         "base_model": base["name"],
@@ -40,6 +41,7 @@ def model_card(facts: Mapping[str, Any]) -> str:
         "## Scores\n\n" + _scores(facts.get("scores")),
         "## Loading it without tunewise\n\n" + (_FULL if full else _ADAPTER),
         *terms_section(base["license"]),
+        *_teachers_section(data),
         _CARE,
     )
     return "\n\n".join(parts)
@@ -49,6 +51,16 @@ def terms_section(license_name: str) -> list[str]:
     """Return the section of a card on the terms of the base model, as one part; [] where there is nothing to say."""
     terms = terms_of_derivatives(license_name)
     return [f"## Terms\n\n{terms}"] if terms else []
+
+
+def _teachers_section(data: Mapping[str, Any]) -> list[str]:
+    """Return the section of a card on the models that wrote training rows, as one part; [] where none did."""
+    return teachers_section([teacher.line for teacher in teachers_from_json(data.get("teachers"))])
+
+
+def teachers_section(lines: Sequence[str]) -> list[str]:
+    """Return the section of a card of these sentences on the teachers of rows, as one part; [] of none."""
+    return ["## Written by a teacher\n\n" + "\n".join(f"- {line}" for line in lines)] if lines else []
 
 
 def rewrite_card(folder: Path, scores: Mapping[str, Any]) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_args, get_origin
+from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args, get_origin
 
 from pydantic import (
     BaseModel,
@@ -22,6 +22,9 @@ from pydantic import (
 )
 
 from rag.errors import BadInput
+
+if TYPE_CHECKING:
+    from runners.data.teachers import RowTeacher
 
 TuningMethod = Literal["lora", "qlora", "full"]
 LearningRateSchedule = Literal["cosine", "linear", "constant"]
@@ -251,6 +254,8 @@ class RunOrigin:
     """Reason for the value of each setting, by TrainConfig field."""
     plan_sha256: str = ""
     """Digest of the plan that the run is part of, "" without one."""
+    teachers: tuple[RowTeacher, ...] = ()
+    """Models that wrote some of the rows, and of those that the weights were trained on before; set by the training."""
 
 
 @dataclass(frozen=True, slots=True)

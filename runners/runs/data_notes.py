@@ -1,8 +1,8 @@
 """What the files of a plan say against using them as they are: one short list, before anything is spent.
 
 :func:`check_data` looks for documents that questions and examples name and the index will not have, for personal data in
-the rows, for references that the rule of right answers refuses, and for questions in another language. Nothing here stops
-a run; what must stop it is refused when the data is read (:mod:`runners.runs.dataset`).
+the rows, for references that the rule of right answers refuses, for rows that a teacher wrote, and for questions in another
+language. Nothing here stops a run; what must stop it is refused when the data is read (:mod:`runners.runs.dataset`).
 """
 
 from __future__ import annotations
@@ -18,12 +18,15 @@ from rag.text.words import count_noun
 from runners.data.examples import Example, RowPlace
 from runners.data.personal_data import PERSONAL_DATA_KINDS, find_personal_data
 from runners.data.questions import Question, sure_language
+from runners.data.teachers import teachers_of_rows
 from runners.plan.schema import Plan
 from runners.runs.dataset import DataNote, RunData
 from runners.scoring.gold_check import GoldCheck, check_gold
 
 DATA_NOTES = "data.notes"
 """The kind of event with the notes."""
+TEACHER_NOTE = "teacher"
+"""The kind of note that names a model that wrote examples, and whether its licence allows training on them."""
 MAX_ROWS_READ = 2_000
 """Rows that are searched for personal data, and questions whose references are judged; a note says where there are more."""
 PLACES_SHOWN = 3
@@ -50,7 +53,7 @@ def check_data(plan: Plan, data: RunData, gold: GoldCheck | None = None) -> tupl
     questions = [q for q in (*data.split.dev, *data.split.test) if q.wording_of is None]
     questions.sort(key=lambda question: question.line)
     notes = [*_reference_notes(gold), *_document_notes(plan, data.examples, questions)]
-    notes += _personal_data_notes(plan, data.examples)
+    notes += [*_personal_data_notes(plan, data.examples), *_teacher_notes(plan, data.examples)]
     return (*notes, *_language_notes(plan, data.examples, questions))
 
 
@@ -66,6 +69,11 @@ def notes_event(notes: Sequence[DataNote]) -> dict[str, Any]:
 def noted_lines(event: Mapping[str, Any]) -> tuple[str, ...]:
     """Return the sentences of such an event, () for a run that has none."""
     return tuple(map(str, event.get("lines", ())))
+
+
+def teacher_lines(event: Mapping[str, Any]) -> tuple[str, ...]:
+    """Return the sentences of such an event on the teachers of the examples."""
+    return tuple(str(note["text"]) for note in event.get("notes", ()) if note.get("kind") == TEACHER_NOTE)
 
 
 def _reference_notes(gold: GoldCheck) -> Iterable[DataNote]:
@@ -140,6 +148,12 @@ def _personal_data_notes(plan: Plan, examples: Sequence[Example]) -> Iterable[Da
         f"({kinds}; {_places(places)}): a model that is trained on them, or shown them, can repeat it. Take out what it "
         "need not know; the values are not shown",
     )
+
+
+def _teacher_notes(plan: Plan, examples: Sequence[Example]) -> Iterable[DataNote]:
+    for teacher in teachers_of_rows(examples):
+        text = f"{_file(plan.data.examples)}{teacher.sentence(len(examples), 'example')}"
+        yield DataNote(kind=TEACHER_NOTE, count=teacher.rows, text=text.removesuffix("."))
 
 
 def _language_notes(

@@ -67,7 +67,7 @@ class DataNote:
     """One thing that is wrong with the files, or worth knowing before a model is trained on them."""
 
     kind: str
-    """references, missing_documents, skipped_documents, personal_data or language."""
+    """references, missing_documents, skipped_documents, personal_data, teacher or language."""
     text: str
     """A sentence with the count and the first places."""
     count: int

@@ -32,8 +32,6 @@ from runners.synthesis.teacher import (
 
 MOST_ASKED = 4
 """Passages asked about for each row that is wanted; when fewer of the rows pass, the teacher is not up to the task."""
-GRAMMAR = "question grammar"
-"""Name of what makes questions without a teacher."""
 AFFIRMED = "answered yes"
 HALF_AFFIRMED = "what is left would be answered yes, and half of the questions are"
 _BARE_RANK = {"no": 1, "yes": 2}

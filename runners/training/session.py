@@ -19,6 +19,7 @@ from torch import nn
 from rag.errors import BadInput, CannotRun, UsageProblem
 from rag.files import check_manifest, disk_full_as_problem, publish_folder, write_text
 from rag.types import OnEvent
+from runners.data.teachers import teachers_to_json
 from runners.distributed import wrapping
 from runners.distributed.process_group import ProcessGroup
 from runners.distributed.wrapping import Replicate
@@ -286,14 +287,18 @@ def manifest_facts(
         loop: The finished loop.
         data: Counts and hash of the training rows.
         identity: Hash of everything the result depends on.
-        origin: Files, plan and reasons of the settings.
+        origin: Files, teachers, plan and reasons of the settings.
         result: The result of the loop.
     """
     note = {"optimizer": loop.optimizer.note} if loop.optimizer.note else {}
     if left_out := lora.adapter_note(loop.net):
         note["adapter"] = left_out
     return {
-        "data": {**data, "files": list(origin.files)},
+        "data": {
+            **data,
+            "files": list(origin.files),
+            **({"teachers": teachers_to_json(origin.teachers)} if origin.teachers else {}),
+        },
         "identity": identity,
         "result": result.to_json(),
         "plan_sha256": origin.plan_sha256,

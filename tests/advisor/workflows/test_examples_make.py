@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import signal
@@ -112,6 +113,7 @@ def test_good_rows_pass_with_their_provenance(
         assert meta["teacher"] == {
             "name": "tern-2",
             "host": f"127.0.0.1:{server.server_port}",
+            "license": "not answered",
         }
         assert meta["checks"]["support"] == "supported"
         assert meta["checks"]["rank"] >= 1
@@ -142,6 +144,44 @@ def test_good_rows_pass_with_their_provenance(
     )
     assert len(server.seen) == asked
     assert rows_of(folder / "e.jsonl") == rows
+
+
+def test_the_answer_on_the_teachers_licence_is_asked_and_stored(
+    folder: Path, server: Any, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By flag, on a terminal, and from an earlier call; never answered by itself, and only about rows to train on."""
+    server.answer = good_teacher
+    flags = ("--teacher", f"openai:tern-2@{server.url}", "--count", "2", "--known", "skip")
+
+    def licenses(file: str) -> set[str]:
+        return {row["meta"]["teacher"]["license"] for row in rows_of(folder / file)}
+
+    assert run(*flags, "--out", "a.jsonl") == 0
+    said = capsys.readouterr().out
+    assert "training on its answers? not answered, stored with each row; answer it with --resume" in said
+    assert licenses("a.jsonl") == {"not answered"}
+    asked = len(server.seen)
+    again = ("--resume", "--teacher-license", "no", "--json")
+    assert run(*flags, "--out", "a.jsonl", *again) == 0
+    assert json.loads(capsys.readouterr().out)["teacher"]["license"] == "no"
+    assert run(*flags, "--out", "a.jsonl", "--resume") == 0
+    assert (licenses("a.jsonl"), len(server.seen)) == ({"no"}, asked), "kept, and nothing is asked twice"
+
+    typed = io.StringIO("perhaps\nYes\ny\n")
+    monkeypatch.setattr("sys.stdin", typed)
+    for stream in ("stdin", "stderr"):
+        monkeypatch.setattr(f"sys.{stream}.isatty", lambda: True, raising=False)
+    assert run(*flags, "--out", "b.jsonl") == 0
+    assert (licenses("b.jsonl"), typed.read()) == ({"yes"}, "")
+    assert run(*flags, "--out", "c.jsonl", "--yes") == 0
+    assert licenses("c.jsonl") == {"not answered"}, "--yes asks nothing"
+
+    capsys.readouterr()
+    assert run(*flags, "--out", "d.jsonl", "--teacher-license", "sure") == 2
+    assert "choose of yes, no, unknown" in capsys.readouterr().err
+    assert run(*flags, "--out", "d.jsonl", "--as", "questions", "--teacher-license", "yes") == 2
+    assert run("--out", "d.jsonl", "--teacher-license", "yes") == 2
+    assert "is about rows to train on" in " ".join(capsys.readouterr().err.split())
 
 
 def test_wrong_rows_are_thrown_out_with_the_reason(
