@@ -187,6 +187,8 @@ def show_report(report: TrialReport, console: Console | None = None) -> None:
     if report.verdict.taught:
         print_plain(console, f"  {report.verdict.taught}")
     show_right_costs(report, console)
+    if report.teacher:
+        print_plain(console, report.teacher.line)
     show_guards(report, console)
     if report.forecast:
         show_forecast(report.forecast, console)

@@ -33,6 +33,7 @@ from advisor.verdict.right_answers import beside_answers, by_wording, right_answ
 from advisor.verdict.right_costs import with_right_costs
 from advisor.verdict.run_records import RunRecords
 from advisor.verdict.sentences import Conclusion
+from advisor.verdict.teacher import teacher_report
 from advisor.verdict.trial_forecast import compare_forecast
 from rag.errors import BadInput
 from rag.evaluation.clusters import cluster_by_document
@@ -151,6 +152,7 @@ def report_of_run(records: RunRecords) -> TrialReport:
         data=data_used(records),
     )
     report = with_right_costs(report, records, judged.arms)
+    report = replace(report, teacher=teacher_report(records, report, judged.arms))
     forecast = compare_forecast(plan, report.verdict, report.arms, report.measured.seconds)
     conclusion = Conclusion(report=report, verdict=report.verdict, prompt_in_use=report.task.prompt)
     text = f"{report.verdict.text} {words_note(report.question_words, report.arms)}".rstrip()

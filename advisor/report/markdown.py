@@ -55,6 +55,7 @@ def report_markdown(report: TrialReport) -> str:
         "\n".join(_arms(report)),
         "\n".join(_wordings(report)),
         "\n".join(_right_costs(report)),
+        escape_markdown(report.teacher.text) if report.teacher else "",
         escape_markdown(f"What each arm is: {arms}." if (arms := arms_line(report)) else ""),
         escape_markdown(
             " ".join([combined_score_rule(report), *(f"{note}." for note in timing_notes(report))])

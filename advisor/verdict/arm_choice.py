@@ -46,6 +46,7 @@ from advisor.verdict.usable import UsableCheck, check_usable, why_none
 from rag.text.words import count_noun
 from runners.models.endpoint import is_private
 from runners.models.resolve import parse_remote
+from runners.plan.named_models import reference_arms
 from runners.plan.schema import Plan
 from runners.plan.steps import EvaluateStep
 from runners.report.records import NotWorse, Unusable
@@ -55,6 +56,8 @@ MIN_VALID_SHARE = 0.5
 """Least share of answers in the demanded form; below it a program that reads them fails more often than not."""
 MIN_UNANSWERABLE = 3
 """Fewest questions without an answer that show whether an arm refuses at all."""
+REFERENCE = "is the teacher, measured for reference only"
+"""Why an arm of a teacher that is none of the models compared is not used."""
 REFUSING_SHARE = 0.5
 """Share of right refusals from which an arm counts as one that refuses."""
 
@@ -134,7 +137,8 @@ def choose_arm(trial: Trial, standing: ArmStanding, lost: Mapping[str, str] | No
         standing: the recommended arm compared with the others.
         lost: arms that were not trained as planned, each with the count of its rows in words.
     """
-    excluded = {name: f"was not trained as planned: {rows}" for name, rows in (lost or {}).items()}
+    excluded = dict.fromkeys(reference_arms(trial.plan), REFERENCE)
+    excluded |= {name: f"was not trained as planned: {rows}" for name, rows in (lost or {}).items()}
     remaining = trial
     failed: list[tuple[Requirement, Sequence[str]]] = []
     outdone: set[str] = set()

@@ -186,6 +186,29 @@ def same_ratio_p(a: JudgedAnswers, b: JudgedAnswers) -> float:
     return float(min(1.0, 2 * lower.max()))
 
 
+def right_ratio(a: ArmScores, b: ArmScores) -> Estimate | None:
+    """Return the right answers of one arm by those of another on the same questions, with the 95 % interval.
+
+    The interval is that of :func:`cost_per_right`, with the share of the first arm in place of the cost. None where the
+    second arm has no right answer, or no question was judged for both.
+    """
+    of_a, of_b = (judged_answers(arm, [0.0] * len(arm.questions)) for arm in (a, b))
+    asked = [one for one in of_a.right if one in of_b.right]
+    (_, right_a, documents), (_, right_b, _) = of_a.values(asked), of_b.values(asked)
+    if not asked or right_b.mean() <= MIN_SPREAD:
+        return None
+    units = cluster_by_document(documents)
+    level = LEVEL if units.few or units.units < 2 else _student_level(units.units)
+    one, other = (clustered_share(right.tolist(), documents, level) for right in (right_a, right_b))
+    if one.mean <= MIN_SPREAD:
+        return Estimate(mean=0.0, low=0.0, high=_rounded(one.high / other.low) or 0.0)
+    each, together = one.mean / other.mean, _correlation(right_a, right_b, units.index)
+    down = _combined(math.log(one.mean / one.low), math.log(other.high / other.mean), together)
+    up = _combined(math.log(one.high / one.mean), math.log(other.mean / other.low), together)
+    low, high = each / math.exp(down), each * math.exp(up)
+    return Estimate(mean=_rounded(each) or 0.0, low=_rounded(low) or 0.0, high=_rounded(high) or 0.0)
+
+
 def with_right_costs(report: TrialReport, records: RunRecords, arms: Sequence[ArmScores]) -> TrialReport:
     """Return a report with the cost of a right answer of each arm, and the arm that gives most of them for the money.
 

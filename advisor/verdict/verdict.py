@@ -45,6 +45,7 @@ from rag.evaluation.clusters import cluster_by_document
 from rag.evaluation.statistics import PairedDifference
 from rag.text.words import count_noun
 from runners.models.registry import find_known_model
+from runners.plan.named_models import reference_arms
 from runners.plan.schema import Plan
 from runners.plan.score_names import SCORE_BY_NAME
 from runners.report.records import Compared, ComparedArm, Margin, Outcome, Strength, Verdict
@@ -100,6 +101,8 @@ def judge_trial(
 ) -> tuple[Verdict, tuple[PairedDifference, ...]]:
     """Compare the chosen arm with every other on the combined score of the same questions.
 
+    Arms that are measured for reference, a teacher's, are compared with none.
+
     Args:
         plan: the plan.
         arms: the scores of every arm.
@@ -112,6 +115,7 @@ def judge_trial(
         ValueError: the plan's choice was not among the arms measured.
     """
     lost = lost or {}
+    arms = [arm for arm in arms if arm.arm not in reference_arms(plan)]
     by_name = {arm.arm: arm for arm in arms if arm.combined}
     if plan.choice not in by_name:
         raise ValueError(f"the arm {plan.choice} was not measured")

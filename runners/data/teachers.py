@@ -68,20 +68,22 @@ def teachers_of_rows(rows: Iterable[Example]) -> tuple[RowTeacher, ...]:
 
 
 def row_teacher(meta: Mapping[str, Any]) -> RowTeacher | None:
-    """Return the teacher that the values of a made row name, with one row; None for a row made by rule.
-
-    A teacher that is a folder is called by the last part of its path.
-    """
+    """Return the teacher that the values of a made row name, with one row; None for a row made by rule."""
     named = meta.get("teacher")
     if not isinstance(named, dict) or not named.get("name") or named["name"] == GRAMMAR:
         return None
-    name, answer = str(named["name"]), str(named.get("license", NOT_ANSWERED))
+    answer = str(named.get("license", NOT_ANSWERED))
     return RowTeacher(
-        name=Path(name).name if Path(name).expanduser().is_absolute() else name,
+        name=teacher_name(str(named["name"])),
         host=str(named.get("host", "")),
         license=answer if answer in LICENSE_ANSWERS else NOT_ANSWERED,
         rows=1,
     )
+
+
+def teacher_name(name: str) -> str:
+    """Return the name of a model without the path, where it is a folder."""
+    return Path(name).name if Path(name).expanduser().is_absolute() else name
 
 
 def recorded_teachers(folder: Path) -> tuple[RowTeacher, ...]:

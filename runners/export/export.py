@@ -136,9 +136,9 @@ def _write_files(job: ExportJob, made_from: str) -> ExportedFiles:
     module, _, function = job.target.maker.partition(":")
     maker: Callable[[ExportJob], ExportedFiles] = getattr(import_module(module), function)
     files = maker(job)
-    teachers = teacher_notes(job, files)
     write_text(job.folder / CARD_FILE, export_card(job, files))
     _write_terms(job)
+    teachers = teacher_notes(job, files)
     facts = {
         **export_facts(job),
         "made_from": made_from,

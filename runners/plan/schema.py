@@ -31,6 +31,7 @@ from runners.plan.checks import StyleCheck
 from runners.plan.data import PATH_KEYS, PlanData, Prompts
 from runners.plan.forecast import read_forecast, write_forecast
 from runners.plan.gate import PlanGate, RefusalSettings
+from runners.plan.named_models import asked_models, model_entries, model_entry, with_implied_parts
 from runners.plan.plan_source import PlanSource, explain_problems, read_source
 from runners.plan.plan_text import plan_text
 from runners.plan.score_names import SCORE_BY_NAME
@@ -82,13 +83,6 @@ def _method_schema(schema: dict[str, Any]) -> None:
     schema["anyOf"] = [{"enum": names}, {"pattern": f"^({'|'.join(names)})@{ALIAS.pattern}$"}]
 
 
-def _model_entries(value: Any) -> Any:
-    """Return the entries of `models` with a name alone as a model; anything else as it is."""
-    if not isinstance(value, dict):
-        return value
-    return {alias: {"name": model} if isinstance(model, str) else model for alias, model in value.items()}
-
-
 Method = Annotated[str, AfterValidator(_check_method)]
 
 
@@ -118,10 +112,16 @@ class Plan(StrictModel):
         json_schema_extra=_method_schema,
     )
     model: PlanModel
-    models: Annotated[dict[str, PlanModel], BeforeValidator(_model_entries)] = implied(
+    models: Annotated[dict[str, PlanModel], BeforeValidator(model_entries)] = implied(
         {},
         description="Models that are compared, by a short alias: names, or mappings as of `model`, which is one of them and "
         "need not be given: then it is the first.",
+    )
+    teacher: Annotated[PlanModel | None, BeforeValidator(model_entry)] = implied(
+        None,
+        description="A model whose replies others may be tuned on, asked the same questions for reference: a name, or a "
+        "mapping as of `model`. Its arms METHOD@teacher, added where no step has one, are never the arm to use. An alias of "
+        "`models` names one of those compared, whose arms can be.",
     )
     most_usd: float | None = implied(
         None,
@@ -182,16 +182,15 @@ class Plan(StrictModel):
 
     @model_validator(mode="before")
     @classmethod
-    def _model_of_models(cls, values: Any) -> Any:
-        if not isinstance(values, dict) or "model" in values or not isinstance(values.get("models"), dict):
-            return values
-        first = next(iter(_model_entries(values["models"]).values()), None)
-        return values if first is None else {**values, "model": first}
+    def _implied_parts(cls, values: Any) -> Any:
+        return with_implied_parts(values) if isinstance(values, dict) else values
 
     @model_validator(mode="after")
     def _consistent(self) -> Plan:
         check_models(self.models, self.model)
-        check_arm_name(self.choice, self.models)
+        asked_models(self.models, self.teacher)
+        for name in (self.choice, *self.gate.must_beat):
+            check_arm_name(name, self.models)
         trained: set[str] = set()
         has_index = has_embedder = False
         for number, step in enumerate(self.steps):
@@ -249,7 +248,8 @@ class Plan(StrictModel):
     def _check_model_of(self, step: ArmStep, key: str) -> None:
         """Raise ValueError where the models of an arm's step and of its weights are not the same, or not known."""
         try:
-            check_arm_name(step.arm, self.models)
+            known = self.models if isinstance(step, TrainStep) else asked_models(self.models, self.teacher)
+            check_arm_name(step.arm, known)
         except ValueError as error:
             raise ValueError(f"{key}: {error}") from None
         if isinstance(step, EvaluateStep) and step.model and split_arm(step.arm)[1]:
@@ -265,7 +265,7 @@ class Plan(StrictModel):
         if isinstance(step, EvaluateStep) and step.model:
             return step.model
         _, alias = split_arm(step.arm)
-        return self.models[alias] if alias else self.model
+        return asked_models(self.models, self.teacher)[alias] if alias else self.model
 
     @property
     def base_models(self) -> tuple[PlanModel, ...]:

@@ -197,6 +197,37 @@ class CallVolume:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class StudentReport:
+    """How much of the teacher an arm reaches."""
+
+    arm: str
+    ratio: Estimate | None
+    """Its right answers by the teacher's, on the same questions; None where the teacher has none."""
+    rows: int
+    """Rows by the teacher among those that its weights were trained on."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TeacherReport:
+    """The teacher of a plan beside the arms that may learn from its replies."""
+
+    model: str
+    """Its name, with the host of an endpoint."""
+    arm: str
+    """Its arm with most right answers, with which the others are compared."""
+    reference: bool
+    """Whether its arms are measured for reference only."""
+    license: str | None
+    """Whether its licence allows training on its answers, as was answered; None where no row of it was trained on."""
+    students: tuple[StudentReport, ...]
+    """The arm to use, then the tuned arms."""
+    line: str
+    """How much of it the first of these reaches and at which price, in one sentence."""
+    text: str
+    """The same of all of them."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class TaskAsked:
     """What was to be decided, and who answered the questionnaire."""
 
@@ -275,6 +306,8 @@ class TrialReport:
     data: DataUsed
     volume: CallVolume | None = None
     """What the costs of a month are for; None in reports of 0.2.0."""
+    teacher: TeacherReport | None = None
+    """None for a plan without a teacher, and where none of its arms could be judged."""
 
     @property
     def retriever_notes(self) -> tuple[str, ...]:
