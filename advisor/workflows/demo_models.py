@@ -1,0 +1,144 @@
+"""The work behind ``tunewise demo --models``: a few arms of several models, on the questions of the shipped example."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from advisor.display.trial_table import show_report
+from advisor.output import command_line
+from advisor.terminal import resume_hint
+from advisor.workflows.demo import print_heading, recommend_and_draft
+from advisor.workflows.dry_run import show_steps
+from advisor.workflows.run import FullRun, adapt_threads, announce_downloads, ask_command, run_and_report
+from rag.errors import UsageProblem
+from runners.models import resolve
+from runners.plan.arm_names import ALIAS, ALIAS_RULE, arm_name
+from runners.plan.schema import Plan, Step, parse_plan
+from runners.plan.steps import EvaluateStep, TrainStep
+from runners.report.trial_report import TrialReport
+from runners.trial.execute import RunRequest, quick_plan
+
+MODELS = {"smollm": "smollm2-135m-instruct", "gemma": "gemma-3-270m"}
+"""The models of the registry that are compared, by alias; others are added, or replace one by its alias."""
+METHODS = ("prompting", "rag", "hybrid")
+"""What is measured of each model; an endpoint is not tuned, so it has no hybrid."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelsDemo:
+    """A demo that compares models."""
+
+    models: tuple[str, ...]
+    """Models beside the pair of the registry, or in place of one of them: ``ALIAS=NAME`` each."""
+    out: Path
+    quick: bool = False
+    resume: bool = False
+    overwrite: bool = False
+    accept_license: tuple[str, ...] = ()
+
+    def command(self, out: Path, *words: object) -> str:
+        """Return the command line that carries it out in a folder."""
+        licenses = [word for name in self.accept_license for word in ("--accept-license", name)]
+        return command_line("demo", "--models", *self.models, *licenses, "--out", out, *words)
+
+
+def run_models_demo(demo: ModelsDemo) -> TrialReport:
+    """Carry out ``tunewise demo --models``, and return its report.
+
+    Raises:
+        UsageProblem: a model is not given as ALIAS=NAME.
+        CannotRun: the licence of a model was not accepted.
+    """
+    started = time.monotonic()
+    models = demo_models(demo.models)
+    resolve.check_licenses(resolve.downloads_needed(models.values()))  # before anything else is shown
+    with resume_hint(demo.command(demo.out, "--resume", *(["--quick"] if demo.quick else ()))):
+        adapt_threads()
+        plan = plan_of_models(recommend_and_draft(), models)
+        full = FullRun(plan, demo.command(Path(f"{demo.out}-full"))) if demo.quick else None
+        plan = quick_plan(plan) if demo.quick else plan
+        print_heading("The models that are compared, each on the same questions")
+        for line in arms_of_models(plan):
+            print(f"  {line}")
+        print("  few-shot, lora and the update of the documents are measured by: tunewise demo")
+        print_heading("What this will do, with a rough time for each step on this machine")
+        inputs = show_steps(plan)
+        announce_downloads(plan)
+        print_heading("Running")
+        request = RunRequest(
+            plan=plan, out=demo.out, resume=demo.resume, overwrite=demo.overwrite, data=inputs
+        )
+        run, report = run_and_report(request, label="demo", full=full)
+        assert report is not None, "the demo's plan measures its choice"
+        print_heading("The trial")
+        show_report(report)
+    print(f"\nreport: {run.path / 'report.html'}")
+    print(f'ask it: {ask_command(run.path, report)} "What does entry to the Ropewalk Museum cost?"')
+    print(f"done in {(time.monotonic() - started) / 60:.1f} minutes")
+    return report
+
+
+def demo_models(named: Sequence[str]) -> dict[str, str]:
+    """Return the names of the models to compare by alias: the pair of the registry with those that are named.
+
+    Raises:
+        UsageProblem: one is not of the form ALIAS=NAME, or an alias is given twice.
+        BadInput: the address of an endpoint is malformed.
+    """
+    given: dict[str, str] = {}
+    for text in named:
+        alias, _, name = text.partition("=")
+        if not (ALIAS.fullmatch(alias) and name):
+            raise UsageProblem(f"--models {text!r} is not of the form ALIAS=NAME", ALIAS_RULE)
+        if alias in given:
+            raise UsageProblem(f"--models names {alias} twice", "give each model an alias of its own")
+        resolve.parse_remote(name)
+        given[alias] = name
+    return {**MODELS, **given}
+
+
+def plan_of_models(drafted: Plan, models: Mapping[str, str]) -> Plan:
+    """Return the plan of :data:`METHODS` of several models, made of the one that was drafted for one model.
+
+    Each tuned arm is trained once. The choice is hybrid of the first model, which must beat its other arms; no forecast is
+    taken over, for it is of another trial.
+    """
+    steps: list[Step] = [step for step in drafted.steps if step.kind == "index"]
+    for alias, name in models.items():
+        remote = resolve.parse_remote(name) is not None
+        for step in drafted.steps:
+            if isinstance(step, TrainStep) and step.arm in METHODS and not remote:
+                reasons = {key: why for key, why in step.reasons.items() if key != "seeds"}
+                changes = {"arm": arm_name(step.arm, alias), "seeds": step.seeds[:1], "reasons": reasons}
+                steps.append(step.model_copy(update=changes))
+            elif isinstance(step, EvaluateStep) and step.arm in METHODS and not (remote and step.weights):
+                weights = arm_name(step.weights, alias) if step.weights else None
+                steps.append(step.model_copy(update={"arm": arm_name(step.arm, alias), "weights": weights}))
+    first = next(iter(models))
+    own = [arm_name(method, first) for method in METHODS]
+    values = drafted.model_dump(mode="json", by_alias=True, exclude={"model", "predicted", "steps", "gate"})
+    return parse_plan(
+        {
+            **values,
+            "name": f"{drafted.name}-models",
+            "models": dict(models),
+            "choice": own[-1],
+            "steps": [step.model_dump(mode="json") for step in steps],
+            "gate": {**drafted.gate.model_dump(mode="json"), "must_beat": own[:-1]},
+        },
+        "the demo's plan",
+    )
+
+
+def arms_of_models(plan: Plan) -> list[str]:
+    """Return for each model of a plan what is measured of it, and of an endpoint why it is not tuned."""
+    lines = []
+    for alias, model in plan.models.items():
+        arms = [step.arm for step in plan.arms if plan.model_of(step) == model]
+        remote = resolve.parse_remote(model.name)
+        untuned = "; an endpoint is not tuned" if remote else ""
+        lines.append(f"{alias}, {remote.name if remote else model.name}: {', '.join(arms)}{untuned}")
+    return lines
