@@ -95,7 +95,7 @@ def verb_section(name: str, command: Callable[..., Any], level: str) -> list[str
             ", required" if required and isinstance(info, OptionInfo) else ""
         )
         if isinstance(info, ArgumentInfo):
-            argument = key.upper()
+            argument = info.metavar or key.upper()
             arguments.append((f"`{argument if required else f'[{argument}]'}`", kind, info.help or ""))
         else:
             declared = (*(() if info is parameter.default else (info.default,)), *(info.param_decls or ()))

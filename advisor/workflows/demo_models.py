@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 from advisor.display.trial_table import show_report
-from advisor.output import command_line
+from advisor.flags.demo import DemoFlags
 from advisor.terminal import resume_hint
 from advisor.workflows.demo import print_heading, recommend_and_draft
 from advisor.workflows.dry_run import show_steps
@@ -27,25 +26,7 @@ METHODS = ("prompting", "rag", "hybrid")
 """What is measured of each model; an endpoint is not tuned, so it has no hybrid."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ModelsDemo:
-    """A demo that compares models."""
-
-    models: tuple[str, ...]
-    """Models beside the pair of the registry, or in place of one of them: ``ALIAS=NAME`` each."""
-    out: Path
-    quick: bool = False
-    resume: bool = False
-    overwrite: bool = False
-    accept_license: tuple[str, ...] = ()
-
-    def command(self, out: Path, *words: object) -> str:
-        """Return the command line that carries it out in a folder."""
-        licenses = [word for name in self.accept_license for word in ("--accept-license", name)]
-        return command_line("demo", "--models", *self.models, *licenses, "--out", out, *words)
-
-
-def run_models_demo(demo: ModelsDemo) -> TrialReport:
+def run_models_demo(flags: DemoFlags) -> TrialReport:
     """Carry out ``tunewise demo --models``, and return its report.
 
     Raises:
@@ -53,13 +34,13 @@ def run_models_demo(demo: ModelsDemo) -> TrialReport:
         CannotRun: the licence of a model was not accepted.
     """
     started = time.monotonic()
-    models = demo_models(demo.models)
+    models = demo_models(flags.named or ())
     resolve.check_licenses(resolve.downloads_needed(models.values()))  # before anything else is shown
-    with resume_hint(demo.command(demo.out, "--resume", *(["--quick"] if demo.quick else ()))):
+    with resume_hint(flags.models_line(flags.folder, "--resume", *(["--quick"] if flags.quick else ()))):
         adapt_threads()
         plan = plan_of_models(recommend_and_draft(), models)
-        full = FullRun(plan, demo.command(Path(f"{demo.out}-full"))) if demo.quick else None
-        plan = quick_plan(plan) if demo.quick else plan
+        full = FullRun(plan, flags.models_line(Path(f"{flags.folder}-full"))) if flags.quick else None
+        plan = quick_plan(plan) if flags.quick else plan
         print_heading("The models that are compared, each on the same questions")
         for line in arms_of_models(plan):
             print(f"  {line}")
@@ -69,7 +50,7 @@ def run_models_demo(demo: ModelsDemo) -> TrialReport:
         announce_downloads(plan)
         print_heading("Running")
         request = RunRequest(
-            plan=plan, out=demo.out, resume=demo.resume, overwrite=demo.overwrite, data=inputs
+            plan=plan, out=flags.folder, resume=flags.resume, overwrite=flags.overwrite, data=inputs
         )
         run, report = run_and_report(request, label="demo", full=full)
         assert report is not None, "the demo's plan measures its choice"
