@@ -96,7 +96,8 @@ def verb_section(name: str, command: Callable[..., Any], level: str) -> list[str
         )
         if isinstance(info, ArgumentInfo):
             argument = info.metavar or key.upper()
-            arguments.append((f"`{argument if required else f'[{argument}]'}`", kind, info.help or ""))
+            optional = not required and not argument.startswith("[")
+            arguments.append((f"`{f'[{argument}]' if optional else argument}`", kind, info.help or ""))
         else:
             declared = (*(() if info is parameter.default else (info.default,)), *(info.param_decls or ()))
             names = (

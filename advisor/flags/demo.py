@@ -20,7 +20,7 @@ class DemoFlags:
     named: Annotated[
         list[str] | None,
         typer.Argument(
-            metavar="ALIAS=NAME",
+            metavar="[ALIAS=NAME]...",
             help="With --models: models beside the two, such as big=openai:NAME@URL, or in place of smollm or gemma.",
         ),
     ] = None

@@ -19,6 +19,7 @@ from runners.data import formats as roles
 from runners.data import sampling
 from runners.data.examples import Example, ExampleSet, load_examples
 from runners.data.questions import Question, load_questions
+from runners.data.teachers import teachers_of_rows
 from runners.plan.train_config import ALL_LINEAR, TrainConfig
 from runners.preflight.report import count_of_rows
 from runners.tokenization.chat_template import ChatTokenizer
@@ -80,6 +81,7 @@ def read_train_inputs(files: TrainRequest) -> TrainInputs:
         rows = sampling.mix_replay_rows(rows, replay.rows, share, seed)
         replayed = count_of_rows(sampling.count_replay_rows(rows))
         notes.append(f"mixed in from {files.replay.name}: {replayed} for replay ({share:.0%} of all)")
+    notes += [teacher.sentence(len(rows)) for teacher in teachers_of_rows(rows)]
     questions = load_questions(files.questions, columns) if files.questions else ()
     return TrainInputs(
         rows, max(1, len(rows) - loaded.duplicates), valid, questions, loaded.files, tuple(notes)
