@@ -153,7 +153,7 @@ def report_of_run(records: RunRecords) -> TrialReport:
     )
     report = with_right_costs(report, records, judged.arms)
     report = replace(report, teacher=teacher_report(records, report, judged.arms))
-    forecast = compare_forecast(plan, report.verdict, report.arms, report.measured.seconds)
+    forecast = compare_forecast(plan, report.verdict, report.candidates, report.measured.seconds)
     conclusion = Conclusion(report=report, verdict=report.verdict, prompt_in_use=report.task.prompt)
     text = f"{report.verdict.text} {words_note(report.question_words, report.arms)}".rstrip()
     verdict = replace(report.verdict, conclusion=conclusion.sentences, text=text)

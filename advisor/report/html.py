@@ -73,7 +73,7 @@ def next_steps(report: TrialReport, run: Path) -> list[tuple[str, str]]:
     verdict = report.verdict
     name = str(run if not run.is_absolute() else Path(run.name))
     quoted, new_run = shlex.quote(name), shlex.quote(f"{name}-more")
-    asked = verdict.use or report.arms[0].arm
+    asked = verdict.use or report.candidates[0].arm
     arm = "" if verdict.use else f" --arm {asked}"
     asks = "the arm to use" if verdict.use else "the best by its score; no arm is asked by default"
     steps = [(f'tunewise ask {quoted}{arm} "your question"', f"asks {asked}, {asks}")]

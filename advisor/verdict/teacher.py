@@ -66,6 +66,7 @@ def teacher_report(
     return TeacherReport(
         model=title,
         arm=best,
+        arms=tuple(measured),
         reference=best in reference_arms(plan),
         license=" and ".join(answers) or None,
         students=students,
@@ -80,7 +81,7 @@ def _line(arms: Sequence[ArmReport], title: str, best: str, students: Sequence[S
         return f"Teacher {title}, {best}: {_right(arms, best)}, {_cost(arms, best)}."
     student = students[0]
     reached = f"{student.arm}{_rows_text(student)}: {_share_text(student)}"
-    return f"Teacher {title}: {reached}; {_cost(arms, student.arm)}, of {best} {_price(arms, best)}."
+    return f"Teacher {title}: {reached}; {_cost(arms, student.arm)}; of {best} {_price(arms, best)}."
 
 
 def _rows_text(student: StudentReport) -> str:

@@ -189,7 +189,7 @@ def _show_verdict(run: RunFolder, report: TrialReport) -> None:
 
 def ask_command(run: Path, report: TrialReport) -> str:
     """Return the start of a command that asks a run; it names the arm with the best score where none is asked by default."""
-    return command_line("ask", run, *([] if report.verdict.use else ["--arm", report.arms[0].arm]))
+    return command_line("ask", run, *([] if report.verdict.use else ["--arm", report.candidates[0].arm]))
 
 
 def check_kernels(kernels: str, path: Path) -> None:
@@ -373,7 +373,7 @@ def check_gate(report: TrialReport) -> None:
     """
     verdict = report.verdict
     if verdict.use is None:
-        arms = " or ".join(arm.arm for arm in report.arms)
+        arms = " or ".join(arm.arm for arm in report.candidates)
         raise GateNotMet(
             f"none of these can be used yet: {verdict.none_reason}",
             f"the results are kept; to ask an arm nevertheless, name it: --arm {arms}",

@@ -215,6 +215,8 @@ class TeacherReport:
     """Its name, with the host of an endpoint."""
     arm: str
     """Its arm with most right answers, with which the others are compared."""
+    arms: tuple[str, ...]
+    """All of its arms that were judged."""
     reference: bool
     """Whether its arms are measured for reference only."""
     license: str | None
@@ -308,6 +310,12 @@ class TrialReport:
     """What the costs of a month are for; None in reports of 0.2.0."""
     teacher: TeacherReport | None = None
     """None for a plan without a teacher, and where none of its arms could be judged."""
+
+    @property
+    def candidates(self) -> tuple[ArmReport, ...]:
+        """The arms but for those of a teacher that are measured for reference only."""
+        reference = self.teacher.arms if self.teacher and self.teacher.reference else ()
+        return tuple(arm for arm in self.arms if arm.arm not in reference)
 
     @property
     def retriever_notes(self) -> tuple[str, ...]:

@@ -129,6 +129,9 @@ def test_teacher_is_a_reference_in_the_verdict_and_the_report(tmp_path: Path) ->
     assert verdict["most_right_for_money"]["arm"] == "lora"
     assert (teacher["model"], teacher["arm"]) == ("big (api.example.com)", "rag@teacher")
     assert (teacher["reference"], teacher["license"]) == (True, "unknown")
+    report = from_json(TrialReport, data)
+    assert report.arms[0].arm == "rag@teacher"
+    assert [one.arm for one in report.candidates] == ["lora", "prompting"], "what commands suggest"
     (student,) = teacher["students"]
     assert (student["arm"], student["rows"]) == ("lora", 300)
     assert student["ratio"]["mean"] == pytest.approx(45 / 57, abs=1e-4)
@@ -145,7 +148,7 @@ def test_teacher_is_a_reference_in_the_verdict_and_the_report(tmp_path: Path) ->
     assert "rag@teacher: 57 of 60 right" in page
     assert "79 % (" in (tmp_path / "run" / "report.md").read_text("utf-8")
     console = Console(file=io.StringIO(), width=300)
-    show_report(from_json(TrialReport, data), console)
+    show_report(report, console)
     shown = console.file.getvalue()  # type: ignore[attr-defined]
     assert shown.count("Teacher big") == 1
     assert line in shown
