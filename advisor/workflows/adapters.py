@@ -51,6 +51,7 @@ def show_adapter(adapter: StoredAdapter, as_json: bool) -> None:
         "chat template": adapter.template_sha256[:16] or "none; a plain one is stored with the adapter",
         "method": _method(adapter) + (f", rank {adapter.rank}" if adapter.rank else ""),
         "data": f"{', '.join(adapter.files)} {_text(adapter.rows)} rows, SHA-256 {adapter.data_sha256[:16]}".strip(),
+        **({"teacher": " ".join(teacher.line for teacher in adapter.teachers)} if adapter.teachers else {}),
         "plan": adapter.plan_sha256[:16] or "none",
         "size": f"{adapter.bytes / 1e6:.1f} MB",
         "state": adapter.problem or "whole",

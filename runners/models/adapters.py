@@ -15,6 +15,7 @@ from typing import Any
 
 from rag.errors import BadInput
 from rag.files import MANIFEST, check_manifest
+from runners.data.teachers import RowTeacher, teachers_from_json, teachers_to_json
 from runners.models.cards import CARD_FILE
 from runners.models.fingerprint import read_json, template_hash, tokenizer_hash
 
@@ -70,10 +71,17 @@ class StoredAdapter:
     bytes: int = 0
     scores: Mapping[str, Any] = field(default_factory=dict)
     """Scores as written by :func:`runners.models.cards.rewrite_card`; {} when none were measured."""
+    teachers: tuple[RowTeacher, ...] = ()
+    """Models that wrote rows it was trained on."""
 
     def to_json(self) -> dict[str, Any]:
         """Return all fields as JSON values."""
-        return {**asdict(self), "folder": str(self.folder), "files": list(self.files)}
+        return {
+            **asdict(self),
+            "folder": str(self.folder),
+            "files": list(self.files),
+            "teachers": teachers_to_json(self.teachers),
+        }
 
 
 def find_adapters(roots: Iterable[Path]) -> list[StoredAdapter]:
@@ -111,7 +119,7 @@ def read_adapter(folder: Path, bases: dict[str, str] | None = None) -> StoredAda
     try:
         manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
         fields = _manifest_fields(manifest, kind, read_json(folder / ADAPTER_CONFIG_FILE))
-    except (BadInput, OSError, ValueError, TypeError, AttributeError) as error:
+    except (BadInput, OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         return StoredAdapter(folder, kind, f"what it is cannot be read: {error}", bytes=size)
     base = manifest.get("base") or {}
     problem, hint = _damage(folder, kind, base)
@@ -134,6 +142,7 @@ def _manifest_fields(manifest: dict[str, Any], kind: str, adapter: dict[str, Any
         "files": tuple(data.get("files", ())),
         "plan_sha256": manifest.get("plan_sha256", ""),
         "scores": manifest.get("scores", {}),
+        "teachers": teachers_from_json(data.get("teachers")),
     }
 
 

@@ -41,6 +41,18 @@ def with_implied_parts(values: dict[str, Any]) -> dict[str, Any]:
     return values if first is None else {**values, "model": first}
 
 
+def check_teacher(plan: Plan) -> None:
+    """Raise ValueError for a teacher that is the plan's only model, or whose arms are to be beaten though not compared."""
+    asked_models(plan.models, plan.teacher)
+    if plan.teacher and not plan.models and _same(plan.teacher, plan.model):
+        raise ValueError(f"teacher: {plan.teacher.name} is the plan's model itself: name another one")
+    if wanted := set(plan.gate.must_beat) & set(reference_arms(plan)):
+        name = min(wanted)
+        raise ValueError(
+            f"gate.must_beat: {name} is only a reference: add the teacher to models to compare it"
+        )
+
+
 def asked_models(models: Mapping[str, PlanModel], teacher: PlanModel | None) -> Mapping[str, PlanModel]:
     """Return the models that arms may name: those compared, and a teacher that is none of them.
 
@@ -51,8 +63,7 @@ def asked_models(models: Mapping[str, PlanModel], teacher: PlanModel | None) -> 
         return models
     if TEACHER in models:
         raise ValueError(f"models: {TEACHER} is the alias of the plan's teacher: choose another for this one")
-    own = (teacher.name, teacher.quantization)
-    if same := [alias for alias, model in models.items() if (model.name, model.quantization) == own]:
+    if same := [alias for alias, model in models.items() if _same(model, teacher)]:
         raise ValueError(f"teacher: {teacher.name} is one of models: name its alias, teacher: {same[0]}")
     return {**models, TEACHER: teacher}
 
@@ -66,6 +77,10 @@ def teacher_arms(plan: Plan) -> tuple[str, ...]:
 def reference_arms(plan: Plan) -> tuple[str, ...]:
     """Return the arms that are measured and never used: those of a teacher that is none of the models compared."""
     return () if plan.teacher and plan.teacher.name in plan.models else teacher_arms(plan)
+
+
+def _same(one: PlanModel, other: PlanModel) -> bool:
+    return (one.name, one.quantization) == (other.name, other.quantization)
 
 
 def _alias(teacher: str, models: Mapping[str, object]) -> str:

@@ -31,7 +31,13 @@ from runners.plan.checks import StyleCheck
 from runners.plan.data import PATH_KEYS, PlanData, Prompts
 from runners.plan.forecast import read_forecast, write_forecast
 from runners.plan.gate import PlanGate, RefusalSettings
-from runners.plan.named_models import asked_models, model_entries, model_entry, with_implied_parts
+from runners.plan.named_models import (
+    asked_models,
+    check_teacher,
+    model_entries,
+    model_entry,
+    with_implied_parts,
+)
 from runners.plan.plan_source import PlanSource, explain_problems, read_source
 from runners.plan.plan_text import plan_text
 from runners.plan.score_names import SCORE_BY_NAME
@@ -188,9 +194,8 @@ class Plan(StrictModel):
     @model_validator(mode="after")
     def _consistent(self) -> Plan:
         check_models(self.models, self.model)
-        asked_models(self.models, self.teacher)
-        for name in (self.choice, *self.gate.must_beat):
-            check_arm_name(name, self.models)
+        check_teacher(self)
+        check_arm_name(self.choice, self.models)
         trained: set[str] = set()
         has_index = has_embedder = False
         for number, step in enumerate(self.steps):

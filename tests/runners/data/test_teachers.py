@@ -18,6 +18,7 @@ from runners.data.teachers import (
     recorded_teachers,
     teachers_of_rows,
 )
+from runners.models.adapters import read_adapter
 from runners.models.resolve import Model
 from runners.plan.schema import parse_plan
 from runners.plan.train_config import TrainConfig
@@ -103,6 +104,8 @@ def test_trained_weights_record_their_teachers_and_pass_them_on(
     assert ("5 rows by tern-2. Does the teacher's licence allow training on its answers?" in card) == (
         made > 0
     )
+    stored = read_adapter(tmp_path / "first")
+    assert (stored.problem, stored.to_json()["teachers"]) == ("", expected or [])
     further = CONFIG.replace(init_adapter=tmp_path / "first")
     fit([replace(example, meta={}) for example in examples[12:20]], further, tiny, tmp_path / "second")
     assert [teacher.rows for teacher in recorded_teachers(tmp_path / "second")] == ([5] if made else [])

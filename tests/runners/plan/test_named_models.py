@@ -75,10 +75,11 @@ def test_teacher_that_is_one_of_the_models_is_compared() -> None:
     ("changes", "message"),
     [
         ({"choice": "rag@teacher"}, "which is no key of models"),
-        ({"gate": {"must_beat": ["rag@teacher"]}}, "which is no key of models"),
+        ({"gate": {"must_beat": ["rag@teacher"]}}, "rag@teacher is only a reference"),
         ({"steps": [*STEPS, {"kind": "train", "arm": "full@teacher"}]}, "which is no key of models"),
         ({"models": {"small": "smollm2-135m-instruct", "teacher": "x"}}, "the alias of the plan's teacher"),
         ({"models": {"small": "smollm2-135m-instruct", "big": BIG}}, "name its alias, teacher: big"),
+        ({"teacher": "smollm2-135m-instruct"}, "is the plan's model itself"),
         ({"teacher": 3}, "teacher"),
     ],
 )
