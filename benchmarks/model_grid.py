@@ -4,8 +4,8 @@
 
 PLAN is a plan with ``models``. It is run as it is, then once for each of its models with that model's arms alone, each in a
 process of its own into a folder of OUT. Printed are the seconds and the largest resident memory of each process, and the
-ratios of the grid: its seconds to the sum of the parts, its memory to the largest of them. An index is built in each of them,
-as a user of single trials would have it. Nothing else should run meanwhile.
+ratios of the grid: its seconds to the sum of the parts, its memory to the largest of them. An index is built in each, as a
+user of single trials would have it. Nothing else should run meanwhile.
 """
 
 from __future__ import annotations

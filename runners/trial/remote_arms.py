@@ -1,6 +1,6 @@
 """Arms that endpoints answer, asked while the other steps of a run work in this process: a thread for each host.
 
-Only where a plan compares several models. An arm whose host fails, or for which the money ends, is incomplete: it keeps the
+Only where a plan compares several models, and for its teacher. An arm whose host fails, or for which the money ends, is incomplete: it keeps the
 answers that it has, the others are measured and judged, and a resumed run asks for the rest.
 """
 
@@ -15,6 +15,7 @@ from rag.errors import Problem
 from rag.types import OnEvent
 from runners.models import resolve
 from runners.models.endpoint import endpoint_host
+from runners.plan.named_models import reference_arms
 from runners.plan.schema import Plan, Step
 from runners.plan.steps import EmbedderStep, EvaluateStep, IndexStep
 from runners.run_folder import TRIAL, read_journal
@@ -56,10 +57,14 @@ def first_after_shared(steps: Sequence[Step]) -> int:
 def complete_or_note(context: OpenRun, planned: PlannedStep, run_step: RunStep) -> tuple[bool, str]:
     """Run the step of a remote arm; return whether it ran, and why it is incomplete, "" where it is not.
 
-    Only where the plan compares several models; elsewhere the error is raised.
+    Only for arms beside which others are judged (:func:`is_one_of_several`); elsewhere the error is raised.
     """
     plan, step = context.plan, planned.step
-    if len(plan.models) < 2 or not isinstance(step, EvaluateStep) or not asks_endpoint(plan, step):
+    if (
+        not isinstance(step, EvaluateStep)
+        or not is_one_of_several(plan, step)
+        or not asks_endpoint(plan, step)
+    ):
         return run_step(context, planned), ""
     try:
         return run_step(context, planned), ""
@@ -69,6 +74,11 @@ def complete_or_note(context: OpenRun, planned: PlannedStep, run_step: RunStep) 
         event = {"arm": step.arm, "reason": problem.message, "answered": answered}
         context.emit({"event": INCOMPLETE_EVENT, **event, "questions": len(context.split.test)})
         return True, problem.message
+
+
+def is_one_of_several(plan: Plan, step: EvaluateStep) -> bool:
+    """Return whether the other arms are worth judging without this one: several models are compared, or it is a reference."""
+    return len(plan.models) > 1 or step.arm in reference_arms(plan)
 
 
 def asks_endpoint(plan: Plan, step: EvaluateStep) -> bool:
@@ -102,8 +112,13 @@ class RemoteArms:
         """
         self._context, self._run_step = context, run_step
         self._hosts: dict[str, list[PlannedStep]] = {}
-        for planned in steps if len(context.plan.models) > 1 else ():
-            if host := host_of(context.plan, planned.step):
+        for planned in steps:
+            host = host_of(context.plan, planned.step)
+            if (
+                host
+                and isinstance(planned.step, EvaluateStep)
+                and is_one_of_several(context.plan, planned.step)
+            ):
                 self._hosts.setdefault(host, []).append(planned)
         self._threads: list[threading.Thread] = []
         self._stop = threading.Event()
