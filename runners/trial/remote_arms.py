@@ -1,7 +1,7 @@
 """Arms that endpoints answer, asked while the other steps of a run work in this process: a thread for each host.
 
-Only where a plan compares several models, and for its teacher. An arm whose host fails, or for which the money ends, is incomplete: it keeps the
-answers that it has, the others are measured and judged, and a resumed run asks for the rest.
+Only where a plan compares several models, and for its teacher. An arm whose host fails, or for which the money ends, is
+incomplete: it keeps the answers that it has, the others are measured and judged, and a resumed run asks for the rest.
 """
 
 from __future__ import annotations
@@ -77,7 +77,7 @@ def complete_or_note(context: OpenRun, planned: PlannedStep, run_step: RunStep) 
 
 
 def is_one_of_several(plan: Plan, step: EvaluateStep) -> bool:
-    """Return whether the other arms are worth judging without this one: several models are compared, or it is a reference."""
+    """Return whether others are worth judging without an arm: several models are compared, or it is a reference."""
     return len(plan.models) > 1 or step.arm in reference_arms(plan)
 
 
