@@ -22,7 +22,12 @@ Arm = Annotated[
     ),
 ]
 MovedModel = Annotated[
-    Path | None, flag("Folder of the run's base model, if it has moved; other weights are refused.")
+    list[str] | None,
+    flag(
+        "Folder of the run's base model, if it has moved; other weights are refused. Of several models ALIAS=FOLDER; "
+        "repeatable.",
+        metavar="FOLDER",
+    ),
 ]
 Backend = Annotated[
     list[str] | None,

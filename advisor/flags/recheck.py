@@ -24,8 +24,12 @@ class RecheckFlags:
         flag("The file of the run's questions, with gold that was corrected or moved."),
     ] = None
     model: Annotated[
-        str | None,
-        flag("Another base model in place of the plan's.", autocompletion=completion.complete_models),
+        list[str] | None,
+        flag(
+            "Another base model in place of the plan's; of several ALIAS=MODEL, repeatable.",
+            autocompletion=completion.complete_models,
+            metavar="MODEL",
+        ),
     ] = None
     plan: Annotated[
         Path | None,

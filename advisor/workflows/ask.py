@@ -16,6 +16,7 @@ from rag.errors import BadInput
 from runners.data.formats import Message
 from runners.data.questions import Question
 from runners.runs.opened import Opening, OpenRun
+from runners.runs.plan_models import MovedModels
 from runners.serving.client import RunningServer, ServerLost, usable_server
 
 if TYPE_CHECKING:
@@ -35,7 +36,7 @@ class Answerer:
         self,
         path: Path,
         arm: str | None,
-        model: Path | None = None,
+        model: MovedModels = None,
         backend: Sequence[str] | None = None,
         server: bool = True,
     ) -> None:
@@ -54,7 +55,7 @@ class Answerer:
         """
         self._session = OpenRun.open(path, Opening(on_event=print_event, model=model, backend=backend))
         self.arm = self._session.find_arm(arm)
-        self._server = usable_server(self._session, note, model is not None) if server else None
+        self._server = usable_server(self._session, note, bool(model)) if server else None
         if self._server is not None:
             self._session.note_examples([self.arm])
         self._announced = False
@@ -127,7 +128,7 @@ def answer_question(
     question: str,
     arm: str | None,
     as_json: bool = False,
-    model: Path | None = None,
+    model: MovedModels = None,
     backend: Sequence[str] | None = None,
     server: bool = True,
 ) -> None:

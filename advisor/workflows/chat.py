@@ -10,6 +10,7 @@ from advisor.output import emit_result, note
 from advisor.workflows.ask import Answerer
 from runners.arms.followup import stand_alone
 from runners.data.formats import Message
+from runners.runs.plan_models import MovedModels
 
 HELP = (
     "Type a question and press Enter. A short follow-up ('and on Sundays?') is completed from the question before it.\n"
@@ -24,7 +25,7 @@ def converse(
     path: Path,
     arm_name: str | None,
     as_json: bool = False,
-    model: Path | None = None,
+    model: MovedModels = None,
     backend: Sequence[str] | None = None,
     server: bool = True,
 ) -> None:

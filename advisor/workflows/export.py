@@ -30,12 +30,7 @@ def export_run(run: Path, request: ExportRequest, as_json: bool) -> None:
 
 def import_run(file: Path | str, request: ExportRequest, as_json: bool) -> None:
     """Unpack a bundle, at a path or a URL, and print the result; UsageProblem for flags that have no effect on it."""
-    if (
-        request.arm is not None
-        or request.seed is not None
-        or request.dtype != "auto"
-        or request.model is not None
-    ):
+    if request.arm is not None or request.seed is not None or request.dtype != "auto" or request.model:
         raise UsageProblem("--to run unpacks a bundle as it is", "remove --arm, --seed, --dtype and --model")
     if request.out is not None and is_url(request.out):
         raise UsageProblem(

@@ -66,7 +66,7 @@ def recheck_run(flags: RecheckFlags) -> None:
         prompt=prompt,
         examples=flags.examples,
         questions=flags.questions,
-        model=flags.model,
+        models=tuple(flags.model or ()),
         plan=flags.plan,
         arms=tuple(flags.arm or ()),
         all_arms=flags.all_arms,

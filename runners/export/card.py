@@ -46,7 +46,7 @@ def export_card(job: ExportJob, files: ExportedFiles) -> str:
         + markdown_table(("what", "value"), [*_made_from(source), *files.made_from.items()]),
         "## Checked when it was made\n\n"
         + markdown_table(("what", "found"), [(k, checked_value(v)) for k, v in files.checked.items()]),
-        *terms_section(base_license(job)),
+        *(section for license_name in base_licenses(job) for section in terms_section(license_name)),
         *teachers_section(teacher_notes(job, files)),
         "`manifest.json` has the SHA-256 of every other file. Written by tunewise export.",
     ]
@@ -55,16 +55,16 @@ def export_card(job: ExportJob, files: ExportedFiles) -> str:
     return text
 
 
-def base_license(job: ExportJob) -> str:
-    """Return the licence of the model that the exported weights were tuned from, "" for an export without weights."""
+def base_licenses(job: ExportJob) -> dict[str, str]:
+    """Return the licences of the models that the exported weights were tuned from, each with the name of one of them."""
     source = job.source
-    trained = any(isinstance(step, TrainStep) for step in source.plan.steps)
     if job.target.needs == "weights":
-        return str(source.weights_manifest["base"]["license"])
-    if job.target.name == "bundle" and trained:
-        known = registry.find_known_model(source.plan.model.name)
-        return known.license if known else ""
-    return ""
+        return {str(source.weights_manifest["base"]["license"]): source.model.name}
+    if job.target.name != "bundle":
+        return {}
+    plan = source.plan
+    tuned = [plan.model_of(step).name for step in plan.steps if isinstance(step, TrainStep)]
+    return {known.license: name for name in tuned if (known := registry.find_known_model(name))}
 
 
 def teacher_notes(job: ExportJob, files: ExportedFiles) -> list[str]:
@@ -166,10 +166,12 @@ def _front_matter(job: ExportJob) -> str:
 def _summary(source: ExportSource) -> str:
     arm = source.arm
     if arm is None:
-        summary = f"From the run of the plan {source.plan.name}, made for {short_model_name(source.plan.model.name)}."
+        models = source.plan.models.values() or (source.plan.model,)
+        names = ", ".join(dict.fromkeys(short_model_name(model.name) for model in models))
+        summary = f"From the run of the plan {source.plan.name}, made for {names}."
     else:
         seed = f", seed {source.seed}" if source.seed is not None else ""
-        summary = f"The arm {arm.arm}{seed} of the plan {source.plan.name}, on {short_model_name(source.plan.model.name)}."
+        summary = f"The arm {arm.arm}{seed} of the plan {source.plan.name}, on {short_model_name(source.model.name)}."
     if not source.report:
         return f"{summary} The run was not finished: there is no verdict."
     verdict = source.report.verdict
@@ -215,8 +217,8 @@ def _made_from(source: ExportSource) -> list[tuple[str, str]]:
                 f"SHA-256 {base['template_sha256'][:16] or 'none of its own; a plain one is in this folder'}",
             ),
         ]
-    elif resolve.parse_remote(plan.model.name):
-        rows.append(("model", short_model_name(plan.model.name)))
+    elif resolve.parse_remote(source.model.name):
+        rows.append(("model", short_model_name(source.model.name)))
     if source.report:
         data = source.report.data
         for name, file in data.files.items():

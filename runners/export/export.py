@@ -19,7 +19,7 @@ from rag.errors import UsageProblem
 from rag.files import MANIFEST, canonical_json, sha256_text, write_text
 from rag.types import OnEvent
 from runners import paths
-from runners.export.card import base_license, export_card, export_facts, teacher_notes
+from runners.export.card import base_licenses, export_card, export_facts, teacher_notes
 from runners.export.job import (
     ExportedFiles,
     ExportJob,
@@ -38,6 +38,7 @@ from runners.export.source import ExportSource
 from runners.export.upload import check_may_upload, destination, existing_upload, upload_export
 from runners.models.cards import CARD_FILE
 from runners.models.licenses import NOTICE_FILE, TERMS_FILE, terms_of_derivatives
+from runners.plan.arm_names import plain_name
 
 EXPORT_FORMAT = 1
 """Increased when a target's files change, so that older exports are made again."""
@@ -136,6 +137,9 @@ def _write_files(job: ExportJob, made_from: str) -> ExportedFiles:
     module, _, function = job.target.maker.partition(":")
     maker: Callable[[ExportJob], ExportedFiles] = getattr(import_module(module), function)
     files = maker(job)
+    if job.target.needs == "weights" and arm and "@" in arm:
+        note = f"It is named {job.name}, without the @ of {arm}, which few programs take in a name."
+        files = replace(files, notes=(*files.notes, note))
     write_text(job.folder / CARD_FILE, export_card(job, files))
     _write_terms(job)
     teachers = teacher_notes(job, files)
@@ -151,15 +155,17 @@ def _write_files(job: ExportJob, made_from: str) -> ExportedFiles:
 
 
 def _write_terms(job: ExportJob) -> None:
-    """Write the notice that the licence of the base demands, and the terms where they came with the base."""
-    license_name = base_license(job)
-    notice = terms_of_derivatives(license_name)
-    if not notice:
+    """Write the notices that the licences of the bases demand, and the terms where they came with a base."""
+    notices = {
+        name: notice for text, name in base_licenses(job).items() if (notice := terms_of_derivatives(text))
+    }
+    if not notices:
         return
-    write_text(job.folder / NOTICE_FILE, f"{notice}\n")
-    terms = paths.cache_folder() / "models" / job.source.plan.model.name / TERMS_FILE
-    if terms.is_file():
-        shutil.copyfile(terms, job.folder / TERMS_FILE)
+    write_text(job.folder / NOTICE_FILE, "\n\n".join(notices.values()) + "\n")
+    for name in notices:
+        terms = paths.cache_folder() / "models" / name / TERMS_FILE
+        if terms.is_file():
+            shutil.copyfile(terms, job.folder / TERMS_FILE)
 
 
 def _result(
@@ -204,7 +210,7 @@ def _check_flags(target: Target, request: ExportRequest) -> None:
 def _default_name(source: ExportSource, target: Target) -> str:
     parts = [source.plan.name]
     if source.arm:
-        parts.append(source.arm.arm)
+        parts.append(plain_name(source.arm.arm))
         if source.arm.weights and len(source.plan.train_step(source.arm.weights).seeds) > 1:
             parts.append(f"s{source.seed}")
     return "-".join([*parts, target.name])

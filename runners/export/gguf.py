@@ -28,6 +28,7 @@ from runners.export.merged import MergedModel, load_merged, merging_notes, write
 from runners.export.peft import prompting_notes
 from runners.export.source import ExportSource
 from runners.models.fingerprint import read_json
+from runners.plan.arm_names import plain_name
 from runners.tokenization import sentencepiece
 from runners.tokenization.chat_template import ChatTokenizer
 from runners.tokenization.sentencepiece import CONTROL, NORMAL, UNUSED, USER_DEFINED, Pieces
@@ -382,7 +383,7 @@ def _write_file(
     import gguf
 
     writer = gguf.GGUFWriter(file, family.arch)
-    writer.add_name(f"{source.plan.name}-{source.arm.arm if source.arm else ''}")
+    writer.add_name(f"{source.plan.name}-{plain_name(source.arm.arm) if source.arm else ''}")
     writer.add_license(str(source.weights_manifest["base"]["license"]))
     writer.add_string("general.base_model.0.name", short_model_name(source.weights_manifest["base"]["name"]))
     writer.add_file_type(

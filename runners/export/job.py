@@ -28,6 +28,8 @@ from runners.data.teachers import RowTeacher
 from runners.export.registry import Target
 from runners.export.source import ExportSource
 from runners.models.cards import CARD_FILE
+from runners.plan.arm_names import plain_name
+from runners.runs.plan_models import MovedModels
 
 EXPORT_KIND = "export"
 SPARE_DISK_FACTOR = 1.02
@@ -50,7 +52,7 @@ class ExportRequest:
     """The folder to make, or as text the URL to upload to; None for one in `exports`."""
     overwrite: bool = False
     dtype: str = "auto"
-    model: Path | None = None
+    model: MovedModels = None
     """The folder of the run's base model, where it is not at the path in the plan."""
 
 
@@ -66,9 +68,9 @@ class ExportJob:
 
     @property
     def name(self) -> str:
-        """A name for the model or the file: the plan's and the arm's."""
+        """A name for the model or the file: the plan's and the arm's, with - for an @, which few programs take."""
         arm = self.source.arm
-        return f"{self.source.plan.name}-{arm.arm}" if arm else self.source.plan.name
+        return f"{self.source.plan.name}-{plain_name(arm.arm)}" if arm else self.source.plan.name
 
 
 @dataclass(frozen=True, slots=True)

@@ -302,7 +302,7 @@ def candidate_dtypes(requested: str, base_dtype: str, fallbacks: Sequence[str]) 
 
 def merging_notes(source: ExportSource) -> tuple[str, ...]:
     """Return what merging into full precision means for weights of a run that trained or answered in 4 bits."""
-    if source.plan.model.quantization == NF4:
+    if source.model.quantization == NF4:
         return (QUANTIZED_TRIAL_NOTE,)
     return (QLORA_NOTE,) if is_qlora(source) else ()
 

@@ -45,7 +45,7 @@ def make_peft(job: ExportJob) -> ExportedFiles:
     manifest_facts = copy_adapter(source, job.folder, job.out)
     return ExportedFiles(
         usage=_USAGE.format(base=short_model_name(source.base.name)) + prompting_notes(source),
-        checked=load_in_plain_peft(job.folder, source.base, source.plan.model.quantization == NF4),
+        checked=load_in_plain_peft(job.folder, source.base, source.model.quantization == NF4),
         kind="adapter",
         extra=manifest_facts,
     )

@@ -190,7 +190,7 @@ def provider_token_counter(source: ExportSource) -> tuple[Callable[[str], int], 
     own_tokens = "in the base model's own tokens; a provider's differ by some percent"
     if source.weights is not None:
         return ChatTokenizer(source.weights).count, own_tokens
-    if resolve.parse_remote(source.plan.model.name) is None:
+    if resolve.parse_remote(source.model.name) is None:
         return ChatTokenizer(source.base.folder).count, own_tokens
     return estimate_tokens, "estimated from their length"
 

@@ -16,9 +16,10 @@ from rag.types import OnEvent
 from runners.models import resolve
 from runners.models.cards import CARD_FILE
 from runners.plan.schema import Plan
-from runners.plan.steps import EvaluateStep
+from runners.plan.steps import EvaluateStep, PlanModel
 from runners.run_folder import EVENTS, INDEX, PLAN, TUNED_INDEX, RunFolder
 from runners.runs.opened import Opening, OpenRun
+from runners.runs.plan_models import MovedModels
 
 ADAPTER_CONFIG = "adapter_config.json"
 
@@ -35,7 +36,7 @@ class ExportSource:
         BadInput: the folder is no run, or the run is damaged.
     """
 
-    def __init__(self, path: Path, on_event: OnEvent | None = None, model: Path | None = None) -> None:
+    def __init__(self, path: Path, on_event: OnEvent | None = None, model: MovedModels = None) -> None:
         """Open the run and check it; `select_arm` selects the arm."""
         self.session = OpenRun.open(path, Opening(on_event=on_event, model=model))
         self.session.check()
@@ -90,6 +91,11 @@ class ExportSource:
             )
 
     @property
+    def model(self) -> PlanModel:
+        """The plan's entry of the selected arm's model; of the plan's own model where none is selected."""
+        return self.plan.model_of(self.arm) if self.arm else self.plan.model
+
+    @property
     def weights_folder(self) -> Path:
         """The folder of the weights; only for a selected arm that has some."""
         assert self.weights is not None
@@ -103,7 +109,7 @@ class ExportSource:
     @cached_property
     def base(self) -> resolve.Model:
         """The base model of the weights, downloaded if needed; `BadInput` when it is not the one they were trained on."""
-        base = self.models.base(self.plan.model)
+        base = self.models.base(self.model)
         if self.weights is not None:
             from runners.inference.weights import check_same_base
 

@@ -45,7 +45,7 @@ def make_vllm(job: ExportJob) -> ExportedFiles:
     copy_adapter(source, job.folder / WEIGHTS, job.out)
     if local:
         _copy_base(base, job)
-    checked = load_in_plain_peft(job.folder / WEIGHTS, base, source.plan.model.quantization == NF4)
+    checked = load_in_plain_peft(job.folder / WEIGHTS, base, source.model.quantization == NF4)
     command = launch_command(job.name, base, rank, local)
     line = shell_line(command, ".")
     write_text(

@@ -6,8 +6,10 @@ The alias is a key of the plan's ``models``. Where a plan has one model, and for
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
+
+from rag.errors import UsageProblem
 
 if TYPE_CHECKING:
     from runners.plan.steps import PlanModel
@@ -33,6 +35,31 @@ def arm_name(method: str, alias: str) -> str:
 def method_of(name: str) -> str:
     """Return the method of an arm's name."""
     return split_arm(name)[0]
+
+
+def plain_name(name: str) -> str:
+    """Return a name with an arm in it as other programs take names of models: ``-`` in place of ``@``."""
+    return name.replace("@", "-")
+
+
+def values_by_alias(given: Sequence[str], models: Mapping[str, PlanModel]) -> dict[str, str]:
+    """Return the values of a repeatable ``--model``: ``ALIAS=VALUE`` of several models, by "" of a plan with one.
+
+    Raises:
+        UsageProblem: a value does not say which of several models it is for, or two are for the same one.
+    """
+    values: dict[str, str] = {}
+    for each in given:
+        alias, _, value = each.partition("=") if models else ("", "", each)
+        if models and (alias not in models or not value):
+            raise UsageProblem(
+                f"--model {each} does not say which of the plan's models is meant: {', '.join(models)}",
+                "name it by its alias: --model ALIAS=VALUE",
+            )
+        if alias in values:
+            raise UsageProblem(f"--model {each} is the second one for the same model", "give one for each")
+        values[alias] = value
+    return values
 
 
 def check_models(models: Mapping[str, PlanModel], model: PlanModel) -> None:

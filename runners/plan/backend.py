@@ -2,23 +2,26 @@
 
 Each entry is ``[ARM=]openai:NAME@URL[,URL...]``. Without ``ARM=`` NAME is the plan's model as it is, and arms with trained
 weights are asked at the same addresses by the name of their weights, as vLLM's ``--lora-modules lora=... hybrid=...`` gives
-them; with it NAME answers for that arm, or for every arm with the weights of that name.
+them; with it NAME answers for that arm, or for every arm with the weights of that name. Of a plan with several models
+the entry without ``ARM=`` is for the arms of the plan's ``model`` alone.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from rag.errors import BadInput
+from runners.plan.arm_names import split_arm
 from runners.plan.steps import EvaluateStep
 
 LOCAL_BACKEND = "local"
 """The value of --backend that generates in this process, whatever the plan says."""
 _ENTRY = re.compile(
-    r"(?:(?P<arm>[A-Za-z0-9][A-Za-z0-9._-]*)=)?openai:(?P<name>.+)@(?P<urls>https?://[^\s@]+)"
+    r"(?:(?P<arm>[A-Za-z0-9][A-Za-z0-9._-]*(?:@[A-Za-z0-9._-]+)?)=)?"
+    r"openai:(?P<name>.+)@(?P<urls>https?://[^\s@]+)"
 )
 
 
@@ -44,6 +47,8 @@ class Backend:
     """The plan's model; None where only single arms are asked from servers."""
     arms: Mapping[str, ServerModel] = field(default_factory=dict)
     """The models of single arms, by the arm or by its weights."""
+    aliases: Collection[str] = ("",)
+    """What arms of the plan's own model have behind the ``@``: the base answers for no others."""
 
     def __bool__(self) -> bool:
         """Whether anything is asked from a server."""
@@ -79,15 +84,20 @@ class Backend:
         if arm.without_model or arm.route or arm.labels == "scored":
             return None
         model = self.arms.get(arm.arm) or self.arms.get(arm.weights or "")
-        if model is None and self.base is not None and arm.model is None:
+        own = arm.model is None and split_arm(arm.arm)[1] in self.aliases
+        if model is None and self.base is not None and own:
             model = ServerModel(arm.weights, self.base.urls) if arm.weights else self.base
         if model is not None and seed is not None:
             return ServerModel(f"{model.name}-s{seed}", model.urls)
         return model
 
 
-def parse_backend(entries: Sequence[str]) -> Backend:
+def parse_backend(entries: Sequence[str], aliases: Collection[str] = ("",)) -> Backend:
     """Return the backend of a plan's entries, or of the values of ``--backend``; an empty one for none and for ``local``.
+
+    Args:
+        entries: the entries.
+        aliases: what arms of the plan's own model have behind the ``@``, "" for nothing.
 
     Raises:
         BadInput: an entry is malformed, or names the same arm again.
@@ -119,7 +129,7 @@ def parse_backend(entries: Sequence[str]) -> Backend:
             arms[match["arm"]] = model
         else:
             base = model
-    return Backend(base, arms)
+    return Backend(base, arms, aliases)
 
 
 def entry_list(value: Any) -> Any:

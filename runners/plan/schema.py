@@ -281,7 +281,12 @@ class Plan(StrictModel):
     @property
     def servers(self) -> Backend:
         """The plan's backend; an empty one where everything is generated in this process."""
-        return parse_backend(self.backend)
+        return parse_backend(self.backend, self.own_aliases)
+
+    @property
+    def own_aliases(self) -> tuple[str, ...]:
+        """What the arms of the plan's own model may have behind the `@`: nothing, or its alias."""
+        return ("", *(alias for alias, model in self.models.items() if model == self.model))
 
     @property
     def said_first(self) -> tuple[str, ...]:

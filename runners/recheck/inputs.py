@@ -16,8 +16,9 @@ from rag.errors import BadInput
 from rag.files import check_schema, parse_json
 from runners.arms.answer_constraint import constraint_input
 from runners.made_from import compare, content_digest, data_files, recorded_files
+from runners.plan.arm_names import values_by_alias
 from runners.plan.schema import RECORD_KEYS, Plan, plan_differences
-from runners.plan.steps import EvaluateStep, TrainStep
+from runners.plan.steps import EvaluateStep, PlanModel, TrainStep
 from runners.resources.environment import ENVIRONMENT_EVENT, describe_environment
 from runners.run_folder import RunFolder, read_run_plan
 
@@ -105,6 +106,28 @@ def present_inputs(plan: Plan, models: Mapping[str, str]) -> RunInputs:
     return RunInputs(plan, models, data_files(plan), describe_environment(), documents)
 
 
+def present_models(plan: Plan, given: Sequence[str]) -> dict[str, Any]:
+    """Return `model` and `models` of a plan with other models in their place, whatever weights they have.
+
+    Whether the weights are others is what is to be found out: the plan's fingerprints would refuse them.
+
+    Args:
+        plan: the plan.
+        given: the names of other models; of several ``ALIAS=MODEL`` each.
+
+    Raises:
+        UsageProblem: as of :func:`runners.plan.arm_names.values_by_alias`.
+    """
+    names = values_by_alias(given, plan.models)
+
+    def present(alias: str, model: PlanModel) -> PlanModel:
+        return model.model_copy(update={"name": names.get(alias, model.name), "fingerprint": None})
+
+    models = {alias: present(alias, model) for alias, model in plan.models.items()}
+    own = plan.own_aliases[-1]
+    return {"model": models[own] if models else present("", plan.model), "models": models}
+
+
 def read_state(file: Path) -> dict[str, Any]:
     """Read the state of a recheck; BadInput when it is damaged."""
     try:
@@ -118,7 +141,8 @@ def read_state(file: Path) -> dict[str, Any]:
 def find_changes(old: RunInputs, new: RunInputs) -> list[Change]:
     """Return what differs between two states, but for the documents' content, which the index compares."""
     changes = [*_prompt_changes(old, new), *_file_changes(old, new), *_model_changes(old, new)]
-    compared_apart = {*RECORD_KEYS, "name", "data", "prompts", "model", "embedder", "backend"}
+    models = {"model", "models", "embedder"}
+    compared_apart = {*RECORD_KEYS, *models, "name", "data", "prompts", "backend", "most_usd"}
     differences = [
         key
         for key, _, _ in plan_differences(old.plan, new.plan, compared_apart)
@@ -263,8 +287,6 @@ def trained_again(old: RunInputs, new: RunInputs) -> list[TrainStep]:
     """
     files = compare(old.files, new.files).changed
     examples, replay = "examples" in files, "replay" in files
-    names = old.plan.model.name, new.plan.model.name
-    other_model = compare({"": old.models.get(names[0])}, {"": new.models.get(names[1])}).changed
     before = {step.arm: step for step in old.plan.steps if isinstance(step, TrainStep)}
     again: list[TrainStep] = []
     for step in (step for step in new.plan.steps if isinstance(step, TrainStep)):
@@ -272,6 +294,8 @@ def trained_again(old: RunInputs, new: RunInputs) -> list[TrainStep]:
         same = known is not None and known.model_dump(exclude={"reasons"}) == step.model_dump(
             exclude={"reasons"}
         )
+        was = old.models.get(old.plan.model_of(known).name) if known else None
+        other_model = compare({"": was}, {"": new.models.get(new.plan.model_of(step).name)}).changed
         starts_anew = any(step.start_from == other.arm for other in again)
         if not same or examples or other_model or (replay and step.replay) or starts_anew:
             again.append(step)

@@ -35,6 +35,7 @@ from runners.recheck.inputs import (
     find_changes,
     measured_inputs,
     present_inputs,
+    present_models,
     trained_again,
 )
 from runners.recheck.lost_gold import DocumentTexts, find_lost_gold, gold_spans_text
@@ -79,7 +80,8 @@ class RecheckRequest:
     prompt: str | None = None
     examples: Path | None = None
     questions: Path | None = None
-    model: str | None = None
+    models: tuple[str, ...] = ()
+    """Another base model in place of the plan's; of several ``ALIAS=MODEL`` each."""
     plan: Path | None = None
     arms: tuple[str, ...] = ()
     all_arms: bool = False
@@ -210,9 +212,7 @@ def _present_plan(old: Plan, request: RecheckRequest) -> Plan:
     changed: dict[str, Any] = {"data": plan.data.model_copy(update=data)} if data else {}
     if request.prompt is not None:
         changed["prompts"] = plan.prompts.model_copy(update={"system": request.prompt})
-    # Whether the weights are others is what is to be found out: the plan's fingerprints would refuse them.
-    name = request.model or plan.model.name
-    changed["model"] = plan.model.model_copy(update={"name": name, "fingerprint": None})
+    changed |= present_models(plan, request.models)
     changed["embedder"] = plan.embedder.model_copy(update={"fingerprint": None})
     return plan.model_copy(update=changed)
 

@@ -1,10 +1,13 @@
-"""The models of an opened run in this process, each loaded when it is first used and held once (:class:`RunModels`)."""
+"""The models of an opened run in this process, each loaded when it is first used and held once (:class:`RunModels`).
+
+One local language model is in memory at a time, unless a :class:`LoadedLimit` says that several fit.
+"""
 
 from __future__ import annotations
 
 import gc
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -22,11 +25,11 @@ from runners.models.encoders import load_embedder, load_reranker
 from runners.plan.schema import ArmStep, Plan
 from runners.plan.steps import EvaluateStep, PlanModel, Thinking, TrainStep
 from runners.resources.device import WantedDtype
-from runners.resources.machine import detect_machine
+from runners.resources.machine import Machine, detect_machine
 from runners.run_folder import TRIAL, RunFolder
 from runners.runs.endpoint_consent import check_endpoint_allowed
 from runners.runs.plan_models import BaseModel, ObtainedModels
-from runners.runs.requirements import require_loading_memory
+from runners.runs.requirements import MEMORY_HEADROOM, most_answering_gib, require_loading_memory
 from runners.tokenization.chat_template import ChatTokenizer
 from runners.tokenization.token_estimate import estimate_tokens
 
@@ -44,9 +47,32 @@ def with_index_settings(embedder: Embedder, plan: Plan) -> Embedder:
     return embedder.configured(step.truncate_dim, step.query_prompt, step.document_prompt)
 
 
+@dataclass(frozen=True, slots=True)
+class LoadedLimit:
+    """How many local language models may be in memory at a time."""
+
+    gib: float
+    """What they may take together."""
+    sizes: Mapping[PlanModel, float]
+    """What each takes at most, in GiB; beside one that is missing, no other one is held."""
+
+    @classmethod
+    def of(cls, plan: Plan, folders: Mapping[str, Path], machine: Machine) -> LoadedLimit:
+        """Return what the memory of a machine allows for the local models of a plan, whose folders are given by name."""
+        local = [model for model in plan.base_models if model.name in folders]
+        sizes = {model: most_answering_gib(plan, model, folders, machine) for model in local}
+        known = {model: size for model, size in sizes.items() if size is not None}
+        return cls(MEMORY_HEADROOM * (machine.device_memory_gib or 0.0), known)
+
+    def fits(self, models: Collection[PlanModel]) -> bool:
+        """Return whether models may be in memory together."""
+        known = [self.sizes[model] for model in models if model in self.sizes]
+        return len(known) == len(models) and sum(known) <= self.gib
+
+
 @dataclass(kw_only=True, eq=False)
 class RunModels:
-    """The models that one run answers and searches with; only one local language model is in memory at a time."""
+    """The models that one run answers and searches with."""
 
     plan: Plan
     run: RunFolder
@@ -60,12 +86,14 @@ class RunModels:
     """Counts the requests to models with a price in the plan; None where nothing is counted, as for a finished run."""
     loaded_embedder: Embedder | None = None
     """The embedder, where it is loaded."""
+    limit: LoadedLimit | None = None
+    """Which language models may be in memory together; None: one at a time."""
     _reranker: Reranker | None = None
     _tokenizers: dict[Path, ChatTokenizer] = field(default_factory=dict)
-    _generator: LocalGenerator | None = None
-    _generator_of: tuple[BaseModel, str, Thinking] | None = None
+    _generators: dict[tuple[PlanModel, Thinking], LocalGenerator] = field(default_factory=dict)
+    """The language models in memory; the one used last is the last."""
     _scored: dict[tuple[str, Path | None], ScoredLabels] = field(default_factory=dict)
-    """The arms of the loaded model that score labels, by name and weights."""
+    """The arms of loaded models that score labels, by name and weights."""
     _remote: dict[resolve.RemoteModel, RemoteGenerator] = field(default_factory=dict)
     _decoding: dict[str, Any] = field(default_factory=dict)
     _constrained: str = ""
@@ -103,7 +131,24 @@ class RunModels:
     @property
     def is_loaded(self) -> bool:
         """Whether a local language model is in memory."""
-        return self._generator is not None
+        return bool(self._generators)
+
+    @property
+    def loaded(self) -> tuple[PlanModel, ...]:
+        """The language models in memory."""
+        return tuple(dict.fromkeys(model for model, _ in tuple(self._generators)))
+
+    @property
+    def local_models(self) -> tuple[PlanModel, ...]:
+        """The plan's models with local weights."""
+        bases = self.obtained.bases
+        return tuple(model for model in self.plan.base_models if isinstance(bases[model.name], resolve.Model))
+
+    @property
+    def loads_on_demand(self) -> bool:
+        """Whether a language model may have to leave the memory before another one answers."""
+        models = self.local_models
+        return len(models) > 1 and not (self.limit and self.limit.fits(models))
 
     def generator(self, weights: Path | None, arm: EvaluateStep) -> Generator:
         """Return the generator of an arm with these weights (None: the base as it is): the backend's, else one here."""
@@ -117,7 +162,7 @@ class RunModels:
         return self.generator_here(weights, arm)
 
     def generator_here(self, weights: Path | None, arm: EvaluateStep) -> Generator:
-        """Return the same without a backend; the base stays loaded between arms.
+        """Return the same without a backend; the base stays loaded between arms, and others where the limit allows it.
 
         An endpoint uses no memory here, so asking one leaves the loaded base where it is.
         """
@@ -140,12 +185,13 @@ class RunModels:
         thinking = self.plan.thinking
         if arm.labels == "scored":  # of a model that reasons, a label would have to follow its reasoning
             thinking = thinking.model_copy(update={"enabled": False})
-        if self._generator is None or self._generator_of != (base, settings.quantization, thinking):
+        generator = self._generators.pop((settings, thinking), None)
+        if generator is None:
             from runners.inference.local import local_generator
 
-            self.release()
+            self._make_room(settings)
             require_loading_memory(settings, base.folder, detect_machine(self.run.path))
-            self._generator = local_generator(
+            generator = local_generator(
                 base,
                 weights,
                 dtype=self.dtype,
@@ -153,12 +199,20 @@ class RunModels:
                 quantization=settings.quantization,
                 thinking=thinking,
             )
-            self._generator_of = (base, settings.quantization, thinking)
-            self._note_once([f"{base.name}: {note}" for note in self._generator.chat.notes])
-        self._generator.use(weights)
-        return (
-            self._scored_labels(self._generator, weights, arm) if arm.labels == "scored" else self._generator
-        )
+            self._note_once([f"{base.name}: {note}" for note in generator.chat.notes])
+        self._generators[settings, thinking] = generator
+        generator.use(weights)
+        return self._scored_labels(generator, weights, arm) if arm.labels == "scored" else generator
+
+    def _make_room(self, wanted: PlanModel) -> None:
+        """Free the memory of the models used longest ago until the limit allows another one."""
+        while self._generators:
+            beside = [*(model for model, _ in self._generators), wanted]
+            if self.limit and self.limit.fits(beside):
+                return
+            del self._generators[next(iter(self._generators))]
+            self._scored.clear()  # they hold it too
+            gc.collect()
 
     def _scored_labels(
         self, generator: LocalGenerator, weights: Path | None, arm: EvaluateStep
@@ -227,8 +281,8 @@ class RunModels:
         return generator
 
     def release(self) -> None:
-        """Free the language model's memory before something else needs it."""
-        self._generator = None
+        """Free the memory of the language models before something else needs it."""
+        self._generators.clear()
         self._scored.clear()  # they hold it too
         gc.collect()
 

@@ -31,7 +31,7 @@ from runners.run_folder import TRIAL, RunFolder, open_run_folder, read_run_plan
 from runners.runs.arm import PreparedArm, recall_arm, shows_file
 from runners.runs.dataset import RunData, read_data, read_examples
 from runners.runs.loaded_models import RunModels
-from runners.runs.plan_models import ModelSource, ObtainedModels, must_stay_local
+from runners.runs.plan_models import ModelSource, MovedModels, ObtainedModels, must_stay_local
 from runners.runs.retrieval import RunRetrieval
 
 if TYPE_CHECKING:
@@ -44,8 +44,8 @@ class Opening:
 
     on_event: OnEvent | None = None
     """Receives the events of downloads, and notes on the servers of a backend."""
-    model: Path | None = None
-    """The folder of the run's base, when it is elsewhere than the plan says."""
+    model: MovedModels = None
+    """The folder of the run's base, when it is elsewhere than the plan says; of several models ``ALIAS=FOLDER`` each."""
     backend: Sequence[str] | None = None
     """The servers that generate, as the values of ``--backend``; None for those of the plan, if any."""
     dtype: WantedDtype = "auto"
@@ -385,7 +385,7 @@ class OpenRun:
 
 def chosen_backend(plan: Plan, entries: Sequence[str]) -> Backend:
     """Return the backend of the values of ``--backend``; BadInput for a malformed one, or an arm that the plan lacks."""
-    backend = parse_backend(entries)
+    backend = parse_backend(entries, plan.own_aliases)
     try:
         check_backend_arms(entries, [step.arm for step in plan.steps if isinstance(step, ArmStep)])
     except ValueError as error:

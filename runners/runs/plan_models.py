@@ -5,8 +5,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +15,7 @@ from rag.errors import BadInput, CannotRun, UsageProblem
 from rag.types import OnEvent
 from runners.arms.scored_labels import require_local
 from runners.models import endpoint, resolve
+from runners.plan.arm_names import values_by_alias
 from runners.plan.schema import Plan
 from runners.plan.steps import PlanModel, TrainStep
 from runners.run_folder import RunFolder
@@ -25,9 +26,8 @@ if TYPE_CHECKING:
 
 BaseModel = resolve.Model | resolve.RemoteModel
 """A model that arms answer with: local weights, or an endpoint."""
-MOVED_BASE_HINT = (
-    "if the run's base model was moved, give its folder to ask, chat, serve or export: --model FOLDER"
-)
+MovedModels = Path | str | Sequence[Path | str] | None
+"""The folder of a run's base model that is elsewhere than its plan says; of several models ``ALIAS=FOLDER`` each."""
 
 
 def obtain_model(wanted: PlanModel, kind: str, on_event: OnEvent | None = None) -> resolve.Model:
@@ -90,21 +90,18 @@ class ModelSource:
     """Receives the events of downloads."""
     recorded: Mapping[str, str] | None = None
     """The fingerprints in the run's log by name; None for a plan that is yet to be carried out."""
-    folder: Path | None = None
-    """The folder of the run's base, when it is elsewhere than the plan says."""
+    folders: Mapping[str, Path] = field(default_factory=dict)
+    """The folders of base models that are elsewhere than the plan says, by their name in it."""
 
     @classmethod
     def of_run(
-        cls, run: RunFolder, plan: Plan, folder: Path | None = None, on_event: OnEvent | None = None
+        cls, run: RunFolder, plan: Plan, moved: MovedModels = None, on_event: OnEvent | None = None
     ) -> ModelSource:
-        """Read the fingerprints in a run's log; UsageProblem when a folder is given for a base that is an endpoint."""
-        if folder and resolve.parse_remote(plan.model.name):
-            raise UsageProblem(
-                f"the run's base is an endpoint, {plan.model.name}: it has no folder", "remove --model"
-            )
+        """Read the fingerprints in a run's log; UsageProblem as of :func:`moved_folders`."""
+        folders = moved_folders(plan, moved)
         start: dict[str, Any] = next((e for e in reversed(run.events()) if e.get("event") == "run.start"), {})
         recorded = {**(start.get("models") or {}), plan.model.name: start.get("base")}
-        return cls(plan=plan, on_event=on_event, recorded=recorded, folder=folder)
+        return cls(plan=plan, on_event=on_event, recorded=recorded, folders=folders)
 
     def bases(self) -> dict[str, BaseModel]:
         """Return every model that the plan's arms answer with, by its name in the plan; the plan's own comes first.
@@ -138,7 +135,7 @@ class ModelSource:
 
     def base(self, wanted: PlanModel) -> resolve.Model:
         """Return a model with local weights, downloaded if necessary; BadInput when its fingerprint differs from the log."""
-        folder = self.folder if wanted.name == self.plan.model.name else None
+        folder = self.folders.get(wanted.name)
         wanted = self._with_fingerprint(wanted)
         if folder:
             if not wanted.fingerprint:
@@ -152,7 +149,11 @@ class ModelSource:
         except (BadInput, CannotRun) as problem:
             if folder or self.recorded is None:
                 raise
-            hint = "; ".join(filter(None, (problem.hint, MOVED_BASE_HINT)))
+            flag = "--model ALIAS=FOLDER" if self.plan.models else "--model FOLDER"
+            moved = (
+                f"if the run's base model was moved, give its folder to ask, chat, serve or export: {flag}"
+            )
+            hint = "; ".join(filter(None, (problem.hint, moved)))
             raise type(problem)(problem.message, hint) from None
 
     def embedder(self, needed: bool = False) -> resolve.Model | None:
@@ -190,6 +191,24 @@ class ModelSource:
     def _with_fingerprint(self, wanted: PlanModel) -> PlanModel:
         fingerprint = wanted.fingerprint or (self.recorded or {}).get(wanted.name)
         return wanted.model_copy(update={"fingerprint": fingerprint})
+
+
+def moved_folders(plan: Plan, moved: MovedModels) -> dict[str, Path]:
+    """Return the folders of base models that are elsewhere than a plan says, by the models' names in the plan.
+
+    Raises:
+        UsageProblem: a model is an endpoint, or as of :func:`runners.plan.arm_names.values_by_alias`.
+    """
+    given = [moved] if isinstance(moved, Path | str) else moved or ()
+    folders: dict[str, Path] = {}
+    for alias, folder in values_by_alias([str(each) for each in given], plan.models).items():
+        model = plan.models[alias] if alias else plan.model
+        if resolve.parse_remote(model.name):
+            raise UsageProblem(
+                f"the run's base is an endpoint, {model.name}: it has no folder", "remove --model"
+            )
+        folders[model.name] = Path(folder)
+    return folders
 
 
 def must_stay_local(plan: Plan) -> bool:

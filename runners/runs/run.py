@@ -17,6 +17,7 @@ from runners.plan.steps import EvaluateStep
 from runners.resources.device import WantedDtype
 from runners.run_folder import RunFolder, read_scores
 from runners.runs.opened import Opening, OpenRun
+from runners.runs.plan_models import MovedModels
 
 
 class Run:
@@ -105,21 +106,20 @@ class Run:
 def load(
     path: Path | str,
     on_event: OnEvent | None = None,
-    model: Path | str | None = None,
+    model: MovedModels = None,
     backend: Sequence[str] | None = None,
     *,
     dtype: WantedDtype = "auto",
 ) -> Run:
     """Open a run folder; BadInput when there is none at ``path`` or its plan cannot be read.
 
-    ``model`` is the folder of the run's base, where it is elsewhere than the plan says, ``backend`` the servers that
-    generate, as the values of ``--backend``; None for those that the run was measured with, if any. ``dtype`` is what
-    models in this process compute their answers in; auto is what the device is fastest in.
+    ``model`` is the folder of the run's base, where it is elsewhere than the plan says (of several models a list of
+    ``ALIAS=FOLDER``), ``backend`` the servers that generate, as the values of ``--backend``; None for those that the run
+    was measured with, if any. ``dtype`` is what models in this process compute their answers in; auto is what the device
+    is fastest in.
     """
-    folder = Path(model) if model else None
-    return Run(
-        OpenRun.open(Path(path), Opening(on_event=on_event, model=folder, backend=backend, dtype=dtype))
-    )
+    opening = Opening(on_event=on_event, model=model, backend=backend, dtype=dtype)
+    return Run(OpenRun.open(Path(path), opening))
 
 
 def _check_question(question: str) -> None:

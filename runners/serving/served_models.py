@@ -1,4 +1,4 @@
-"""The models that a run serves by name: its arms, its base model, and each of its tuned weights.
+"""The models that a run serves by name: its arms, its base models, and each of its tuned weights.
 
 `served_models` lists them. A raw model (the base or an adapter) gets the chat as it came; an arm adds its
 instructions, examples and passages.
@@ -12,13 +12,18 @@ from typing import TYPE_CHECKING
 
 from rag.errors import BadInput, CannotRun
 from runners.models.resolve import Model
-from runners.plan.steps import EvaluateStep, TrainStep
+from runners.plan.arm_names import arm_name, plain_name, split_arm
+from runners.plan.schema import Plan
+from runners.plan.steps import NO_QUANTIZATION, EvaluateStep, PlanModel, TrainStep
 from runners.run_folder import PLAN
 from runners.runs.plan_models import BaseModel
 from runners.runs.retrieval import refused_arms
 
 if TYPE_CHECKING:
     from runners.runs.opened import OpenRun
+
+
+_LOADED = {False: "kept", True: "on demand"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +47,8 @@ class ServedModel:
     local: bool = False
     """Whether its answers are generated in this process, token by token, so that they can be held to a form."""
 
+    loaded: str = ""
+    """Where several language models of this process answer: ``kept`` in memory, or loaded ``on demand``; "" elsewhere."""
     routes: tuple[ServedModel, ServedModel] | None = None
     """Of a router: the arm that answers where it is sure, and the other one."""
 
@@ -68,7 +75,7 @@ def served_models(session: OpenRun, arm: str | None = None) -> tuple[dict[str, S
     offered = _offered_arms(session, arm)
     default = arm or session.default_arm or session.arm().arm
     arm_names = {arm.arm for arm in session.plan.arms}
-    base = _public_name(session.models.base, arm_names)
+    bases = _base_names(session, arm_names)
     models: dict[str, ServedModel] = {}
     missing = []
     for step in sorted(offered, key=lambda step: step.arm != default):
@@ -76,17 +83,23 @@ def served_models(session: OpenRun, arm: str | None = None) -> tuple[dict[str, S
         if asks.weights and not _existing_weights(session, asks) and not session.backend.model_of(asks):
             missing.append(step.arm)
             continue
-        root = _public_name(session.models.base_of(asks), arm_names)
-        models[step.arm] = _served(session, step, root, base if step.weights else None)
-    models[base] = _served(session, EvaluateStep(arm=base), base, raw=True)
+        root = bases.get(session.plan.model_of(asks))
+        root = root or _public_name(session.models.base_of(asks), arm_names)
+        models[step.arm] = _served(session, step, root, root if step.weights else None)
+    for model, base in bases.items():
+        # Its step is of the model, whatever characters the name has.
+        step = EvaluateStep(arm=arm_name(plain_name(base), _alias(session.plan, model)))
+        models[base] = _served(session, step, base, raw=True, id=base)
     for train in (step for step in session.plan.steps if isinstance(step, TrainStep)):
         for seed in train.seeds:
             folder = session.folder.adapter(train.arm, seed)
-            step = EvaluateStep(arm=folder.name, weights=train.arm)
+            method, alias = split_arm(train.arm)
+            step = EvaluateStep(arm=arm_name(f"{method}-s{seed}", alias), weights=train.arm)
+            base = bases[session.plan.model_of(train)]
             if session.backend.model_of(step) and seed != train.seeds[0]:
                 continue  # a server has the weights of one seed under the arm's name
             if folder.exists() and folder.name not in models:
-                models[folder.name] = _served(session, step, base, base, folder, raw=True)
+                models[folder.name] = _served(session, step, base, base, folder, raw=True, id=folder.name)
     return models, missing
 
 
@@ -98,13 +111,16 @@ def _served(
     weights: Path | None = None,
     *,
     raw: bool = False,
+    id: str = "",
 ) -> ServedModel:
-    """Return a model that is served under the name of its step."""
-    generates = not step.without_model and step.labels == "generated"
+    """Return a model that is served under the name of its step, or under another one."""
+    models = session.models
     routed = () if raw or step.route is None else session.plan.routed(step)
     first, other = (_served(session, part, root) for part in routed) if routed else (None, None)
+    here = not step.without_model and models.generates_here(step)
+    several = here and len(models.local_models) > 1
     return ServedModel(
-        step.arm,
+        id or step.arm,
         step,
         root,
         parent,
@@ -112,7 +128,8 @@ def _served(
         raw=raw,
         created=int((session.folder.path / PLAN).stat().st_mtime),
         batch_key=_batch_key(session, step, weights),
-        local=generates and session.models.generates_here(step),
+        local=here and step.labels == "generated",
+        loaded=other.loaded if other else (_LOADED[models.loads_on_demand] if several else ""),
         routes=(first, other) if first and other else None,
     )
 
@@ -167,12 +184,32 @@ def _existing_weights(session: OpenRun, step: EvaluateStep) -> Path | None:
 
 
 def _batch_key(session: OpenRun, step: EvaluateStep, weights: Path | None = None) -> str:
+    """Return what the requests have in common that are decoded together: the model and its weights, else the arm."""
     base = session.models.base_of(step)
     here = isinstance(base, Model) and session.models.generates_here(step)
     if step.without_model or step.labels == "scored" or not here:
         return step.arm
     tuned = weights or _existing_weights(session, step)
-    return f"{base.name} {tuned.name if tuned else ''}"
+    quantization = session.plan.model_of(step).quantization
+    held = base.name if quantization == NO_QUANTIZATION else f"{base.name} {quantization}"
+    return f"{held} {tuned.name if tuned else ''}"
+
+
+def _base_names(session: OpenRun, taken: set[str]) -> dict[PlanModel, str]:
+    """Return the names of the base models that are served as they are: with its alias where two would have the same."""
+    plan, bases = session.plan, session.models.obtained.bases
+    asked = plan.models.values() if plan.models else (plan.model,)
+    named = {model: _public_name(bases[model.name], taken) for model in asked if model.name in bases}
+    names = list(named.values())
+    return {
+        model: name if names.count(name) == 1 else f"{name}@{_alias(plan, model)}"
+        for model, name in named.items()
+    }
+
+
+def _alias(plan: Plan, model: PlanModel) -> str:
+    """Return the alias of one of a plan's models; "" where it has none."""
+    return next((alias for alias, one in plan.models.items() if one == model), "")
 
 
 def _public_name(base: BaseModel, taken: set[str]) -> str:

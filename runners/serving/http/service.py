@@ -166,6 +166,11 @@ class Service:
             "stale": bool(self.worker.stale_reason),
             "run": self.fingerprint,
         }
+        if any(model.loaded for model in self.models.values()):
+            body["models"] = {
+                "on_demand": self.session.models.loads_on_demand,
+                "loaded": self.loaded_models(),
+            }
         servers = self.session.models.obtained.servers
         if servers is None:
             return body, self.worker.alive
@@ -175,6 +180,12 @@ class Service:
             body["status"] = "degraded" if able else "down"
         down = [state["server"] for state in states if not state["up"]]
         return {**body, "down": down, "servers": states}, self.worker.alive and able
+
+    def loaded_models(self) -> list[str]:
+        """Return the names of the base models that are in memory."""
+        plan, loaded = self.session.plan, self.session.models.loaded
+        roots = {plan.model_of(model.step): model.root for model in self.models.values() if model.raw}
+        return sorted({roots[model] for model in loaded if model in roots})
 
     def find_model(self, name: str | None) -> ServedModel:
         """Return the model of a request; the default for None.
@@ -229,7 +240,14 @@ def unknown_served_model(name: str, known: str) -> ApiError:
 
 
 def _description(model: ServedModel) -> dict[str, Any]:
+    loaded = {"loaded": model.loaded} if model.loaded else {}
     if model.raw:
-        return {"kind": "adapter" if model.parent else "base"}
+        return {"kind": "adapter" if model.parent else "base", **loaded}
     step = model.step
-    return {"kind": "arm", "retrieval": step.retrieval, "shots": step.shots, "weights": step.weights}
+    return {
+        "kind": "arm",
+        "retrieval": step.retrieval,
+        "shots": step.shots,
+        "weights": step.weights,
+        **loaded,
+    }

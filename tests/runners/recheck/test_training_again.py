@@ -107,7 +107,7 @@ def test_changed_prompt_trains_nothing(run: Path, tmp_path: Path) -> None:
 
 
 def test_other_model_is_asked_and_trained(run: Path, tmp_path: Path, other: Model) -> None:
-    result, trained = measure(run, tmp_path / "out", model=str(other.folder), arms=("prompting",))
+    result, trained = measure(run, tmp_path / "out", models=(str(other.folder),), arms=("prompting",))
     assert ([change.kind for change in result.changes], trained) == (["model"], [])
     assert (asked(result), result.stale) == ({"prompting": 6}, ("few-shot", "lora"))
 
