@@ -147,8 +147,8 @@ class PastRun(HistoryModel):
 
     @property
     def remote(self) -> bool:
-        """Whether an endpoint answered: its speed says nothing about this machine."""
-        return self.model.startswith("openai:")
+        """Whether an endpoint answered, also beside other models: its speed says nothing about this machine."""
+        return "openai:" in self.model
 
 
 @dataclass(frozen=True, slots=True)

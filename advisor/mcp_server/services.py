@@ -7,7 +7,7 @@ import signal
 import subprocess
 import threading
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -23,6 +23,7 @@ from runners.plan.backend import LOCAL_BACKEND
 if TYPE_CHECKING:
     from runners.arms.answer import Answer
     from runners.plan.schema import Plan
+    from runners.plan.steps import EvaluateStep
     from runners.runs.run import Run
 
 STOP_SECONDS = 20.0
@@ -81,7 +82,8 @@ class Services:
 
         def make() -> Run:
             run = load(path, self._event_sink)
-            refuse_endpoints(run.plan, f"tunewise ask {path}")
+            if not run.plan.models:
+                refuse_endpoints(run.plan, f"tunewise ask {path}")
             for index in (path / INDEX, path / TUNED_INDEX):
                 refuse_database(index, f"tunewise ask {path}")
             self.folder.require_models(run.plan, f"the plan of {self.folder.shown(path)}")
@@ -94,9 +96,15 @@ class Services:
         return cast("Run", self.runs.get((path, changed), make))
 
     def answer(self, run: Run, question: str, arm: str | None, progress: CallProgress) -> tuple[Answer, str]:
-        """Return the answer of a run and the arm's name; the call can be cancelled between two pieces of the answer."""
-        pieces = run.stream(question, arm)
-        name = run.arm(arm).arm
+        """Return the answer of a run and the arm's name; the call can be cancelled between two pieces of the answer.
+
+        BadInput for an arm of a run of several models that asks an endpoint.
+        """
+        step = run.arm(arm)
+        name = step.arm
+        if run.plan.models:
+            refuse_endpoints(run.plan, f"tunewise ask {run.path} --arm {name}", run.plan.with_routed([step]))
+        pieces = run.stream(question, name)
         while True:
             try:
                 next(pieces)
@@ -160,12 +168,17 @@ def refuse_database(index: Path, command: str) -> None:
         raise _sends_nothing(shown_url(url), command)
 
 
-def refuse_endpoints(plan: Plan, command: str) -> None:
-    """Raise BadInput for a plan that asks model endpoints or a database: the server sends nothing and reads no key."""
+def refuse_endpoints(plan: Plan, command: str, arms: Sequence[EvaluateStep] | None = None) -> None:
+    """Raise BadInput for a plan, or arms, that ask endpoints or a database: the server sends nothing and reads no key."""
     from rag.backends.base import shown_url
+    from runners.models.resolve import parse_remote
     from runners.runs.requirements import remote_models
 
-    hosts = {remote.url for remote in remote_models(plan)}
+    asked = remote_models(plan)
+    if arms is not None:
+        named = [plan.model_of(arm).name for arm in arms if not (arm.without_model or arm.route)]
+        asked = tuple(remote for name in named if (remote := parse_remote(name)))
+    hosts = {remote.url for remote in asked}
     hosts |= {entry for entry in plan.servers.entries if entry != LOCAL_BACKEND}
     if plan.index is not None and plan.index.backend:
         hosts.add(shown_url(plan.index.backend))

@@ -272,7 +272,7 @@ def past_run(run: RunFolder, plan: Plan, report: TrialReport, label: RunLabel, m
         label=label,
         quick=is_quick(plan),
         machine=history.machine_mark(machine),
-        model=public_model_name(plan.model.name),
+        model=public_model_names(plan),
         choice=plan.choice,
         plan=plan.digest(),
         outcome=verdict.outcome.value,
@@ -337,6 +337,12 @@ def public_model_name(model: str) -> str:
     if model.startswith("openai:"):
         return model.partition("@")[0]
     return Path(model).name or model
+
+
+def public_model_names(plan: Plan) -> str:
+    """Return the name of a plan's model, or those of the models that it compares, without their locations."""
+    models = plan.models.values() if plan.models else (plan.model,)
+    return ", ".join(dict.fromkeys(public_model_name(model.name) for model in models))
 
 
 def time_corrections(model: str, machine: Machine | None = None) -> dict[Kind, Correction]:

@@ -25,6 +25,7 @@ from rag.files import write_bytes
 from runners.catalog import models
 from runners.data.personal_data import PERSONAL_DATA_KINDS
 from runners.models.registry import find_known_model
+from runners.plan.arm_names import split_arm
 from runners.plan.schema import Plan
 from runners.run_folder import EVENTS, open_run_folder, read_journal, read_run_plan
 
@@ -53,7 +54,7 @@ KEPT_ENVIRONMENT_KEYS = ("gpu", "python", "system", "processor")
 """Keys of events whose text is kept; of all other keys only numbers are kept."""
 KEPT_NESTED_KEYS = ("result", "trained", "packages", "measured")
 """Keys of events whose mappings are included."""
-_WORD = re.compile(r"[a-z0-9][a-z0-9._:+-]{0,40}")
+_WORD = re.compile(r"[a-z0-9][a-z0-9._:+-]{0,40}(@[0-9]+)?")
 ZIP_DATE = (2000, 1, 1, 0, 0, 0)
 """Date of the files in the zip, so that equal content makes an equal zip."""
 BUNDLE_README = """What is in here, for a bug report:
@@ -213,17 +214,28 @@ def plan_outline(plan: Plan) -> dict[str, Any]:
         for key, answer in content["answers"].items()
         if not _is_free_text(key)
     }
+    aliases = list(plan.models)
+
+    def numbered(value: Any) -> Any:
+        """Return an arm's name with the number of its model in place of the alias, which a person wrote."""
+        method, alias = split_arm(value) if isinstance(value, str) else ("", "")
+        return f"{method}@{aliases.index(alias) + 1}" if alias in aliases else value
+
     steps = [
-        {key: _plain(value) for key, value in step.items() if key != "reasons"} for step in content["steps"]
+        {key: _plain(numbered(value)) for key, value in step.items() if key != "reasons"}
+        for step in content["steps"]
     ]
     outline = {
         "steps": steps,
         "data": data,
         "answers": answers,
         "checks": [check["kind"] for check in content["checks"]],
-        "model": _public_model_name(content["model"]["name"]),
+        "model": _public_model_name(plan.model.name),
         "embedder": _public_model_name(content["embedder"]["name"]),
     }
+    if aliases:
+        models = [_public_model_name(model.name) for model in plan.models.values()]
+        outline |= {"choice": numbered(plan.choice), "models": models}
     return {key: content[key] for key in kept_keys if key not in outline} | outline
 
 

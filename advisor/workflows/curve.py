@@ -233,7 +233,7 @@ def curve_json(
         "schema": 1,
         "name": setup.source.name,
         "arm": setup.arm.arm,
-        "model": setup.source.model.name,
+        "model": setup.source.model_of(setup.arm).name,
         "score": "combined",
         "rows": len(setup.rows),
         "questions": {"n": len(setup.questions), "part": setup.part},

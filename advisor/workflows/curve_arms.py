@@ -55,7 +55,8 @@ def arms_json(
         ]
         warnings += [line for line in (*shared, *own) if line not in warnings]
     return {
-        **{key: first[key] for key in ("schema", "name", "model", "score", "rows", "questions", "seeds")},
+        **{key: first[key] for key in ("schema", "name", "score", "rows", "questions", "seeds")},
+        "model": ", ".join(dict.fromkeys(result["model"] for result in results)),
         "sizes": list(opened.setups[0].sizes),
         "arms": list(results),
         "left_out": [{"arm": arm, "reason": str(problem)} for arm, problem in opened.left_out.items()],

@@ -23,7 +23,7 @@ from advisor.verdict.predictions import (
     corrected_step_times,
     predicted_measured,
     predicted_pairs,
-    public_model_name,
+    public_model_names,
     step_kind,
 )
 from rag.errors import CannotRun
@@ -245,7 +245,7 @@ def keep_measurements(
             day=date.today().isoformat(),
             label="dry-run",
             machine=history.machine_mark(detect_machine(out)),
-            model=public_model_name(plan.model.name),
+            model=public_model_names(plan),
             choice=plan.choice,
             plan=plan.digest(),
             steps=steps,

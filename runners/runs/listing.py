@@ -43,6 +43,8 @@ class RunSummary:
     """What to do about the problem, if that is known."""
     choice: str = ""
     model: str = ""
+    models: dict[str, str] = field(default_factory=dict)
+    """The names of the models that the plan compares, by alias; {} with one."""
     outcome: str = ""
     winner: str | None = ""
     """The same as ``use``; "" before a verdict."""
@@ -107,6 +109,7 @@ def summarise_run(path: Path) -> RunSummary:
         hint="",
         choice=plan.choice,
         model=plan.model.name,
+        models={alias: model.name for alias, model in plan.models.items()},
         outcome=verdict.outcome.value if verdict else "",
         winner=verdict.use if verdict else "",
         best=best.arm if best else "",

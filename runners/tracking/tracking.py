@@ -146,7 +146,7 @@ class RunTracking:
         else:
             step = self.plan.train_step(event["arm"])
             settings = step.config(int(event["seed"]), None).to_json()
-            arm = {"arm": step.arm, "model": self.facts["model"]}
+            arm = {"arm": step.arm, "model": public_model_name(self.plan.model_of(step).name)}
             config = public_facts({**settings, **facts, **arm})
             self._begin(TrackedRun(key, f"{self.name}/{key}", config, self.name, done))
         for note in self._early:
@@ -264,7 +264,7 @@ def plan_facts(plan: Plan) -> dict[str, Any]:
     return {
         "plan": plan.name,
         "choice": plan.choice,
-        "model": public_model_name(plan.model.name),
+        "model": ", ".join(public_model_name(model.name) for model in plan.models.values() or (plan.model,)),
         "model_fingerprint": plan.model.fingerprint,
         "arms": ", ".join(arm.arm for arm in plan.arms),
         "seed": plan.seed,

@@ -1,7 +1,7 @@
 """The points of a learning curve: which arms have one, how many rows each size has and which, and the plan that trains them.
 
-Each point is an arm of the curve's own plan, ``ARM-nROWS-sSEED`` (:class:`CurvePointName`), so training resumes from its
-checkpoints and no question is asked twice.
+Each point is an arm of the curve's own plan, ``METHOD-nROWS-sSEED``, with ``@ALIAS`` behind it where the arm has that
+(:class:`CurvePointName`), so training resumes from its checkpoints and no question is asked twice.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from rag.text.words import count_noun
 from runners.arms.prompts import training_row
 from runners.data.examples import Example
 from runners.models.resolve import parse_remote
+from runners.plan.arm_names import arm_name, method_of, plain_name, split_arm
 from runners.plan.gate import PlanGate
 from runners.plan.schema import Plan, Step
 from runners.plan.steps import EvaluateStep, TrainStep
@@ -42,11 +43,18 @@ class CurvePointName:
     @property
     def name(self) -> str:
         """Its name as an arm of the curve's plan."""
-        return f"{self.arm}-n{self.rows}-s{self.seed}"
+        method, alias = split_arm(self.arm)
+        return arm_name(f"{method}-n{self.rows}-s{self.seed}", alias)
+
+    def name_before(self, arm: str) -> str:
+        """Return the name in the curve's plan of an arm whose weights this point's start from."""
+        method, alias = split_arm(self.name)
+        return arm_name(f"{method}-{method_of(arm)}", alias)
 
     def owns(self, arm: str) -> bool:
         """Whether a step of the curve's plan, by its arm, belongs to this point."""
-        return arm == self.name or arm.startswith(f"{self.name}-")
+        (own, alias), (method, of) = split_arm(self.name), split_arm(arm)
+        return of == alias and (method == own or method.startswith(f"{own}-"))
 
 
 def nested_rows(rows: Sequence[Example], size: int, seed: int) -> tuple[Example, ...]:
@@ -96,9 +104,10 @@ def curve_arm(plan: Plan, name: str | None, preferred: str | None = None) -> Eva
         BadInput: the plan has no such arm, or no arm that learns from rows, or its model is an endpoint.
     """
     arm = _find_arm(plan, name, preferred)
-    if arm.weights and parse_remote(plan.model.name):
+    name_of_model = plan.model_of(arm).name
+    if arm.weights and parse_remote(name_of_model):
         raise BadInput(
-            f"{plan.model.name} is an endpoint: its weights are not here, so {arm.arm} cannot be trained on parts",
+            f"{name_of_model} is an endpoint: its weights are not here, so {arm.arm} cannot be trained on parts",
             "name a local model, or an arm that is not trained, such as few-shot: --arm",
         )
     return arm
@@ -182,7 +191,7 @@ def curve_plan(plan: Plan, arm: EvaluateStep, names: Sequence[CurvePointName], r
         steps.append(arm.model_copy(update={"arm": name.name, "weights": weights}))
     return plan.model_copy(
         update={
-            "name": f"{plan.name}-{arm.arm}-curve",
+            "name": f"{plan.name}-{plain_name(arm.arm)}-curve",
             "steps": tuple(steps),
             "gate": PlanGate(),
             "judge": None,
@@ -206,10 +215,10 @@ def _step_of_point(step: TrainStep, name: CurvePointName, row_tokens: float, own
     """
     from runners.training.defaults import smaller_batch
 
-    renamed = name.name if own else f"{name.name}-{step.arm}"
+    renamed = name.name if own else name.name_before(step.arm)
     changed: dict[str, Any] = {"arm": renamed, "seeds": (name.seed,)}
     if step.start_from:
-        changed["start_from"] = f"{name.name}-{step.start_from}"
+        changed["start_from"] = name.name_before(step.start_from)
     choice = (
         smaller_batch(name.rows, row_tokens, step.epochs, step.batch_tokens) if step.rows == "plain" else None
     )
