@@ -26,6 +26,7 @@ from advisor.rules.base import Rule
 from advisor.rules.registry import all_rules
 from rag.errors import BadInput
 from rag.plugins import PluginGroup, declared_plugins
+from runners.plan.arm_names import method_of
 
 _BLOCKERS = {blockers.blocker_code(check): check for check in blockers.BLOCKER_CHECKS}
 
@@ -40,6 +41,8 @@ def explain_topic(topic: str | None, as_json: bool) -> None:
         page: dict[str, Any] | None = _all_topics()
     else:
         page = _page_of(topic)
+        if page is None and "@" in topic and not names_a_path(topic):
+            page = _page_of(method_of(topic))  # an arm of a run with several models
         if page is None and names_a_path(topic):
             _explain_plan(Path(topic), as_json)
             return

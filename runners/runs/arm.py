@@ -233,7 +233,8 @@ def choosing_step(plan: Plan, step: EvaluateStep) -> EvaluateStep:
     if step.labels != "scored":
         return step
     generated = step.model_copy(update={"labels": "generated"})
-    same = (arm for arm in plan.arms if arm.model_copy(update={"arm": step.arm}) == generated)
+    own = [arm for arm in plan.arms if plan.model_of(arm) == plan.model_of(step)]
+    same = (arm for arm in own if arm.model_copy(update={"arm": step.arm}) == generated)
     return next(same, generated)
 
 

@@ -86,6 +86,10 @@ class Command:
         """End the command at once."""
         self.send_signal(signal.SIGKILL)
 
+    def printed(self) -> str:
+        """Return what was written to stderr so far."""
+        return os.pread(self._outputs[1].fileno(), 1 << 20, 0).decode(self._encoding, "replace")
+
     def communicate(self, timeout: float = HANG_S) -> tuple[str, str]:
         """Wait, and return what was written to stdout and stderr."""
         self.wait(timeout)

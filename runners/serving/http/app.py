@@ -22,6 +22,7 @@ from sse_starlette.sse import AppStatus
 
 from rag.errors import Problem
 from rag.version import __version__
+from runners.plan.arm_names import split_arm
 from runners.serving.http import chat, lookups
 from runners.serving.http.errors import ApiError, as_api_error
 from runners.serving.http.metrics import METRICS_CONTENT_TYPE
@@ -165,7 +166,10 @@ def _add_read_routes(app: FastAPI, service: Service, words: Mapping[str, str]) -
     """Add the page, and the routes that need no model."""
     plan = service.session.plan
     goal = plan.answers.get("goal")
-    served = {name: words[name] for name in service.models if name in words}
+    arms = [split_arm(model.id) for model in service.models.values() if not model.raw]
+    served = {method: words[method] for method, _ in arms if method in words}
+    roots = {split_arm(model.id)[1]: model.root for model in service.models.values() if not model.raw}
+    served |= {f"@{alias}": f"answered with {root}" for alias, root in roots.items() if alias}
     text, headers = index_page(plan.name, str(goal.value or "") if goal else "", served)
 
     @app.api_route("/", methods=["GET", "HEAD"], response_class=HTMLResponse, include_in_schema=False)
