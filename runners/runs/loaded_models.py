@@ -29,7 +29,7 @@ from runners.resources.machine import Machine, detect_machine
 from runners.run_folder import TRIAL, RunFolder
 from runners.runs.endpoint_consent import check_endpoint_allowed
 from runners.runs.plan_models import BaseModel, ObtainedModels
-from runners.runs.requirements import MEMORY_HEADROOM, most_answering_gib, require_loading_memory
+from runners.runs.requirements import MEMORY_HEADROOM, require_loading_memory, step_memory
 from runners.tokenization.chat_template import ChatTokenizer
 from runners.tokenization.token_estimate import estimate_tokens
 
@@ -59,10 +59,12 @@ class LoadedLimit:
     @classmethod
     def of(cls, plan: Plan, folders: Mapping[str, Path], machine: Machine) -> LoadedLimit:
         """Return what the memory of a machine allows for the local models of a plan, whose folders are given by name."""
-        local = [model for model in plan.base_models if model.name in folders]
-        sizes = {model: most_answering_gib(plan, model, folders, machine) for model in local}
-        known = {model: size for model, size in sizes.items() if size is not None}
-        return cls(MEMORY_HEADROOM * (machine.device_memory_gib or 0.0), known)
+        sizes: dict[PlanModel, float] = {}
+        for arm in (arm for arm in plan.arms if not arm.without_model and not arm.route):
+            model = plan.model_of(arm)
+            if model.name in folders and (need := step_memory(plan, arm, folders, machine)):
+                sizes[model] = max(sizes.get(model, 0.0), need.memory.high)
+        return cls(MEMORY_HEADROOM * (machine.device_memory_gib or 0.0), sizes)
 
     def fits(self, models: Collection[PlanModel]) -> bool:
         """Return whether models may be in memory together."""

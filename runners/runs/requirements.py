@@ -179,7 +179,7 @@ def check_memory(
     refused: list[tuple[str, str]] = []
     notes: list[str] = []
     for step in plan.steps:
-        need = _step_memory(plan, step, folders, machine)
+        need = step_memory(plan, step, folders, machine)
         has = available / _neighbours(step, machine)
         fits = need.memory.fits(MEMORY_HEADROOM * has) if need else None
         if need and fits == "no":
@@ -311,16 +311,7 @@ def rows_at_once(tokens: int) -> int:
     return max(1, min(BATCH_ROWS, BATCH_TOKENS // max(1, tokens)))
 
 
-def most_answering_gib(
-    plan: Plan, model: PlanModel, folders: Mapping[str, Path], machine: Machine
-) -> float | None:
-    """Return the most GiB that the arms of a local model take to answer; None where that is unknown."""
-    arms = [arm for arm in plan.arms if not arm.without_model and not arm.route]
-    needs = [_step_memory(plan, arm, folders, machine) for arm in arms if plan.model_of(arm) == model]
-    return max((need.memory.high for need in needs if need), default=None)
-
-
-def _step_memory(plan: Plan, step: Step, folders: Mapping[str, Path], machine: Machine) -> StepMemory | None:
+def step_memory(plan: Plan, step: Step, folders: Mapping[str, Path], machine: Machine) -> StepMemory | None:
     """Return the memory of a step; None for an endpoint or a backend, and where the model's shape is unknown."""
     if isinstance(step, IndexStep):
         shape = _shape_of(folders.get(plan.embedder.name))
