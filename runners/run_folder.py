@@ -156,6 +156,15 @@ class RunFolder:
         """Return the event of a step that was finished, whatever its inputs were; None where it was not."""
         return self._finished.get(step)
 
+    def incomplete_arms(self) -> dict[str, str]:
+        """Return how far each arm came that was not asked to its end, and why it was not, by its name."""
+        latest = {event["arm"]: event for event in self.events() if event.get("event") == "arm.incomplete"}
+        return {
+            arm: f"{event['answered']} of {event['questions']} answered: {event['reason']}"
+            for arm, event in latest.items()
+            if f"evaluate:{arm}" not in self._finished
+        }
+
     def finish(self, step: str, inputs: Mapping[str, Any], result: dict[str, Any], lost: float = 0.0) -> None:
         """Record a step as finished in the event log, with the digests of its inputs, all together and by part.
 

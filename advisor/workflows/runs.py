@@ -188,6 +188,8 @@ def _print_run(summary: RunSummary) -> None:
     for name, value in lines.items():
         if value:
             print_plain(screen, f"{name:<8} {value}")
+    for arm, how_far in summary.incomplete.items():
+        print_plain(screen, f"incomplete: {arm}, {how_far}; tunewise run {summary.path} --resume finishes it")
     if arms := extra.get("arms"):
         screen.print()
         right = extra["arms_right"]

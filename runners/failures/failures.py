@@ -276,6 +276,8 @@ class _Work:
 
     def _notes(self, unjudged: int) -> tuple[str, ...]:
         notes = []
+        if how_far := self.session.folder.incomplete_arms().get(self.step.arm):
+            notes.append(f"{self.step.arm} is incomplete, {how_far}")
         if unjudged:
             notes.append(
                 f"left out: {count_noun(unjudged, 'answer')} without a gold answer that is known today"

@@ -172,12 +172,14 @@ def recheck(
     old = measured_inputs(base)
     _require_finished(run, base)
     plan = _present_plan(old.plan, request)
-    rows = read_journal(base.path / TRIAL / ANSWERS)
+    incomplete = run.incomplete_arms()
+    rows = [row for row in read_journal(base.path / TRIAL / ANSWERS) if row["arm"] not in incomplete]
     chosen = _chosen_arms(run, plan, rows, request)
     part = plan.model_copy(
         update={"steps": tuple(s for s in plan.steps if not isinstance(s, EvaluateStep) or s in chosen)}
     )
     work = _Work(run, base, old, plan, part, chosen, rows, request, on_event)
+    work.notes += [f"{arm} is not compared, as it is incomplete: {how_far}" for arm, how_far in incomplete.items()]
     return work.carry_out(confirm_training)
 
 
@@ -226,6 +228,9 @@ def _chosen_arms(
     if request.arms:
         for name in request.arms:
             if name not in by_name or name not in measured:
+                if how_far := run.incomplete_arms().get(name):
+                    resume = f"finish it with: tunewise run {run.path} --resume"
+                    raise BadInput(f"the arm {name} of {run.path} is incomplete, {how_far}", resume)
                 known = ", ".join(arm for arm in by_name if arm in measured) or "none"
                 raise BadInput(f"{run.path} has not measured an arm {name!r}", f"its arms: {known}")
         names: Collection[str] = request.arms

@@ -45,6 +45,8 @@ class RunSummary:
     model: str = ""
     models: dict[str, str] = field(default_factory=dict)
     """The names of the models that the plan compares, by alias; {} with one."""
+    incomplete: dict[str, str] = field(default_factory=dict)
+    """The arms that were not asked to their end, with how far they came and why."""
     outcome: str = ""
     winner: str | None = ""
     """The same as ``use``; "" before a verdict."""
@@ -110,6 +112,7 @@ def summarise_run(path: Path) -> RunSummary:
         choice=plan.choice,
         model=plan.model.name,
         models={alias: model.name for alias, model in plan.models.items()},
+        incomplete=folder.incomplete_arms(),
         outcome=verdict.outcome.value if verdict else "",
         winner=verdict.use if verdict else "",
         best=best.arm if best else "",
