@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from rag.errors import BadInput, CannotRun
+from rag.errors import BadInput, CannotRun, Problem
 from rag.files import write_text
 from rag.text.words import count_noun
 from runners.arms.prompts import training_row
@@ -113,8 +113,10 @@ def provider_training_rows(source: ExportSource) -> tuple[Sequence[Example], dic
         )
         return [training_row(plan.prompts, e) for e in data.examples], {}, [note]
     models, searches = source.models, step.rows == "retrieval"
+    missing: dict[str, Problem] = {}
     obtained = ObtainedModels(
-        bases=models.bases(),
+        bases=models.bases(missing if plan.models else None),
+        missing=missing,
         embedder=models.embedder() if searches else None,
         reranker=models.reranker() if searches else None,
     )

@@ -179,7 +179,9 @@ def recheck(
         update={"steps": tuple(s for s in plan.steps if not isinstance(s, EvaluateStep) or s in chosen)}
     )
     work = _Work(run, base, old, plan, part, chosen, rows, request, on_event)
-    work.notes += [f"{arm} is not compared, as it is incomplete: {how_far}" for arm, how_far in incomplete.items()]
+    work.notes += [
+        f"{arm} is not compared, as it is incomplete: {how_far}" for arm, how_far in incomplete.items()
+    ]
     return work.carry_out(confirm_training)
 
 

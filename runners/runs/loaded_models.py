@@ -104,7 +104,8 @@ class RunModels:
 
     @property
     def base(self) -> BaseModel:
-        """The plan's own model."""
+        """The plan's own model; BadInput or CannotRun where it cannot be had here."""
+        self._require(self.plan.model)
         return self.obtained.base
 
     def local_base(self, step: TrainStep) -> resolve.Model:
@@ -114,8 +115,13 @@ class RunModels:
         return base
 
     def base_of(self, arm: ArmStep) -> BaseModel:
-        """Return the model that a step tunes, or that its arm answers with."""
+        """Return the model that a step tunes, or that its arm answers with; raises as :attr:`base`."""
+        self._require(self.plan.model_of(arm))
         return self.obtained.bases[self.plan.model_of(arm).name]
+
+    def _require(self, model: PlanModel) -> None:
+        if problem := self.obtained.missing.get(model.name):
+            raise type(problem)(problem.message, problem.hint)
 
     def settings_of(self, arm: EvaluateStep) -> PlanModel:
         """Return the plan's entry of the model that an arm answers with."""
@@ -144,7 +150,7 @@ class RunModels:
     def local_models(self) -> tuple[PlanModel, ...]:
         """The plan's models with local weights."""
         bases = self.obtained.bases
-        return tuple(model for model in self.plan.base_models if isinstance(bases[model.name], resolve.Model))
+        return tuple(m for m in self.plan.base_models if isinstance(bases.get(m.name), resolve.Model))
 
     @property
     def loads_on_demand(self) -> bool:

@@ -10,7 +10,7 @@ from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rag.errors import BadInput, UsageProblem
+from rag.errors import BadInput, Problem, UsageProblem
 from rag.types import OnEvent
 from runners.arms.answer import Answer, answer_all, stream_answer
 from runners.arms.prompt_selection import StoredPrompts, read_stored_prompts
@@ -259,7 +259,8 @@ class OpenRun:
     def _obtain_recorded(self) -> ObtainedModels:
         """Return the models of a finished run, and the servers of its backend, none of them asked yet."""
         self.check()
-        bases = self.source.bases()
+        missing: dict[str, Problem] = {}
+        bases = self.source.bases(missing if self.plan.models else None)
         shows_nearest = any("nearest" in choice["chosen"] for choice in self.prompts.choices.values())
         embedder, reranker = self.source.embedder(shows_nearest), self.source.reranker()
         servers = None
@@ -270,7 +271,9 @@ class OpenRun:
             servers = BackendServers(
                 self.plan, self.backend, must_stay_local(self.plan), self._note, imported
             )
-        return ObtainedModels(bases=bases, embedder=embedder, reranker=reranker, servers=servers)
+        return ObtainedModels(
+            bases=bases, missing=missing, embedder=embedder, reranker=reranker, servers=servers
+        )
 
     def _note(self, text: str) -> None:
         if self._opening.on_event:

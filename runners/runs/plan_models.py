@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rag.backends.base import url_hosts
-from rag.errors import BadInput, CannotRun, UsageProblem
+from rag.errors import BadInput, CannotRun, Problem, UsageProblem
 from rag.types import OnEvent
 from runners.arms.scored_labels import require_local
 from runners.models import endpoint, resolve
@@ -57,6 +57,8 @@ class ObtainedModels:
 
     bases: Mapping[str, BaseModel]
     """The models that arms answer with, by their name in the plan; the plan's own comes first."""
+    missing: Mapping[str, Problem] = field(default_factory=dict)
+    """Those of a finished run of several models that cannot be had here, with the reason: arms of others can be asked."""
     embedder: resolve.Model | None = None
     reranker: resolve.Model | None = None
     """The cross-encoder of the plan's index step; None when it names none."""
@@ -103,10 +105,13 @@ class ModelSource:
         recorded = {**(start.get("models") or {}), plan.model.name: start.get("base")}
         return cls(plan=plan, on_event=on_event, recorded=recorded, folders=folders)
 
-    def bases(self) -> dict[str, BaseModel]:
+    def bases(self, missing: dict[str, Problem] | None = None) -> dict[str, BaseModel]:
         """Return every model that the plan's arms answer with, by its name in the plan; the plan's own comes first.
 
         Nothing is sent to an endpoint here.
+
+        Args:
+            missing: receives the local models that cannot be obtained, with the reason; None raises it.
 
         Raises:
             BadInput: an endpoint may not be contacted, is to be tuned, or is to score labels.
@@ -116,14 +121,19 @@ class ModelSource:
             remote = resolve.parse_remote(wanted.name)
             if remote:
                 endpoint.check_may_contact(remote.name, remote.url, must_stay_local(plan))
-            bases[wanted.name] = remote or self.base(wanted)
+            try:
+                bases[wanted.name] = remote or self.base(wanted)
+            except (BadInput, CannotRun) as problem:
+                if missing is None:
+                    raise
+                missing[wanted.name] = problem
         for step in plan.arms:
-            if step.labels == "scored":
+            if step.labels == "scored" and plan.model_of(step).name in bases:
                 require_local(step, bases[plan.model_of(step).name])
         if plan.judge and (judge := resolve.parse_remote(plan.judge.name)):
             endpoint.check_may_contact(judge.name, judge.url, must_stay_local(plan))
         steps = [step for step in plan.steps if isinstance(step, TrainStep)]
-        remote_steps = [s for s in steps if isinstance(bases[plan.model_of(s).name], resolve.RemoteModel)]
+        remote_steps = [s for s in steps if isinstance(bases.get(plan.model_of(s).name), resolve.RemoteModel)]
         if remote_steps:
             names = ", ".join(dict.fromkeys(plan.model_of(step).name for step in remote_steps))
             tuned = ", ".join(step.arm for step in remote_steps)

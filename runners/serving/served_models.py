@@ -70,6 +70,7 @@ def served_models(session: OpenRun, arm: str | None = None) -> tuple[dict[str, S
 
     Raises:
         BadInput: the run has no such arm, or lacks its weights.
+        BadInput, CannotRun: the model of the default arm cannot be had here; arms of other such models are left out.
         UsageProblem: none was named, and the verdict says that no arm can be used.
     """
     offered = _offered_arms(session, arm)
@@ -80,11 +81,13 @@ def served_models(session: OpenRun, arm: str | None = None) -> tuple[dict[str, S
     missing = []
     for step in sorted(offered, key=lambda step: step.arm != default):
         asks = session.plan.routed(step)[1] if step.route else step
+        model = session.plan.model_of(asks)
+        if not asks.without_model and model.name in session.models.obtained.missing and step.arm != default:
+            continue
         if asks.weights and not _existing_weights(session, asks) and not session.backend.model_of(asks):
             missing.append(step.arm)
             continue
-        root = bases.get(session.plan.model_of(asks))
-        root = root or _public_name(session.models.base_of(asks), arm_names)
+        root = bases.get(model) or _public_name(session.models.base_of(asks), arm_names)
         models[step.arm] = _served(session, step, root, root if step.weights else None)
     for model, base in bases.items():
         # Its step is of the model, whatever characters the name has.
@@ -95,10 +98,10 @@ def served_models(session: OpenRun, arm: str | None = None) -> tuple[dict[str, S
             folder = session.folder.adapter(train.arm, seed)
             method, alias = split_arm(train.arm)
             step = EvaluateStep(arm=arm_name(f"{method}-s{seed}", alias), weights=train.arm)
-            base = bases[session.plan.model_of(train)]
+            base = bases.get(session.plan.model_of(train), "")
             if session.backend.model_of(step) and seed != train.seeds[0]:
                 continue  # a server has the weights of one seed under the arm's name
-            if folder.exists() and folder.name not in models:
+            if base and folder.exists() and folder.name not in models:
                 models[folder.name] = _served(session, step, base, base, folder, raw=True, id=folder.name)
     return models, missing
 

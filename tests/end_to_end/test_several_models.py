@@ -23,6 +23,7 @@ from rag.errors import BadInput, UsageProblem
 from runners.run_folder import TRIAL, read_journal, read_run_plan
 from runners.runs.loaded_models import LoadedLimit
 from runners.runs.opened import Opening, OpenRun
+from runners.serving.served_models import served_models
 from tests.conftest import FakeEndpoint
 from tests.runners.export.conftest import (
     NAMES,
@@ -258,6 +259,13 @@ def test_bundle_waits_for_consent_and_finds_a_moved_model(project: Project, tmp_
         project.command(*ask, *other, fails="is not the one recorded")
         project.command(*ask, "--model", f"c={moved}", fails="is an endpoint")
         answer = json.loads(project.command(*ask, "--model", f"b={moved}"))["answer"]
+        session = OpenRun.open(run).obtain()
+        served, _ = served_models(session, "lora@a")
+        assert "rag@c" in served
+        assert not [name for name, model in served.items() if model.root == "qwen"]
+        assert session.ask([QUESTION], session.arm("lora@a"))[0].text != answer
+        with pytest.raises(BadInput, match="qwen"):
+            served_models(session, "lora@b")
         loaded = package.load(run, model=[f"b={moved}"])
         assert loaded.ask(QUESTION, "lora@b").text == answer
     finally:

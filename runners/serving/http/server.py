@@ -108,6 +108,8 @@ def serve(
         _log(
             f"without {', '.join(missing)}: the run has no weights for them (tunewise run {options.run} --resume)"
         )
+    for name, problem in session.models.obtained.missing.items():
+        _log(f"without the arms of {Path(name).name}: {problem.message}")
     _report_backend(session, models, left_out)
     _report_memory(session, models)
     step = next(iter(models.values())).step
