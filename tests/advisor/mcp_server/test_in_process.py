@@ -58,6 +58,7 @@ PLACES: dict[str, Callable[[dict[str, Any], str], Any]] = {
     "data.wordings": lambda plan, path: plan["data"].update(wordings=path),
     "forgetting.file": lambda plan, path: plan.update(forgetting={"file": path}),
     "model": lambda plan, path: plan["model"].update(name=path),
+    "models.other": lambda plan, path: plan.update(models={"one": plan["model"], "other": path}),
     "embedder": lambda plan, path: plan.update(embedder={"name": path}),
     "steps[0].reranker": lambda plan, path: plan["steps"][0].update(reranker={"name": path}),
     "steps[1].reranker": lambda plan, path: plan["steps"].insert(
@@ -108,7 +109,7 @@ def test_every_key_of_a_plan_that_may_name_a_path_is_checked_above() -> None:
         "RecordedAnswer.source",  # the word "file"
         "Plan.name",  # of letters, digits and . _ -
     }
-    tested = {key.replace("[0]", "").replace("[1]", "") for key in PLACES}
+    tested = {key.replace("[0]", "").replace("[1]", "").removesuffix(".other") for key in PLACES}
     assert keys - {"judge"} == tested, "judge is a model by URL"
 
 
