@@ -82,7 +82,7 @@ class Services:
 
         def make() -> Run:
             run = load(path, self._event_sink)
-            if not run.plan.models:
+            if not (run.plan.models or run.plan.teacher):
                 refuse_endpoints(run.plan, f"tunewise ask {path}")
             for index in (path / INDEX, path / TUNED_INDEX):
                 refuse_database(index, f"tunewise ask {path}")
@@ -98,11 +98,11 @@ class Services:
     def answer(self, run: Run, question: str, arm: str | None, progress: CallProgress) -> tuple[Answer, str]:
         """Return the answer of a run and the arm's name; the call can be cancelled between two pieces of the answer.
 
-        BadInput for an arm of a run of several models that asks an endpoint.
+        BadInput for an arm that asks an endpoint, in a run of several models or with a teacher.
         """
         step = run.arm(arm)
         name = step.arm
-        if run.plan.models:
+        if run.plan.models or run.plan.teacher:
             refuse_endpoints(run.plan, f"tunewise ask {run.path} --arm {name}", run.plan.with_routed([step]))
         pieces = run.stream(question, name)
         while True:

@@ -54,7 +54,7 @@ KEPT_ENVIRONMENT_KEYS = ("gpu", "python", "system", "processor")
 """Keys of events whose text is kept; of all other keys only numbers are kept."""
 KEPT_NESTED_KEYS = ("result", "trained", "packages", "measured")
 """Keys of events whose mappings are included."""
-_WORD = re.compile(r"[a-z0-9][a-z0-9._:+-]{0,40}(@[0-9]+)?")
+_WORD = re.compile(r"[a-z0-9][a-z0-9._:+-]{0,40}(@([0-9]+|teacher))?")
 ZIP_DATE = (2000, 1, 1, 0, 0, 0)
 """Date of the files in the zip, so that equal content makes an equal zip."""
 BUNDLE_README = """What is in here, for a bug report:

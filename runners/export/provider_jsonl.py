@@ -115,7 +115,7 @@ def provider_training_rows(source: ExportSource) -> tuple[Sequence[Example], dic
     models, searches = source.models, step.rows == "retrieval"
     missing: dict[str, Problem] = {}
     obtained = ObtainedModels(
-        bases=models.bases(missing if plan.models else None),
+        bases=models.bases(missing if plan.models or plan.teacher else None),
         missing=missing,
         embedder=models.embedder() if searches else None,
         reranker=models.reranker() if searches else None,

@@ -107,7 +107,7 @@ def present_inputs(plan: Plan, models: Mapping[str, str]) -> RunInputs:
 
 
 def present_models(plan: Plan, given: Sequence[str]) -> dict[str, Any]:
-    """Return `model` and `models` of a plan with other models in their place, whatever weights they have.
+    """Return `model`, `models` and `teacher` of a plan with other models in their place, whatever weights they have.
 
     Whether the weights are others is what is to be found out: the plan's fingerprints would refuse them.
 
@@ -124,8 +124,9 @@ def present_models(plan: Plan, given: Sequence[str]) -> dict[str, Any]:
         return model.model_copy(update={"name": names.get(alias, model.name), "fingerprint": None})
 
     models = {alias: present(alias, model) for alias, model in plan.models.items()}
-    own = plan.own_aliases[-1]
-    return {"model": models[own] if models else present("", plan.model), "models": models}
+    own = models[plan.own_aliases[-1]] if models else present("", plan.model)
+    teacher = plan.teacher and plan.teacher.model_copy(update={"fingerprint": None})
+    return {"model": own, "models": models, "teacher": teacher}
 
 
 def read_state(file: Path) -> dict[str, Any]:

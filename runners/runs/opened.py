@@ -260,7 +260,7 @@ class OpenRun:
         """Return the models of a finished run, and the servers of its backend, none of them asked yet."""
         self.check()
         missing: dict[str, Problem] = {}
-        bases = self.source.bases(missing if self.plan.models else None)
+        bases = self.source.bases(missing if self.plan.models or self.plan.teacher else None)
         shows_nearest = any("nearest" in choice["chosen"] for choice in self.prompts.choices.values())
         embedder, reranker = self.source.embedder(shows_nearest), self.source.reranker()
         servers = None
