@@ -332,6 +332,29 @@ def test_listings_and_reports_name_all_models(project: Project) -> None:
     assert [row["model"].rpartition("/")[2] for row in models] == ["llama", "qwen", "tern-2"]
 
 
+def test_incomplete_arm_is_listed_and_not_compared(project: Project, tmp_path: Path) -> None:
+    run = tmp_path / "half"
+    shutil.copytree(project.run, run)
+    events = [event for event in read_journal(run / "events.jsonl") if event.get("step") != "evaluate:rag@c"]
+    broken = {
+        "event": "arm.incomplete",
+        "arm": "rag@c",
+        "reason": "it hung up",
+        "answered": 2,
+        "questions": 6,
+    }
+    write(run / "events.jsonl", [*events, broken])
+    how_far = "2 of 6 answered: it hung up"
+    assert f"incomplete: rag@c, {how_far}; tunewise run {run} --resume" in project.command(
+        "runs", "show", run
+    )
+    recheck = ("recheck", run, "--out", tmp_path / "out", "--json")
+    project.command(*recheck, "--arm", "rag@c", fails=f"is incomplete, {how_far}")
+    result = json.loads(project.command(*recheck, "--all-arms"))
+    assert "rag@c" not in {arm["arm"] for arm in result["arms"]}
+    assert any(f"rag@c is not compared, as it is incomplete: {how_far}" in line for line in result["summary"])
+
+
 def test_backend_of_the_plan_model_leaves_arms_of_others(project: Project) -> None:
     entry = f"openai:tern-2@{project.endpoint.url}"
     session = OpenRun.open(project.run, Opening(backend=[entry, f"lora@b={entry}"]))
