@@ -58,7 +58,7 @@ class ObtainedModels:
     bases: Mapping[str, BaseModel]
     """The models that arms answer with, by their name in the plan; the plan's own comes first."""
     missing: Mapping[str, Problem] = field(default_factory=dict)
-    """Those of a finished run of several models, or with a teacher, that cannot be had here, with the reason: arms of others can be asked."""
+    """Those of a finished run with several models or a teacher that cannot be had here, with the reason."""
     embedder: resolve.Model | None = None
     reranker: resolve.Model | None = None
     """The cross-encoder of the plan's index step; None when it names none."""
