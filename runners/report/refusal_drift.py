@@ -11,6 +11,7 @@ from typing import Any
 from rag.evaluation.clusters import mean_by_question
 from rag.evaluation.statistics import paired_test
 from runners.data.questions import Question
+from runners.plan.arm_names import method_of
 from runners.plan.schema import Plan
 from runners.plan.steps import EvaluateStep
 
@@ -49,16 +50,16 @@ def refusal_drift(plan: Plan, questions: Sequence[Question], rows: Sequence[Mapp
 
 
 def _untuned(plan: Plan, arm: EvaluateStep) -> str | None:
-    """Return the name of the untuned arm with the same inputs, else prompting, else None."""
-    bare = [candidate for candidate in plan.arms if not candidate.weights and not candidate.model]
+    """Return the name of the untuned arm of the same model with the same inputs, else prompting, else None."""
+    model = plan.model_of(arm)
+    bare = [c for c in plan.arms if not c.weights and not c.model and plan.model_of(c) == model]
     same_inputs = [
         candidate.arm
         for candidate in bare
         if (candidate.retrieval, candidate.shots) == (arm.retrieval, arm.shots)
     ]
-    return next(
-        iter(same_inputs), next((candidate.arm for candidate in bare if candidate.arm == "prompting"), None)
-    )
+    prompting = (candidate.arm for candidate in bare if method_of(candidate.arm) == "prompting")
+    return next(iter(same_inputs), next(prompting, None))
 
 
 def _compare(
