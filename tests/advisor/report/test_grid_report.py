@@ -20,7 +20,7 @@ from advisor.report.plots.comparison_page import write_comparison
 from advisor.report.plots.right_cost import method_letters
 from benchmarks.simulated_grids import ARMS, CHOICE, grid_folder, grid_plan, simulated_grid
 from rag.errors import CannotRun
-from runners.plan.schema import Plan
+from runners.plan.schema import Plan, parse_plan
 from runners.run_folder import RunFolder
 from tests.support.reports import written
 
@@ -204,3 +204,17 @@ def test_picture_and_table_fit_a_narrow_page(
     inside = "[...document.querySelectorAll('#cost .plot, #cost td, #cost .legend li')]"
     assert browser.js(f"{inside}.filter(e => e.getBoundingClientRect().right > innerWidth + 1).length") == 0
     assert browser.js("document.querySelectorAll('.lettered text').length") == len(ARMS)
+
+
+def test_a_teacher_beside_the_models_is_shown_and_not_compared(tmp_path: Path) -> None:
+    body = grid_plan().model_dump(mode="json", by_alias=True, exclude_unset=True)
+    teacher = {"name": "openai:large@http://127.0.0.1:1/v1", "usd_per_million_input": 9.0}
+    plan = parse_plan({**body, "teacher": {**teacher, "usd_per_million_output": 30.0}})
+    grid = simulated_grid(np.random.default_rng(0), 60, {**SHARES, "prompting@teacher": 0.95})
+    run = grid_folder(tmp_path / "run", plan, grid)
+    data = written(run, plan)
+    assert data["models"]["teacher"] == "openai:large@http://127.0.0.1:1/v1"
+    assert "prompting@teacher" in [arm["arm"] for arm in data["arms"]]
+    assert "prompting@teacher" not in [pair["b"] for pair in data["paired"]]
+    assert data["verdict"]["use"] in ARMS
+    assert "teacher (openai:large)" in (run.path / "right-cost.svg").read_text("utf-8")
