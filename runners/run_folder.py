@@ -61,6 +61,8 @@ UNCONFIRMED_ENDPOINTS = ".unconfirmed-endpoints.json"
 """Hosts that a run from a bundle may not ask yet; see :mod:`runners.runs.endpoint_consent`."""
 TRACKING = "tracking"
 """What trackers write; see :mod:`runners.tracking`."""
+COMPARISONS = "comparisons"
+"""Pages that compare the run with others."""
 UNSEALED = (
     EVENTS,
     INDEX,
@@ -72,10 +74,11 @@ UNSEALED = (
     LAUNCH,
     UNCONFIRMED_ENDPOINTS,
     TRACKING,
+    COMPARISONS,
 )
 """Parts that still change in a sealed run: the log, the indexes, which have manifests of their own, later evaluations,
-rechecks, learning curves and causes of wrong answers, what a launcher writes, the endpoints to be confirmed, and the files
-of trackers."""
+rechecks, learning curves and causes of wrong answers, what a launcher writes, the endpoints to be confirmed, the files
+of trackers, and pages that compare runs."""
 ADAPTER_MIB = 60
 """Disk space for one adapter with its checkpoint, in MiB."""
 EMBEDDER_MIB = 130

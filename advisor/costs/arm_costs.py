@@ -20,8 +20,9 @@ from advisor.questionnaire.profile import Profile
 from rag.evaluation.statistics import WilsonShare, bootstrap_interval
 from runners.models.endpoint import is_private
 from runners.models.resolve import parse_remote
+from runners.plan.arm_names import method_of
 from runners.plan.schema import Plan, Step
-from runners.plan.steps import EvaluateStep, TrainStep
+from runners.plan.steps import EvaluateStep, PlanModel, TrainStep
 from runners.plan.train_config import TUNING_METHODS
 from runners.report.records import RoutedAnswers
 from runners.selective.routes import ANSWERED_BY
@@ -30,9 +31,9 @@ if TYPE_CHECKING:  # the trial imports models and the index, which drafting a pl
     from runners.trial.trial import ArmScores
 
 HEAD_ARMS = ("classifier",)
-"""Arms that are a small classifier over texts: trained in seconds, ten minutes at most; no language model is called."""
+"""Methods that are a small classifier over texts: trained in seconds, ten minutes at most; no language model is called."""
 COMPARISON_ARMS = ("naive-stack",)
-"""Arms measured only to show what not to do; no arm has to beat them."""
+"""Methods of arms that are measured only to show what not to do; no arm has to beat them."""
 SAME_COST = 1.5
 """Answers cost the same where the dearer one takes less than this many times the other: on a machine that also does other
 work seconds vary so much."""
@@ -52,10 +53,16 @@ class AnswerCost:
     basis: str
 
 
+def only_explains(arm: str) -> bool:
+    """Return whether an arm is measured only to show what not to do, whatever its model."""
+    return method_of(arm) in COMPARISON_ARMS
+
+
 def cost_per_1000(arm: ArmScores, plan: Plan, gpu: str = "") -> AnswerCost:
     """Return the cost of a thousand answers, from the tokens or seconds that the trial measured, reasoning included.
 
-    A hosted model is priced by its listed tokens. Answers generated on a GPU here are priced by what an hour
+    A price that the plan sets for the model comes before all others: of its tokens, or of an hour of your machine. A
+    hosted model is priced by its listed tokens. Answers generated on a GPU here are priced by what an hour
     of that GPU rents for, as the trial used it (one GPU, batches as they were): an estimate of what the work
     is worth, not a bill. Hours of a CPU or of a private server have no list price, so those are None.
 
@@ -147,9 +154,11 @@ def _price(name: str, plan: Plan, gpu: str) -> tuple[Callable[[float, float, flo
         )
     if step is not None and step.route:  # tokens and seconds of its answers are the blend already
         step = plan.routed(step)[1]
+    model = plan.model_of(step) if step is not None else plan.model
+    if model.usd_per_million_input is not None or model.usd_hour is not None:
+        return _planned_price(model, asks_server(plan, step) if step is not None else False)
     if step is not None and (server := plan.servers.model_of(step)):
         return None, f"no price of an hour of {', '.join(server.urls)} is known"
-    model = plan.model_of(step) if step is not None else plan.model
     remote = parse_remote(model.name)
     if remote:
         price = None if is_private(remote.url) else prices.find_price(remote.name)
@@ -168,21 +177,46 @@ def _price(name: str, plan: Plan, gpu: str) -> tuple[Callable[[float, float, flo
     )
 
 
+def _planned_price(model: PlanModel, served: bool) -> tuple[Callable[[float, float, float], float], str]:
+    """Return the price that the plan sets for a model, as :func:`_price` does.
+
+    Requests that a server answers at the same time share its hour.
+    """
+    if model.usd_per_million_input is not None:
+        of_input, of_output = model.usd_per_million_input, model.usd_per_million_output or 0.0
+        basis = f"tokens at {of_input:g} USD a million read and {of_output:g} written, set in the plan"
+        return lambda tokens, written, _: (tokens * of_input + written * of_output) / 1000, basis
+    hour, at_once = model.usd_hour or 0.0, model.at_once if served else 1
+    shared = f", {at_once} requests at once" if at_once > 1 else ""
+    return (
+        lambda _, __, seconds: seconds / at_once * 1000 / 3600 * hour,
+        f"seconds measured{shared}, at {hour:g} USD an hour, set in the plan",
+    )
+
+
 def rounded_mean(values: Sequence[float]) -> float:
     """Return the mean to four decimal places; 0 for no values."""
     return round(sum(values) / len(values), 4) if values else 0.0
 
 
-def measured_ranks(plan: Plan, arms: Sequence[ArmScores]) -> dict[str, int]:
+def measured_ranks(plan: Plan, arms: Sequence[ArmScores], gpu: str = "") -> dict[str, int]:
     """Return the rank of every measured arm from cheap (0) to costly.
 
     What counts is the price of an answer (tokens at the provider's list price) where every arm has one, else the mean
     seconds of an answer. Of the arms whose answers cost the same as the cheapest (:data:`SAME_COST`) the one with the
-    fewest parts to keep running comes first; so on with the rest.
+    fewest parts to keep running comes first; so on with the rest. Of several models arms in seconds and arms in USD
+    are ranked each for themselves, those in seconds first: :func:`answers_in_usd` says which can be compared.
     """
-    each = answer_costs(plan, arms).each
+    units = answers_in_usd(plan, arms, gpu)
+    if len(plan.models) > 1 and len(set(units.values())) > 1:
+        ranks: dict[str, int] = {}
+        for unit in (False, True):
+            part = [arm for arm in arms if units.get(arm.arm, False) == unit]
+            ranks |= {name: len(ranks) + rank for name, rank in measured_ranks(plan, part, gpu).items()}
+        return ranks
+    each = answer_costs(plan, arms, gpu).each
     upkeep = upkeep_costs(plan.steps, {arm.arm: arm.tokens for arm in arms})
-    ranks: dict[str, int] = {}
+    ranks = {}
     left = set(each)
     while left:
         most = SAME_COST * min(each[name] for name in left)
@@ -219,10 +253,16 @@ class AnswerCosts:
         return f"an answer takes {one:.2g} s and not {other:.2g} ({month}: {' and '.join(hours)} hours)"
 
 
-def answer_costs(plan: Plan, arms: Sequence[ArmScores]) -> AnswerCosts:
+def answers_in_usd(plan: Plan, arms: Sequence[ArmScores], gpu: str = "") -> dict[str, bool]:
+    """Return whether the answers of each arm that asks a model have a price; arms in USD and in seconds are not compared."""
+    heads = {step.arm for step in plan.arms if step.without_model}
+    return {arm.arm: cost_per_1000(arm, plan, gpu).usd is not None for arm in arms if arm.arm not in heads}
+
+
+def answer_costs(plan: Plan, arms: Sequence[ArmScores], gpu: str = "") -> AnswerCosts:
     """Return what an answer of each arm costs, in USD where all have a price, else in seconds; without a model nothing."""
     heads = {step.arm for step in plan.arms if step.without_model}
-    usd = {arm.arm: 0.0 if arm.arm in heads else cost_per_1000(arm, plan).usd for arm in arms}
+    usd = {arm.arm: 0.0 if arm.arm in heads else cost_per_1000(arm, plan, gpu).usd for arm in arms}
     known = {name: price / 1000 for name, price in usd.items() if price is not None}
     calls = monthly_calls(plan)
     if len(known) == len(arms) and any(known.values()):
@@ -275,7 +315,7 @@ def _cost(
     if arm.nearest_reply:
         return (0, NOTHING_ASKED, 0, 0.0, index)
     training = trained.get(arm.weights) if arm.weights else None
-    head = arm.classifier or arm.arm in HEAD_ARMS
+    head = arm.classifier or method_of(arm.arm) in HEAD_ARMS
     parts = arm.retrieval + head + bool(arm.weights) + (arm.retriever == "tuned")
     # 0 a classifier head, 1 an index, from 2 on weights in the order of TUNING_METHODS, full last.
     heaviest = 0 if head else 1

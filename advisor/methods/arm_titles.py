@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from runners.plan.arm_names import method_of
+
 METHOD_TITLES = {
     "prompting": "instructions alone, no examples",
     "few-shot": "instructions and examples in the prompt",
@@ -53,8 +55,8 @@ ARMS = {
 
 
 def arm_title(arm: str) -> str:
-    """Return what an arm is in a few words; "" for an arm that the plan's author named."""
-    return arm_titles().get(arm, "")
+    """Return what an arm is in a few words, whatever its model; "" for an arm that the plan's author named."""
+    return arm_titles().get(method_of(arm), "")
 
 
 def arm_titles() -> dict[str, str]:
@@ -64,4 +66,5 @@ def arm_titles() -> dict[str, str]:
 
 def arms_in_words(arms: Iterable[str]) -> str:
     """Return what each arm is, in one line: "rag = search in ...; lora = fine-tuning ..."; "" where none is known."""
-    return "; ".join(f"{arm} = {title}" for arm in arms if (title := arm_title(arm)))
+    methods = dict.fromkeys(map(method_of, arms))
+    return "; ".join(f"{method} = {title}" for method in methods if (title := arm_title(method)))

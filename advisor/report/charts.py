@@ -1,4 +1,4 @@
-"""The charts of report.html as inline SVG, one of them as a file of its own.
+"""The charts of report.html as inline SVG.
 
 Positions along the width are percentages, so that text keeps its size on a page of any width. Colours are not set here:
 elements have classes, and the style sheet of the page gives them colours for the light and dark theme and for print.
@@ -10,7 +10,6 @@ import math
 from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
-from itertools import pairwise
 from typing import Any
 
 from rag.evaluation.statistics import risk_coverage
@@ -27,15 +26,6 @@ MISS = 1.5
 """A measurement that is further from its estimate than this factor is pointed out."""
 MARKERS = ("M-4,0a4,4,0,1,0,8,0a4,4,0,1,0-8,0z", "M-4-4h8v8h-8z", "M0-5l5,5-5,5-5-5z", "M0-5l5,9h-10z")
 """Shapes of points; with six colours and line styles, twelve series differ."""
-FILE_WIDTH, FILE_MARGIN = 760, 60
-"""Pixels: of a chart in a file of its own, and left of its area."""
-FILE_STYLE = (
-    "svg{overflow:visible}text{font:12px sans-serif;fill:#5b646e}polyline{fill:none}.grid{stroke:#d9dde1}"
-    ".front{stroke:#5b646e;stroke-width:1.8;stroke-dasharray:5 4;vector-effect:non-scaling-stroke}"
-    ".error{stroke:#0a6a78;stroke-width:1.4}.k0{stroke:#0a6a78}.k1{stroke:#b4542b}.k2{stroke:#5b5fae}.k3{stroke:#16191d}"
-    ".k4{stroke:#7a8a2a}.k5{stroke:#8d97a1}.t0{fill:#0a6a78}.t1{fill:#b4542b}.t2{fill:#5b5fae}.t3{fill:#16191d}"
-    ".t4{fill:#7a8a2a}.t5{fill:#8d97a1}"
-)
 _GRID = (0.0, 0.25, 0.5, 0.75, 1.0)
 
 
@@ -87,18 +77,6 @@ class Axis:
         if self.log and value >= 1_000_000:
             return f"{value / 1_000_000:,.0f} M"
         return f"{value:,.0f}" if value >= 1000 else f"{value:g}"
-
-
-@dataclass(frozen=True, slots=True)
-class PlotPoint:
-    """A point with the ends of its intervals both ways."""
-
-    x: float
-    x_low: float
-    x_high: float
-    y: float
-    y_low: float
-    y_high: float
 
 
 def draw_interval(mean: float, low: float, high: float, best: bool = False, lower: float = 0.0) -> str:
@@ -265,104 +243,35 @@ def draw_lines(
         bars: the same of vertical intervals, by series, whose points are marked by a shape if they are a line.
     """
     bars, numbers = bars or {}, colours or {name: number for number, name in enumerate(series)}
-    body = _horizontal_grid(y)
+    body = horizontal_grid(y)
     body += '<svg viewBox="0 0 1000 1000" preserveAspectRatio="none" width="100%" height="100%" overflow="visible">'
     body += _band(band, x, y)
     for name, points in series.items():
         if not dot_suffix or not name.endswith(dot_suffix):
-            body += f'<polyline class="k{numbers[name] % 6}" points="{" ".join(_point(point, x, y) for point in points)}"/>'
-    body += "</svg>" + "".join(_bars(rows, x, y, numbers[name]) for name, rows in bars.items())
+            corners = " ".join(polyline_point(point, x, y) for point in points)
+            body += f'<polyline class="k{numbers[name] % 6}" points="{corners}"/>'
+    body += "</svg>" + "".join(draw_bars(rows, x, y, numbers[name]) for name, rows in bars.items())
     for name, points in series.items():
         places = [(x.x_percent(a), y.y_percent(b)) for a, b in points]
-        body += _dots(places, numbers[name], bool(dot_suffix) and name.endswith(dot_suffix), name in bars)
+        body += draw_dots(places, numbers[name], bool(dot_suffix) and name.endswith(dot_suffix), name in bars)
     if vertical_line is not None:
         body += _vertical_line(x, vertical_line, line_label)
     rings = [(x.x_percent(a), y.y_percent(b)) for a, b in marks]
     body += "".join(f'<circle class="mark" cx="{a}" cy="{b}" r="6"/>' for a, b in rings)
     ends = _end_labels(series, y, numbers) if line_label else ""
-    legend = "" if line_label else _legend(list(series), dot_suffix, numbers, bars)
-    return _plot(x, y, body, f"{title}. {description}", ends) + legend
+    legend = "" if line_label else draw_legend(list(series), dot_suffix, numbers, bars)
+    return draw_frame(x, y, body, f"{title}. {description}", ends) + legend
 
 
-def draw_points(
-    title: str,
-    points: Mapping[str, PlotPoint],
-    front: Sequence[str],
-    x: Axis,
-    y: Axis,
-    colours: Mapping[str, int],
-) -> str:
-    """Draw points with their intervals both ways and a line along those of ``front``, with a legend below.
-
-    Args:
-        title: what the chart shows, for screen readers.
-        points: by name.
-        front: names of the points that no other one is left of and above, from left to right.
-        x: horizontal axis.
-        y: vertical axis.
-        colours: number of the colour and shape of each point by its name.
-    """
-    legend = _legend(list(points), "", colours, points, lines=False)
-    return _plot(x, y, _points(points, front, x, y, colours), title) + legend
-
-
-def points_file(
-    title: str,
-    points: Mapping[str, PlotPoint],
-    front: Sequence[str],
-    x: Axis,
-    y: Axis,
-    colours: Mapping[str, int],
-) -> str:
-    """Return the chart of :func:`draw_points` as an SVG file that needs no style sheet."""
-    x_labels, y_labels = _axis_labels(x, y)
-    area = f'y="28" height="{CHART_HEIGHT}"'
-    left, top, legend = FILE_MARGIN, CHART_HEIGHT + 84, ""
-    for name in points:
-        width = 34 + 7 * len(name)
-        if left + width > FILE_WIDTH:
-            left, top = FILE_MARGIN, top + 20
-        marker = _dots([("5", "-4")], colours[name], False, True)
-        legend += f'<svg x="{left}" y="{top}">{marker}<text x="16">{escape(name)}</text></svg>'
-        left += width
-    inner = FILE_WIDTH - FILE_MARGIN - 20
-    return (
-        f'<svg xmlns="http://www.w3.org/2000/svg" width="{FILE_WIDTH}" height="{top + 16}" role="img" '
-        f'aria-label="{escape(title)}"><style>{FILE_STYLE}</style><rect width="100%" height="100%" fill="#fff"/>'
-        f'<text x="8" y="16">{escape(y.name)}</text><svg x="0" width="{FILE_MARGIN - 8}" {area}>{y_labels}</svg>'
-        f'<svg x="{FILE_MARGIN}" width="{inner}" {area}>{_points(points, front, x, y, colours)}</svg>'
-        f'<svg x="{FILE_MARGIN}" y="{CHART_HEIGHT + 34}" width="{inner}" height="18">{x_labels}</svg>'
-        f'<text x="{FILE_MARGIN + inner}" y="{CHART_HEIGHT + 64}" text-anchor="end">{escape(x.name)}</text>{legend}</svg>\n'
-    )
-
-
-def _points(
-    points: Mapping[str, PlotPoint], front: Sequence[str], x: Axis, y: Axis, colours: Mapping[str, int]
-) -> str:
-    """Draw the grid, the line along the front, a step from one point to the next, and the points with their intervals."""
-    ends = [(points[name].x, points[name].y) for name in front]
-    steps = [corner for a, b in pairwise(ends) for corner in (a, (b[0], a[1]))] + ends[-1:]
-    body = _horizontal_grid(y)
-    body += '<svg viewBox="0 0 1000 1000" preserveAspectRatio="none" width="100%" height="100%" overflow="visible">'
-    body += f'<polyline class="front" points="{" ".join(_point(step, x, y) for step in steps)}"/></svg>'
-    for name, point in points.items():
-        at, number = y.y_percent(point.y), colours[name]
-        low, high = x.x_percent(point.x_low), x.x_percent(point.x_high)
-        body += f'<line class="error k{number % 6}" x1="{low}" x2="{high}" y1="{at}" y2="{at}"/>'
-        body += _bars([(point.x, point.y_low, point.y_high)], x, y, number)
-    for name, point in points.items():
-        body += _dots([(x.x_percent(point.x), y.y_percent(point.y))], colours[name], False, True)
-    return body
-
-
-def _horizontal_grid(y: Axis) -> str:
+def horizontal_grid(y: Axis) -> str:
+    """Draw a line over the whole width at each labelled value."""
     at = map(y.y_percent, y.ticks)
     return "".join(f'<line class="grid" x1="0" x2="100%" y1="{value}" y2="{value}"/>' for value in at)
 
 
-def _plot(x: Axis, y: Axis, body: str, alt_text: str, ends: str = "") -> str:
+def draw_frame(x: Axis, y: Axis, body: str, alt_text: str, ends: str = "") -> str:
     """Return the area of a chart with its axes; ``ends`` are labels at the right ends of lines."""
-    x_labels, y_labels = _axis_labels(x, y)
+    x_labels, y_labels = axis_labels(x, y)
     size = f'width="100%" height="{CHART_HEIGHT}"'
     return (
         f'<div class="plot{" named" if ends else ""}"><p class="unit">{escape(y.name)}</p>'
@@ -373,7 +282,7 @@ def _plot(x: Axis, y: Axis, body: str, alt_text: str, ends: str = "") -> str:
     )
 
 
-def _dots(places: Sequence[tuple[str, str]], number: int, dots: bool, marked: bool) -> str:
+def draw_dots(places: Sequence[tuple[str, str]], number: int, dots: bool, marked: bool) -> str:
     """Draw points in the colour of this number, as dots or in its shape; "" for a line without either."""
     if dots:
         return "".join(f'<circle class="k{number % 6}" cx="{x}" cy="{y}" r="3"/>' for x, y in places)
@@ -383,12 +292,12 @@ def _dots(places: Sequence[tuple[str, str]], number: int, dots: bool, marked: bo
 
 def _band(band: Sequence[tuple[float, float, float]], x: Axis, y: Axis) -> str:
     """Draw the area between two lines, in the units of a viewBox of 1000 by 1000; "" without points."""
-    upper = [_point((at, high), x, y) for at, _, high in band]
-    lower = [_point((at, low), x, y) for at, low, _ in reversed(band)]
+    upper = [polyline_point((at, high), x, y) for at, _, high in band]
+    lower = [polyline_point((at, low), x, y) for at, low, _ in reversed(band)]
     return f'<polygon class="band" points="{" ".join((*upper, *lower))}"/>' if band else ""
 
 
-def _bars(bars: Sequence[tuple[float, float, float]], x: Axis, y: Axis, number: int) -> str:
+def draw_bars(bars: Sequence[tuple[float, float, float]], x: Axis, y: Axis, number: int) -> str:
     """Draw vertical intervals in the colour of this number."""
     own = f" k{number % 6}" if number else ""
     lines = [(x.x_percent(at), y.y_percent(low), y.y_percent(high)) for at, low, high in bars]
@@ -407,7 +316,7 @@ def _vertical_line(x: Axis, value: float, label: str) -> str:
     )
 
 
-def _axis_labels(x: Axis, y: Axis) -> tuple[str, str]:
+def axis_labels(x: Axis, y: Axis) -> tuple[str, str]:
     """Draw the labels below the horizontal axis and those left of the vertical one."""
     x_labels = "".join(
         f'<text x="{x.x_percent(value)}" y="14" text-anchor="{x.anchor(value)}">{escape(x.label(value))}</text>'
@@ -460,19 +369,28 @@ def _end_labels(
     return f'<svg class="ends" width="100%" height="{CHART_HEIGHT}" aria-hidden="true" focusable="false">{text}</svg>'
 
 
-def _legend(
+def draw_legend(
     names: Sequence[str],
     dot_suffix: str,
     numbers: Mapping[str, int],
     marked: Container[str],
     lines: bool = True,
 ) -> str:
+    """Draw the legend of series or points as a list.
+
+    Args:
+        names: of the series, in their order.
+        dot_suffix: series whose names end with this are dots; "" for none.
+        numbers: the number of the colour and shape of each.
+        marked: those whose points have a shape.
+        lines: whether they are lines.
+    """
     items = ""
     for name in names:
         number = numbers[name]
         dots = bool(dot_suffix) and name.endswith(dot_suffix)
         sample = "" if dots or not lines else f'<line class="k{number % 6}" x1="0" x2="26" y1="6" y2="6"/>'
-        sample += _dots([("13", "6")], number, dots, name in marked)
+        sample += draw_dots([("13", "6")], number, dots, name in marked)
         items += f'<li><svg width="26" height="12" aria-hidden="true" focusable="false">{sample}</svg> {escape(name)}</li>'
     return f'<ul class="legend">{items}</ul>'
 
@@ -489,7 +407,8 @@ def _line(x: str, css_class: str) -> str:
     return f'<line class="{css_class}" x1="{x}" x2="{x}" y1="0" y2="{ROW_HEIGHT}"/>'
 
 
-def _point(point: tuple[float, float], x: Axis, y: Axis) -> str:
+def polyline_point(point: tuple[float, float], x: Axis, y: Axis) -> str:
+    """Return a point in the units of a viewBox of 1000 by 1000."""
     return f"{1000 * x.share(point[0]):.1f},{1000 - 1000 * y.share(point[1]):.1f}"
 
 

@@ -1,23 +1,18 @@
-"""Costs as pictures: USD a month against calls a month, and right answers against the cost of an answer.
+"""Costs as pictures: USD a month against calls a month.
 
 :func:`plot_lines` draws the cost lines of a recommendation as text, one letter for each method, :func:`cost_chart` as SVG.
-:func:`right_cost_chart` draws what a trial measured. plotext would draw the axes, in place of some 60 lines, for
-a compiled wheel of each platform and .23 s of import whenever advice is shown.
+What a trial measured is drawn by :mod:`advisor.report.plots.right_cost`. plotext would draw the axes, in place of some 60
+lines, for a compiled wheel of each platform and .23 s of import whenever advice is shown.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from textwrap import wrap
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from advisor.costs.hosting import MonthlyCost
-from runners.report.trial_report import TrialReport
-
-if TYPE_CHECKING:
-    from advisor.report.charts import Axis, PlotPoint
 
 METHOD_LETTERS: Mapping[str, str] = {
     "prompting": "P",
@@ -32,8 +27,6 @@ METHOD_LETTERS: Mapping[str, str] = {
 PLOT_HEIGHT = 18
 LEAST_WIDTH, MOST_WIDTH = 40, 110
 _MARGIN = 10
-LEAST_DECADES = 0.8
-"""Powers of ten that a chart of costs spans at the least."""
 
 
 def plot_lines(break_even: Mapping[str, Any], width: int = 80) -> str:
@@ -170,91 +163,6 @@ def cost_chart(break_even: Mapping[str, Any], arms: Sequence[str], colours: Mapp
         volume,
         colours={", ".join(names): colours.get(names[0], len(colours)) for names in by_costs.values()},
         line_label=f"yours: {volume:,.0f} a month",
-    )
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RightCostPlot:
-    """The arms of a trial by what an answer costs and what share of them is right."""
-
-    title: str
-    points: Mapping[str, PlotPoint]
-    front: Sequence[str]
-    """Arms that no other one both costs less than and is more often right, the cheapest first."""
-    x: Axis
-    y: Axis
-
-
-def right_cost_chart(report: TrialReport, colours: Mapping[str, int]) -> str:
-    """Draw right answers against the cost of an answer; "" where fewer than two arms have a place.
-
-    Args:
-        report: of a trial.
-        colours: number of the colour of each arm.
-    """
-    from advisor.report.charts import draw_points
-
-    plot = _right_cost_plot(report)
-    return draw_points(plot.title, plot.points, plot.front, plot.x, plot.y, colours) if plot else ""
-
-
-def right_cost_file(report: TrialReport) -> str:
-    """Return the same chart as an SVG file."""
-    from advisor.report.charts import points_file
-
-    plot = _right_cost_plot(report)
-    numbers = {arm.arm: number for number, arm in enumerate(report.arms)}
-    return points_file(plot.title, plot.points, plot.front, plot.x, plot.y, numbers) if plot else ""
-
-
-def not_in_plot(report: TrialReport) -> str:
-    """Return which arms have a cost and no place in the picture, and why; "" where all have one, or there is none."""
-    plot = _right_cost_plot(report)
-    if plot is None:
-        return ""
-    reasons = [
-        f"{arm.arm} ({'costs nothing' if cost.in_usd else 'no price is known'})"
-        for arm in report.arms
-        if (cost := arm.cost_per_right) and arm.arm not in plot.points
-    ]
-    return f"Not in the picture: {', '.join(reasons)}." if reasons else ""
-
-
-def _right_cost_plot(report: TrialReport) -> RightCostPlot | None:
-    from advisor.report.charts import Axis, PlotPoint
-
-    in_usd = any(arm.cost_per_right and arm.cost_per_right.in_usd for arm in report.arms)
-    scale = 1.0 if in_usd else 0.001  # 1,000 calls in USD, one in seconds
-    points = {
-        arm.arm: PlotPoint(
-            scale * cost.per_1000.mean,
-            scale * cost.per_1000.low,
-            scale * cost.per_1000.high,
-            arm.right.share,
-            arm.right.low,
-            arm.right.high,
-        )
-        for arm in report.arms
-        if arm.right and (cost := arm.cost_per_right) and cost.in_usd == in_usd and cost.per_1000.mean > 0
-    }
-    if len(points) < 2:
-        return None
-    front: list[str] = []
-    for name in sorted(points, key=lambda name: (points[name].x, -points[name].y)):
-        if points[name].y > (points[front[-1]].y if front else 0.0):
-            front.append(name)
-    low, high = (
-        math.log10(end)
-        for end in (min(p.x_low for p in points.values()), max(p.x_high for p in points.values()))
-    )
-    margin = max(0.05 * (high - low), (LEAST_DECADES - (high - low)) / 2)
-    name = "USD for 1,000 calls" if in_usd else "seconds of an answer"
-    return RightCostPlot(
-        title=f"Right answers against {name}; no other arm costs less and is more often right: {', '.join(front) or 'none'}",
-        points=points,
-        front=front,
-        x=Axis(name, low - margin, high + margin, log=True),
-        y=Axis("share of right answers", 0, 1),
     )
 
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from datetime import UTC, datetime
 from pathlib import Path
 from statistics import median, quantiles
 from typing import Any
@@ -18,9 +17,15 @@ from advisor.output import command_line
 from advisor.report.dev_budget import dev_budget
 from advisor.report.failure_causes import read_failures
 from advisor.report.learning_curve import read_curve_of_arms, read_curves
-from advisor.report.statements import task_asked
+from advisor.report.statements import retriever_notes, task_asked
 from advisor.verdict import predictions
-from advisor.verdict.guards import guard_warnings, lost_arms, run_guards
+from advisor.verdict.guards import (
+    guard_warnings,
+    incomplete_text,
+    incomplete_warnings,
+    lost_arms,
+    run_guards,
+)
 from advisor.verdict.made_questions import (
     JudgedTrial,
     judge_on_real_questions,
@@ -35,11 +40,13 @@ from advisor.verdict.run_records import RunRecords
 from advisor.verdict.sentences import Conclusion
 from advisor.verdict.teacher import teacher_report
 from advisor.verdict.trial_forecast import compare_forecast
-from rag.errors import BadInput
+from advisor.verdict.verdict import today_arm
+from rag.errors import BadInput, CannotRun
 from rag.evaluation.clusters import cluster_by_document
 from rag.evaluation.statistics import PairedDifference
 from rag.files import check_schema, parse_json
 from runners.made_from import data_files, recorded_files
+from runners.plan.named_models import asked_models, reference_arms
 from runners.plan.schema import Plan
 from runners.plan.steps import NF4, QUANTIZED_ANSWERS, TrainStep
 from runners.report import report_file
@@ -61,7 +68,6 @@ from runners.report.trial_report import (
     Ratios,
     TrialReport,
 )
-from runners.resources.environment import ENVIRONMENT_EVENT, describe_environment
 from runners.resources.usage import contention_note
 from runners.run_folder import SCORES, TRIAL, RunFolder, open_run_folder, read_journal
 from runners.runs.data_notes import DATA_NOTES, noted_lines
@@ -80,7 +86,7 @@ def read_scores(run: Path) -> list[ArmScores]:
     """Read the scores of every arm; BadInput when the run has not been scored yet or the file is damaged."""
     path = run / TRIAL / SCORES
     if not path.is_file():
-        raise BadInput(f"{run} has no scores yet", f"finish it with: {command_line('run', run, '--resume')}")
+        raise BadInput(f"{run} has no scores yet", _resume(run))
     try:
         body = check_schema(parse_json(path.read_text("utf-8")), "scores", path)
         return [_arm(name, body) for name in body["arms"]]
@@ -90,12 +96,16 @@ def read_scores(run: Path) -> list[ArmScores]:
         ) from None
 
 
+def _resume(run: Path) -> str:
+    return f"finish it with: {command_line('run', run, '--resume')}"
+
+
 def read_report(run: Path) -> TrialReport:
     """Read the finished report of a run; BadInput when it has none yet."""
     open_run_folder(run)
     report = report_file.read_report(run)
     if report is None:
-        raise BadInput(f"{run} has no report yet", f"finish it with: {command_line('run', run, '--resume')}")
+        raise BadInput(f"{run} has no report yet", _resume(run))
     return report
 
 
@@ -103,17 +113,25 @@ def report_of_run(records: RunRecords) -> TrialReport:
     """Return the report of a run whose arms are all scored: verdict, arms with intervals, prediction and measurement."""
     plan = records.plan
     measured_arms = read_scores(records.path)
+    records, incomplete = records.without_incomplete([arm.arm for arm in measured_arms])
+    if not {arm.arm for arm in measured_arms}.difference(reference_arms(plan)):
+        listed = incomplete_text(incomplete) or "none was asked"
+        raise CannotRun(f"no arm of {records.path} was finished: {listed}", _resume(records.path))
     guards = run_guards(records)
     trained = {rows.arm: rows for rows in guards.training_rows or ()}
     alone = seconds_alone(records, measured_arms)
-    judged = judge_on_real_questions(plan, measured_arms, plan.model.name, lost_arms(trained.values()), alone)
+    reasons = {arm.arm: arm.text for arm in incomplete}
+    judged = judge_on_real_questions(
+        plan, measured_arms, plan.model.name, lost_arms(trained.values()), alone, reasons, records.gpu
+    )
     origins = made_questions(measured_arms, records.last("run.start").get("made"))
     proxy = judged.verdict.strength is Strength.PROXY
-    cost = measured_ranks(plan, judged.arms)
+    cost = measured_ranks(plan, judged.arms, records.gpu if len(plan.models) > 1 else "")
     drift = question_drift(records.path, plan, records.answers)
-    comparison = read_comparison(records.path)
+    comparison = {key: value for key, value in read_comparison(records.path).items() if key != "schema"}
     notes = retriever_notes(comparison, plan)
-    warnings = [origin_note(origins), *noted_lines(records.last(DATA_NOTES)), *guard_warnings(guards)]
+    warnings = [*incomplete_warnings(records.path, incomplete), origin_note(origins)]
+    warnings += [*noted_lines(records.last(DATA_NOTES)), *guard_warnings(guards)]
     warnings += [*_answering_notes(plan), *left_out_notes(plan)]
     warnings += [drift.text] if drift and drift.sure else []
     warnings += [] if not comparison or comparison["accepted"] else notes[:1]
@@ -127,11 +145,7 @@ def report_of_run(records: RunRecords) -> TrialReport:
         weights=applied_weights(plan),
         weight_reasons=plan.weight_reasons,
         training_reasons=training_reasons(plan),
-        judge=summary(
-            plan.judge.name, plan.choice, judged.arms, read_journal(records.path / TRIAL / JUDGE_JOURNAL)
-        )
-        if plan.judge
-        else None,
+        judge=_judged_by_model(records, judged.arms),
         predicted=plan.predicted,
         measured=measured_facts(records, max(len(arm.combined) for arm in judged.arms), proxy),
         guards=guards,
@@ -141,20 +155,41 @@ def report_of_run(records: RunRecords) -> TrialReport:
         made_questions=origins,
         question_words=records.question_words,
         drift=drift.to_json() if drift else None,
-        retriever={**{k: v for k, v in comparison.items() if k != "schema"}, "notes": notes}
-        if comparison
-        else None,
+        retriever={**comparison, "notes": notes} if comparison else None,
         curves=tuple(read_curves(records.path)),
         curve_of_arms=read_curve_of_arms(records.path),
         failures=read_failures(records.path),
         task=task_asked(plan),
-        environment=recorded_environment(records),
+        environment=records.environment,
         data=data_used(records),
+        models=_models_asked(plan),
+        incomplete=incomplete,
     )
     report = with_right_costs(report, records, judged.arms)
-    report = replace(report, teacher=teacher_report(records, report, judged.arms))
+    return _with_conclusion(replace(report, teacher=teacher_report(records, report, judged.arms)), plan)
+
+
+def _models_asked(plan: Plan) -> dict[str, str] | None:
+    """Return the names of the models that are compared, and of a teacher beside them, by alias; None of one model."""
+    models = asked_models(plan.models, plan.teacher) if plan.models else {}
+    return {alias: model.name for alias, model in models.items()} or None
+
+
+def _judged_by_model(records: RunRecords, arms: Sequence[ArmScores]) -> dict[str, Any] | None:
+    """Return what the model judge preferred; None without one, or where the recommended arm has no scores."""
+    plan = records.plan
+    if plan.judge is None or plan.choice not in [arm.arm for arm in arms]:
+        return None
+    return summary(plan.judge.name, plan.choice, arms, read_journal(records.path / TRIAL / JUDGE_JOURNAL))
+
+
+def _with_conclusion(report: TrialReport, plan: Plan) -> TrialReport:
+    """Return a report with its forecast beside the measurements, and its conclusion."""
     forecast = compare_forecast(plan, report.verdict, report.candidates, report.measured.seconds)
-    conclusion = Conclusion(report=report, verdict=report.verdict, prompt_in_use=report.task.prompt)
+    today = today_arm(plan, [arm.arm for arm in report.candidates])
+    conclusion = Conclusion(
+        report=report, verdict=report.verdict, prompt_in_use=report.task.prompt, today=today
+    )
     text = f"{report.verdict.text} {words_note(report.question_words, report.arms)}".rstrip()
     verdict = replace(report.verdict, conclusion=conclusion.sentences, text=text)
     return replace(report, forecast=forecast, verdict=verdict)
@@ -165,14 +200,13 @@ def _arm_reports(
 ) -> tuple[ArmReport, ...]:
     """Return the arms that were judged, the best by the combined score first."""
     beside = {arm.arm: made_column(arm) for arm in judged.beside}
-    gpu = next((str(event["gpu"] or "") for event in reversed(records.events) if "gpu" in event), "")
     routes = read_routes(records.path / TRIAL)
     return tuple(
         arm_report(
             arm,
             records.plan,
             records.answers,
-            gpu=gpu,
+            gpu=records.gpu,
             alone=answers_alone(records, arm.arm),
             batch=largest_batch(records, arm.arm),
             on_made=beside.get(arm.arm),
@@ -349,45 +383,10 @@ def left_out_notes(plan: Plan) -> list[str]:
     ]
 
 
-def retriever_notes(comparison: Mapping[str, Any], plan: Plan) -> list[str]:
-    """Return what the gate of a tuned retriever decided, with its numbers on dev and on test questions; [] without one.
-
-    Args:
-        comparison: of the run (:func:`runners.runs.retrieval.read_comparison`).
-        plan: the run's plan.
-    """
-    if not comparison:
-        return []
-    arms = ", ".join(step.arm for step in plan.arms if step.retriever == "tuned") or "no arm"
-    outcome = "is used" if comparison["accepted"] else f"was refused, so {arms} was not asked"
-    notes = [f"the tuned retriever {outcome}: {comparison['reason']}"]
-    if test := comparison.get("test"):
-        labels = {"evidence": "evidence", "ndcg": "nDCG@10"}
-        parts = [
-            f"{label} {row['before']:.3f} to {row['after']:.3f} ({row['difference']:+.3f}, "
-            f"95 % {row['low']:+.3f} to {row['high']:+.3f})"
-            for key, label in labels.items()
-            if (row := test.get(key))
-        ]
-        notes.append(
-            f"the tuned retriever on {test['questions']} test questions, measured after the trial: "
-            + "; ".join(parts)
-        )
-    return notes
-
-
 def pair_report(pair: PairedDifference) -> PairReport:
     """Return a paired comparison as in the report."""
     keys = ("a", "b", "difference", "low", "high", "p", "p_holm", "units")
     return PairReport(**{key: getattr(pair, key) for key in keys}, n=pair.questions)
-
-
-def recorded_environment(records: RunRecords) -> dict[str, Any]:
-    """Return the environment that the run recorded when it was last started, and the date of its first event (UTC)."""
-    recorded = records.last(ENVIRONMENT_EVENT) or describe_environment()
-    started = next((event["time"] for event in records.events if "time" in event), None)
-    date = datetime.fromtimestamp(started, UTC).date().isoformat() if started is not None else None
-    return {"date": date, **{key: value for key, value in recorded.items() if key not in ("event", "time")}}
 
 
 def data_used(records: RunRecords) -> DataUsed:
@@ -418,7 +417,10 @@ def _answering_notes(plan: Plan) -> list[str]:
         if model := plan.servers.model_of(step):
             asked.setdefault(model.entry, []).append(step.arm)
     notes = [f"{', '.join(arms)}: answers generated by {entry}" for entry, arms in asked.items()]
-    return [*notes, QUANTIZED_ANSWERS] if plan.model.quantization == NF4 else notes
+    quantized = [alias for alias, model in plan.models.items() if model.quantization == NF4]
+    if quantized:
+        return [*notes, f"{', '.join(quantized)}: answers from a base in 4 bits (nf4), with adapters on top"]
+    return [*notes, QUANTIZED_ANSWERS] if plan.model.quantization == NF4 and not plan.models else notes
 
 
 def _how_asked(events: Sequence[Mapping[str, Any]], plan: Plan) -> dict[str, tuple[str, ...]]:

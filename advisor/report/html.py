@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from advisor.methods.arm_titles import arm_title
 from advisor.report import charts, statements
-from advisor.report.cost_plot import cost_chart, not_in_plot, pairs_in_words, right_cost_chart
+from advisor.report.cost_plot import cost_chart, pairs_in_words
 from advisor.report.dev_budget import dev_budget_line
 from advisor.report.failure_causes import CAUSE_COLUMNS, cause_rows, causes_sentence
 from advisor.report.learning_curve import (
@@ -26,6 +26,7 @@ from advisor.report.learning_curve import (
     loss_chart,
     smoothing_window,
 )
+from advisor.report.plots.right_cost import not_in_plot, right_cost_chart, sortable_table
 from advisor.report.question_browser import arm_letters, browse_questions, example_answers, first_opened
 from advisor.verdict import guards as guard_results
 from advisor.verdict import predictions
@@ -35,6 +36,7 @@ from advisor.verdict.sentences import MOST_TIMES, STRENGTHS, duration_text, own_
 from advisor.verdict.trial_forecast import FORECAST_COLUMNS, forecast_rows, forecast_sentence
 from rag.text.sanitize import defang_text
 from rag.text.words import count_noun
+from runners.plan.arm_names import method_of
 from runners.plan.schema import SCORES
 from runners.report.json_records import to_json
 from runners.report.records import Outcome, Strength
@@ -78,6 +80,9 @@ def next_steps(report: TrialReport, run: Path) -> list[tuple[str, str]]:
     asks = "the arm to use" if verdict.use else "the best by its score; no arm is asked by default"
     steps = [(f'tunewise ask {quoted}{arm} "your question"', f"asks {asked}, {asks}")]
     again = f"tunewise run {quoted}/plan.yaml --out {new_run}"
+    if report.incomplete:
+        names = ", ".join(arm.arm for arm in report.incomplete)
+        steps.insert(0, (f"tunewise run {quoted} --resume", f"finishes what is incomplete: {names}"))
     if any(arm.arm == verdict.recommended and not arm.planned for arm in report.arms):
         steps.append((again, f"after correcting the rows that {verdict.recommended} was not trained on"))
     elif report.full_run:
@@ -178,7 +183,7 @@ def render_page(report: TrialReport, records: RunRecords) -> str:
         more_questions=questions_to_add(report) if report.verdict.use else None,
         use=used,
         several=[arm for arm in report.arms if len(arm.seeds) > 1],
-        arm_titles={arm: title for arm in arms if (title := arm_title(arm))},
+        arm_titles={method: title for method in map(method_of, arms) if (title := arm_title(method))},
         verdict_text=_with_unbroken_intervals(report.verdict.text),
         browsed=browsed,
         numbers={row["id"]: row["number"] for row in browsed.rows},
@@ -211,14 +216,19 @@ def _cost_parts(report: TrialReport, curves: Mapping[str, list[tuple[int, float]
     curves = _recommended_first(curves, recommended)
     smoothed = smoothing_window(curves)
     break_even = report.predicted.get("break_even") or {}
+    own = {method: report.own_arm(method) for method in map(method_of, arms)}
+    methods = [method for method, arm in own.items() if arm in arms]
     free = statements.costs_nothing(report)
     return {
         "free": free,
-        "cost_chart": "" if free else cost_chart(break_even, arms, colours),
+        "cost_chart": ""
+        if free
+        else cost_chart(break_even, methods, {method: colours[own[method]] for method in methods}),
         "right_cost_chart": right_cost_chart(report, colours),
+        "right_cost_table": sortable_table({"": report}, report.verdict.use or ""),
         "not_in_plot": not_in_plot(report),
         "break_even": break_even,
-        "pairs": pairs_in_words(break_even, arms),
+        "pairs": pairs_in_words(break_even, methods),
         "loss_chart": loss_chart(curves, smoothed, colours) if curves else "",
         "smoothed": smoothed,
     }
@@ -263,7 +273,7 @@ def memory_chart(report: TrialReport) -> dict[str, Any]:
     trained = report.measured.training
     available = report.environment.get("ram_gib")
     for row in report.predicted.get("ranked", []):
-        name = row["method"]
+        name = report.own_arm(row["method"])
         estimate = (row.get("estimate") or {}).get("memory_gib") or {}
         if "likely" not in estimate or not (name in trained or name == report.verdict.recommended):
             continue
@@ -314,6 +324,8 @@ def _template() -> Template:
         "strengths": STRENGTHS,
         "labels": DATA_LABELS,
         "arm_named": arm_named,
+        "arm_title": arm_title,
+        "method_of": method_of,
         "arms_section": arms_section,
         "curve_chart": curve_chart,
         "cause_columns": CAUSE_COLUMNS,

@@ -5,9 +5,9 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Sequence
 
-from advisor.report.cost_plot import not_in_plot, right_cost_file
 from advisor.report.dev_budget import dev_budget_line
 from advisor.report.failure_causes import CAUSE_COLUMNS, cause_rows, causes_sentence
+from advisor.report.plots.right_cost import not_in_plot, right_cost_file
 from advisor.report.statements import (
     P_VALUE_NOTE,
     WORDING_COLUMNS,
@@ -16,6 +16,7 @@ from advisor.report.statements import (
     batch_text,
     combined_score_rule,
     milliseconds,
+    models_asked,
     p_text,
     questions_asked,
     refusal_line,
@@ -228,7 +229,7 @@ def _conditions(report: TrialReport) -> list[str]:
     packages = ", ".join(f"{name} {version}" for name, version in (machine.get("packages") or {}).items())
     known = (("plan", data.plan), ("split", data.split), ("base", data.base))
     digests = ", ".join(f"{name} `{digest[:12]}`" for name, digest in known if digest)
-    asked = f"{questions_asked(report.arms)}, {escape_markdown(report.verdict.model)}, seed {data.seed}; {digests}."
+    asked = f"{questions_asked(report.arms)}, {escape_markdown(models_asked(report))}, seed {data.seed}; {digests}."
     processor, gpu = (escape_markdown(str(machine.get(key, ""))) for key in ("processor", "gpu"))
     system = (
         f"{processor}, {machine.get('cores')} cores, {machine.get('ram_gib')} GiB RAM, GPU {gpu or 'none'}, "

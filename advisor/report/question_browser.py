@@ -15,6 +15,7 @@ from rag.text.numbers import extract_numbers
 from rag.text.sanitize import defang_text, strip_invisible
 from rag.text.words import content_words
 from runners.data.questions import Question
+from runners.plan.arm_names import method_of, split_arm
 from runners.run_folder import SCORES, TRIAL
 from runners.scoring.correctness import stored_right
 
@@ -73,7 +74,15 @@ def browse_questions(
 
 
 def arm_letters(arms: Sequence[str]) -> dict[str, str]:
-    """Return one capital letter for each arm: the first of its name that no earlier arm has, else a digit."""
+    """Return one capital letter for each arm: the first of its name that no earlier arm has, else a digit.
+
+    Of several models it is the letter of the method, with the number of the model.
+    """
+    if any(split_arm(arm)[1] for arm in arms):
+        methods = arm_letters(list(dict.fromkeys(map(method_of, arms))))
+        aliases = list(dict.fromkeys(alias for arm in arms if (alias := split_arm(arm)[1])))
+        numbers = {alias: str(number) for number, alias in enumerate(aliases, 1)}
+        return {arm: methods[method_of(arm)] + numbers.get(split_arm(arm)[1], "") for arm in arms}
     letters: dict[str, str] = {}
     for number, arm in enumerate(arms, 1):
         free = [letter for letter in arm.upper() if letter.isalpha() and letter not in letters.values()]

@@ -10,10 +10,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from advisor.report.cost_plot import right_cost_file
 from advisor.report.data import read_report, report_of_run
 from advisor.report.html import render_page
 from advisor.report.markdown import RIGHT_COST_SVG, report_markdown
+from advisor.report.plots.right_cost import right_cost_file
 from advisor.verdict.run_records import RunRecords
 from advisor.verdict.sentences import STRENGTHS
 from rag.files import write_json, write_text

@@ -12,6 +12,7 @@ from advisor.glossary import Term, terms_in
 from advisor.methods.arm_titles import arms_in_words
 from advisor.questionnaire.answers import PERSON_SOURCES
 from advisor.questionnaire.probe_facts import PROBE_FACTS
+from advisor.verdict.predictions import public_model_name
 from advisor.verdict.right_costs import cost_text, right_cost_text
 from advisor.verdict.sentences import duration_text
 from rag.evaluation.statistics import risk_coverage
@@ -117,10 +118,39 @@ def right_cost_note(report: TrialReport) -> str:
             basis = arm.usd_basis.replace("hour of none is", "hour of this machine is")
             arms_of.setdefault(basis, []).append(arm.arm)
     bases = "; ".join(f"{basis}: {', '.join(arms)}" for basis, arms in arms_of.items())
+    units = {arm.cost_per_right.in_usd for arm in report.arms if arm.cost_per_right}
+    apart = " Costs in USD and in time are not compared with each other." if len(units) > 1 else ""
     return (
         "Cost of a right answer: what all answers that could be judged cost, by the number of right ones; without a price "
-        f"the time that they took. Training is not part of it. By arm: {bases}."
+        f"the time that they took. Training is not part of it.{apart} By arm: {bases}."
     )
+
+
+def retriever_notes(comparison: Mapping[str, Any], plan: Plan) -> list[str]:
+    """Return what the gate of a tuned retriever decided, with its numbers on dev and on test questions; [] without one.
+
+    Args:
+        comparison: of the run (:func:`runners.runs.retrieval.read_comparison`).
+        plan: the run's plan.
+    """
+    if not comparison:
+        return []
+    arms = ", ".join(step.arm for step in plan.arms if step.retriever == "tuned") or "no arm"
+    outcome = "is used" if comparison["accepted"] else f"was refused, so {arms} was not asked"
+    notes = [f"the tuned retriever {outcome}: {comparison['reason']}"]
+    if test := comparison.get("test"):
+        labels = {"evidence": "evidence", "ndcg": "nDCG@10"}
+        parts = [
+            f"{label} {row['before']:.3f} to {row['after']:.3f} ({row['difference']:+.3f}, "
+            f"95 % {row['low']:+.3f} to {row['high']:+.3f})"
+            for key, label in labels.items()
+            if (row := test.get(key))
+        ]
+        notes.append(
+            f"the tuned retriever on {test['questions']} test questions, measured after the trial: "
+            + "; ".join(parts)
+        )
+    return notes
 
 
 def questions_asked(arms: Sequence[ArmReport]) -> str:
@@ -162,8 +192,23 @@ def task_line(report: TrialReport) -> str:
 
 
 def arms_line(report: TrialReport) -> str:
-    """Return what each arm of the report is, in one sentence; "" where only arms of the plan's author were measured."""
-    return arms_in_words(arm.arm for arm in report.arms)
+    """Return what each arm of the report is, in one sentence; "" where only arms of the plan's author were measured.
+
+    Of several models their names follow.
+    """
+    models = [f"{alias} = {name}" for alias, name in short_models(report).items()]
+    return "; ".join(filter(None, (arms_in_words(arm.arm for arm in report.arms), *models)))
+
+
+def models_asked(report: TrialReport) -> str:
+    """Return the model that answered, or the several that were compared."""
+    names = [f"{alias} ({name})" for alias, name in short_models(report).items()]
+    return _joined(names) if names else report.verdict.model
+
+
+def short_models(report: TrialReport) -> dict[str, str]:
+    """Return the names of several models that were compared, by alias, without where they are; {} where there is one."""
+    return {alias: public_model_name(name) for alias, name in (report.models or {}).items()}
 
 
 def words_used(report: TrialReport) -> list[Term]:

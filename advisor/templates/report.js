@@ -1,5 +1,35 @@
 "use strict";
 (() => {
+  for (const table of document.querySelectorAll("table.sortable")) {
+    const body = table.tBodies[0];
+    const heads = Array.from(table.tHead.rows[0].cells);
+    // Costs in seconds come after those in USD, cells without a value last, in either order.
+    const rank = (text) => (text === undefined ? 2 : text.endsWith("s") && !isNaN(parseFloat(text)) ? 1 : 0);
+    const compare = (a, b, n) => (n ? parseFloat(a) - parseFloat(b) : a.localeCompare(b));
+    heads.forEach((head, n) => {
+      const button = document.createElement("button");
+      button.type = "button";
+      button.append(...head.childNodes);
+      head.append(button);
+      button.addEventListener("click", () => {
+        const was = head.getAttribute("aria-sort");
+        const order = was ? (was === "ascending" ? "descending" : "ascending") : head.dataset.first || "ascending";
+        heads.forEach((one) => one.removeAttribute("aria-sort"));
+        head.setAttribute("aria-sort", order);
+        const rows = Array.from(body.rows);
+        const keys = new Map(rows.map((row) => [row, row.cells[n].dataset.sort]));
+        rows.sort((one, other) => {
+          const [a, b] = [keys.get(one), keys.get(other)];
+          const apart = n ? rank(a) - rank(b) : 0;
+          return apart || (a === undefined ? 0 : compare(a, b, n) * (order === "ascending" ? 1 : -1));
+        });
+        body.append(...rows);
+      });
+    });
+    table.classList.add("sorts");
+  }
+})();
+(() => {
   const all = (selector, from) => Array.from((from || document).querySelectorAll(selector));
   const form = document.getElementById("filter");
   const rows = all("#questions > .question");

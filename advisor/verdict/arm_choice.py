@@ -20,7 +20,8 @@ others, unless it is surely better than all of them, and none that the recommend
 one that did best by the combined score, the cheapest of several; a cheaper one is taken in its place where the trial shows
 that it is not worse: surely by less than the plan's ``gate.not_worse_by`` (:func:`advisor.verdict.comparison.not_worse`).
 Where a cheaper one may be as good and that was not shown, it is named with the number of questions that would show it.
-"Cheaper" is what was measured (:func:`advisor.costs.arm_costs.measured_ranks`).
+"Cheaper" is what was measured (:func:`advisor.costs.arm_costs.measured_ranks`). Where the plan prefers the best
+(``gate.prefer``, and plans of several models), that one is taken, and the cheaper one that is not worse is named.
 """
 
 from __future__ import annotations
@@ -30,10 +31,11 @@ from dataclasses import dataclass, field, replace
 from statistics import fmean
 from typing import Any
 
-from advisor.costs.arm_costs import COMPARISON_ARMS, answer_costs
+from advisor.costs.arm_costs import answer_costs, answers_in_usd, measured_ranks, only_explains
 from advisor.verdict.comparison import (
     SIGNIFICANCE_LEVEL,
     ArmStanding,
+    all_pairs,
     best_combined,
     compare_arms,
     corrected_comparisons,
@@ -84,6 +86,8 @@ class ArmToUse:
     """The arm that did best, where this cheaper one is not worse; None where this one did best."""
     cheaper: NotWorse | None = None
     """The cheapest arm that may be as good as this one, which was not shown; None where there is none."""
+    not_worse: str | None = None
+    """The cheapest arm that is not worse, where the best is taken all the same; None where there is none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,6 +100,60 @@ class Trial:
     """The rank of each arm from cheap to costly."""
     seconds_alone: Mapping[str, float] = field(default_factory=dict)
     """95th percentile of the seconds of an answer that is asked alone; arms that were not timed so are missing."""
+    in_usd: Mapping[str, bool] = field(default_factory=dict)
+    """Of several models: whether an arm's cost is a price, else seconds; {} where all are of one kind."""
+    family: int = 0
+    """How many comparisons are corrected together: of several models all pairs of their arms; 0: each set for itself."""
+    gpu: str = ""
+    """The GPU by whose rent answers are priced."""
+    lost: Mapping[str, str] = field(default_factory=dict)
+    """Arms that were not trained as planned, each with the count of its rows in words; they are not among ``arms``."""
+    incomplete: Mapping[str, str] = field(default_factory=dict)
+    """Arms that did not answer all questions, each with the reason; they are not among ``arms``."""
+
+    @classmethod
+    def of(
+        cls,
+        plan: Plan,
+        arms: Mapping[str, ArmScores],
+        seconds_alone: Mapping[str, float],
+        gpu: str = "",
+    ) -> Trial:
+        """Return the trial of these arms, with their costs as they were measured."""
+        several = len(plan.models) > 1
+        gpu = gpu if several else ""  # plans of one model keep their order of costs
+        return cls(
+            plan,
+            arms,
+            measured_ranks(plan, list(arms.values()), gpu),
+            seconds_alone,
+            answers_in_usd(plan, list(arms.values()), gpu) if several else {},
+            all_pairs(len(arms)) if several else 0,
+            gpu,
+        )
+
+    @property
+    def left_out(self) -> dict[str, str]:
+        """The arms that cannot be compared, each with the reason as a clause."""
+        lost = {name: f"was not trained as planned: {rows}" for name, rows in self.lost.items()}
+        return lost | {name: f"is incomplete: {reason}" for name, reason in self.incomplete.items()}
+
+    @property
+    def prefers_best(self) -> bool:
+        """Whether the best arm is taken where a cheaper one is not worse."""
+        prefer = self.plan.gate.prefer
+        return prefer == "best" if prefer else len(self.plan.models) > 1
+
+    def comparable(self, one: str, other: str) -> bool:
+        """Return whether the costs of two arms are in one unit; an arm that asks no model costs less in any."""
+        return len({self.in_usd[name] for name in (one, other) if name in self.in_usd}) < 2
+
+    def cheaper_than(self, arm: str) -> list[str]:
+        """Return the arms whose answers cost less, the cheapest first."""
+        cheaper = [
+            name for name in self.arms if self.costs[name] < self.costs[arm] and self.comparable(name, arm)
+        ]
+        return sorted(cheaper, key=lambda name: self.costs[name])
 
     def step(self, arm: str) -> EvaluateStep:
         """Return an arm's step; one without any settings for an arm that the plan does not have."""
@@ -112,7 +170,7 @@ class Trial:
 
     def only(self, names: Sequence[str]) -> Trial:
         """Return the same trial with these arms only."""
-        return Trial(self.plan, {name: self.arms[name] for name in names}, self.costs, self.seconds_alone)
+        return replace(self, arms={name: self.arms[name] for name in names})
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,16 +187,14 @@ class Requirement:
     """Whether it compares the arms that are left, so that it never fails for all of them."""
 
 
-def choose_arm(trial: Trial, standing: ArmStanding, lost: Mapping[str, str] | None = None) -> ArmToUse:
+def choose_arm(trial: Trial, standing: ArmStanding) -> ArmToUse:
     """Return the arm to use, by the rule of this module.
 
     Args:
         trial: the arms that were compared.
         standing: the recommended arm compared with the others.
-        lost: arms that were not trained as planned, each with the count of its rows in words.
     """
-    excluded = dict.fromkeys(reference_arms(trial.plan), REFERENCE)
-    excluded |= {name: f"was not trained as planned: {rows}" for name, rows in (lost or {}).items()}
+    excluded = dict.fromkeys(reference_arms(trial.plan), REFERENCE) | trial.left_out
     remaining = trial
     failed: list[tuple[Requirement, Sequence[str]]] = []
     outdone: set[str] = set()
@@ -167,7 +223,12 @@ def choose_arm(trial: Trial, standing: ArmStanding, lost: Mapping[str, str] | No
     if check.tendency:
         reason += "; a tendency, with too few questions to say whether any arm can be used"
     return replace(
-        known, arm=chosen.arm, reason=reason, in_place_of=chosen.in_place_of, cheaper=chosen.cheaper
+        chosen,
+        reason=reason,
+        excluded=excluded,
+        outdone=known.outdone,
+        usable_from=known.usable_from,
+        tendency=known.tendency,
     )
 
 
@@ -198,16 +259,15 @@ def _useful(trial: Trial) -> Trial:
         if not trial.arms:
             return trial
         most = _most_right(trial)
-        behind = surely_below(most, trial.arms, RIGHT, trial.plan.seed)
+        behind = surely_below(most, trial.arms, RIGHT, trial.plan.seed, trial.family)
         trial = trial.only([name for name in trial.arms if name not in behind])
-    others = [name for name in trial.arms if name not in COMPARISON_ARMS]
+    others = [name for name in trial.arms if not only_explains(name)]
     if not others:
         return trial
     best = best_combined(trial.only(others).arms, trial.costs)
-    explaining = [name for name in trial.arms if name in COMPARISON_ARMS]
-    compared = corrected_comparisons(
-        compare_arms(trial.arms[best], trial.arms[name], trial.plan.seed) for name in explaining
-    )
+    explaining = [name for name in trial.arms if only_explains(name)]
+    pairs = (compare_arms(trial.arms[best], trial.arms[name], trial.plan.seed) for name in explaining)
+    compared = corrected_comparisons(pairs, family=trial.family)
     better = [name for name, c in compared.items() if c.pair.high < 0 and c.pair.p_holm <= SIGNIFICANCE_LEVEL]
     return trial.only([*others, *better])
 
@@ -233,33 +293,49 @@ def _cheapest_good(trial: Trial, standing: ArmStanding) -> ArmToUse:
         names = [name for name in names if name not in standing.beaten]
     trial = trial.only(names)
     best = best_combined(trial.arms, trial.costs)
-    cheaper = sorted(
-        (name for name in names if trial.costs[name] < trial.costs[best]), key=lambda name: trial.costs[name]
-    )
+    cheaper = trial.cheaper_than(best)
     by = trial.plan.gate.not_worse_by
     compared = not_worse(best, cheaper, trial.arms, by, trial.plan.seed)
-    use = next((name for name in cheaper if compared[name].shown), best)
-    surely = corrected_comparisons(compared[name].pair for name in cheaper)
+    shown = next((name for name in cheaper if compared[name].shown), best)
+    use = best if trial.prefers_best else shown
+    surely = corrected_comparisons((compared[name].pair for name in cheaper), family=trial.family)
     open_ones = [
         name
         for name in cheaper
-        if name != use and trial.costs[name] < trial.costs[use] and not surely[name].above
+        if name != shown
+        and trial.costs[name] < trial.costs[shown]
+        and not surely[name].above
+        # Corrected for all pairs hardly any arm is clearly worse: then it is named where more questions may show it.
+        and (not trial.family or compared[name].questions_needed)
     ]
     perhaps = None
     if open_ones:
         needed = compared[open_ones[0]].questions_needed
         perhaps = NotWorse(arm=open_ones[0], than=best, by=by, more_questions_needed=needed)
+    saved = _not_worse_text(trial, shown, best)
     if use != best:
-        costs = (
-            answer_costs(trial.plan, list(trial.arms.values())).text(use, best)
-            or "it takes less to keep running"
-        )
-        reason = f"{use} is not worse than {best} by {by:g} or more, and costs less: {costs}"
+        reason = saved
     elif len(names) > 1:
-        reason = f"{use} did best of the arms that can be used"
+        reason = f"{use} did best of the arms that can be used" + (f"; {saved}" if saved else "")
     else:
         reason = f"{use} is the only arm that can be used"
-    return ArmToUse(use, reason, in_place_of=None if use == best else best, cheaper=perhaps)
+    return ArmToUse(
+        use,
+        reason,
+        in_place_of=None if use == best else best,
+        cheaper=perhaps,
+        not_worse=None if shown == use else shown,
+    )
+
+
+def _not_worse_text(trial: Trial, arm: str, best: str) -> str:
+    """Return that an arm is not worse than the best and what it saves, as a clause; "" of the best itself."""
+    if arm == best:
+        return ""
+    compared = [trial.arms[arm], trial.arms[best]] if trial.family else list(trial.arms.values())
+    costs = answer_costs(trial.plan, compared, trial.gpu).text(arm, best) or "it takes less to keep running"
+    by = trial.plan.gate.not_worse_by
+    return f"{arm} is not worse than {best} by {by:g} or more, and costs less: {costs}"
 
 
 def _without_sources(trial: Trial) -> dict[str, str]:
@@ -327,7 +403,8 @@ def _inventing(trial: Trial) -> dict[str, str]:
     if not trial.says_yes("absence_is_legal") or not measured:
         return {}
     best = min(measured, key=lambda name: (fmean(measured[name]), trial.costs[name]))
-    behind = surely_below(best, trial.only(list(measured)).arms, "spurious", trial.plan.seed)
+    arms = trial.only(list(measured)).arms
+    behind = surely_below(best, arms, "spurious", trial.plan.seed, trial.family)
     return {
         name: f"invents values where none are: {fmean(measured[name]):.0%} of them, {best} {fmean(measured[best]):.0%}"
         for name in behind
@@ -345,7 +422,8 @@ def _never_refusing(trial: Trial) -> dict[str, str]:
     best = min(measured, key=lambda name: (-fmean(measured[name]), trial.costs[name]))
     if fmean(measured[best]) < REFUSING_SHARE:
         return {}
-    behind = surely_below(best, trial.only(list(measured)).arms, UNANSWERABLE_SCORE, trial.plan.seed)
+    arms = trial.only(list(measured)).arms
+    behind = surely_below(best, arms, UNANSWERABLE_SCORE, trial.plan.seed, trial.family)
     return {
         name: f"refuses {round(sum(values))} of {count_noun(len(values), 'question')} without an answer, {best} "
         f"{round(sum(measured[best]))}"
@@ -359,7 +437,7 @@ def _surely_more_wrong(trial: Trial) -> dict[str, str]:
     if trial.answer("wrong_answer_cost") != "high" or not counted:
         return {}
     most = _most_right(trial)
-    behind = surely_below(most, trial.arms, RIGHT, trial.plan.seed)
+    behind = surely_below(most, trial.arms, RIGHT, trial.plan.seed, trial.family)
     return {name: f"answers {counted[name].text} right, {most} {counted[most].n}" for name in behind}
 
 

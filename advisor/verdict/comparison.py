@@ -17,6 +17,9 @@ hold beside the others, and the p that is shown is the p that decides. In the ot
 overturns the recommendation, which is what needs the correction. When the best arm is not the recommended
 one, its comparisons with cheaper arms are corrected among themselves in the same way.
 
+With several models all comparisons count as one family, as many as there are pairs of arms (:func:`all_pairs`): which arm
+is the best, and so which pairs are named, follows from the results, and of twelve arms the best is ahead of some by luck.
+
 An interval that touches the line still includes it: neither above nor below.
 
 :func:`questions_needed` says how many more questions would decide an open verdict: a power calculation at the
@@ -28,9 +31,10 @@ from __future__ import annotations
 import math
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from statistics import NormalDist
 
-from advisor.costs.arm_costs import COMPARISON_ARMS
+from advisor.costs.arm_costs import only_explains
 from rag.evaluation.clusters import FEW_CLUSTERS, MIN_CLUSTERS, mean_by_question
 from rag.evaluation.statistics import RESAMPLES, PairedDifference, holm_correction, paired_test
 from runners.plan.score_names import SCORE_BY_NAME
@@ -147,8 +151,22 @@ def paired_by_question(
     both = [asked for asked in of_a if asked in of_b]
     questions = [originals[asked] for asked in both]
     first, second = (mean_by_question([of[asked] for asked in both], questions) for of in (of_a, of_b))
-    sources = [documents[question] for question in dict.fromkeys(questions)]
-    return paired_test(a.arm, b.arm, first, second, seed, sources, above, resamples)
+    sources = tuple(documents[question] for question in dict.fromkeys(questions))
+    pair = _paired(tuple(first), tuple(second), seed, sources, above, resamples)
+    return replace(pair, a=a.arm, b=b.arm)
+
+
+@lru_cache(maxsize=64)
+def _paired(
+    first: tuple[float, ...],
+    second: tuple[float, ...],
+    seed: int,
+    sources: tuple[str | None, ...],
+    above: float,
+    resamples: int,
+) -> PairedDifference:
+    """Return the test of a pair without names; a verdict asks for some pairs more than once."""
+    return paired_test("", "", first, second, seed, sources, above, resamples)
 
 
 def compare_on_score(a: ArmScores, b: ArmScores, score: str, seed: int) -> PairedDifference | None:
@@ -172,46 +190,70 @@ def compare_on_score(a: ArmScores, b: ArmScores, score: str, seed: int) -> Paire
 
 
 def surely_below(
-    best: str, arms: Mapping[str, ArmScores], score: str, seed: int
+    best: str, arms: Mapping[str, ArmScores], score: str, seed: int, family: int = 0
 ) -> dict[str, PairedDifference]:
-    """Return the arms that the best one surely beats in one score, with the differences (best minus arm), Holm-corrected."""
+    """Return the arms that the best one surely beats in one score, with the differences (best minus arm), Holm-corrected.
+
+    ``family`` is as in :func:`corrected_comparisons`.
+    """
     pairs = [
         pair
         for name in arms
         if name != best and (pair := compare_on_score(arms[best], arms[name], score, seed))
     ]
-    return {name: c.pair for name, c in corrected_comparisons(pairs).items() if c.above}
+    return {name: c.pair for name, c in corrected_comparisons(pairs, family=family).items() if c.above}
 
 
-def corrected_comparisons(pairs: Iterable[PairedDifference], by: float = 0.0) -> dict[str, ArmComparison]:
-    """Correct the pairs together (Holm); keys are the names of the other arms."""
+def corrected_comparisons(
+    pairs: Iterable[PairedDifference], by: float = 0.0, family: int = 0
+) -> dict[str, ArmComparison]:
+    """Correct the pairs together (Holm); keys are the names of the other arms.
+
+    Args:
+        pairs: what is compared.
+        by: the margin that is tested.
+        family: how many comparisons are corrected together, where that is more than are given: those not given count.
+    """
     rows = list(pairs)
-    adjusted = holm_correction([pair.p for pair in rows])
+    others = [1.0] * max(0, family - len(rows))
+    adjusted = holm_correction([*(pair.p for pair in rows), *others])[: len(rows)]
     return {
         pair.b: ArmComparison(replace(pair, p_holm=p), by) for pair, p in zip(rows, adjusted, strict=True)
     }
 
 
+def all_pairs(arms: int) -> int:
+    """Return how many pairs of so many arms there are."""
+    return arms * (arms - 1) // 2
+
+
 def compare_with_others(
-    choice: str, arms: Mapping[str, ArmScores], must_beat: Sequence[str], by: float, seed: int
+    choice: str,
+    arms: Mapping[str, ArmScores],
+    must_beat: Sequence[str],
+    by: float,
+    seed: int,
+    family: int = 0,
 ) -> ArmStanding:
-    """Compare the recommended arm with every other; the gate's pairs are corrected separately."""
+    """Compare the recommended arm with every other.
+
+    The gate's pairs are corrected separately, unless ``family`` says how many comparisons count as one family.
+    """
+
+    def compared(names: Sequence[str], above: float = 0.0) -> dict[str, ArmComparison]:
+        pairs = (compare_arms(arms[choice], arms[name], seed, above) for name in names)
+        return corrected_comparisons(pairs, above, family)
+
     others = [name for name in arms if name != choice]
     gate_arms = [name for name in others if name in must_beat]
-    other_arms = [name for name in others if name not in must_beat]
-    gate_comparisons = corrected_comparisons(
-        compare_arms(arms[choice], arms[name], seed) for name in gate_arms
-    )
-    other_comparisons = corrected_comparisons(
-        compare_arms(arms[choice], arms[name], seed) for name in other_arms
-    )
-    gate = (
-        corrected_comparisons((compare_arms(arms[choice], arms[name], seed, by) for name in gate_arms), by)
-        if by
-        else gate_comparisons
-    )
-    comparisons = {**gate_comparisons, **other_comparisons}
-    return ArmStanding(choice, {name: comparisons[name] for name in others}, gate)
+    if family:
+        shown = compared(others)
+        gate_comparisons = {name: shown[name] for name in gate_arms}
+    else:
+        gate_comparisons = compared(gate_arms)
+        shown = gate_comparisons | compared([name for name in others if name not in must_beat])
+    gate = compared(gate_arms, by) if by else gate_comparisons
+    return ArmStanding(choice, {name: shown[name] for name in others}, gate)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -279,7 +321,11 @@ def not_worse(
 
 
 def cheapest_within_noise(
-    arms: Mapping[str, ArmScores], costs: Mapping[str, int], standing: ArmStanding, seed: int
+    arms: Mapping[str, ArmScores],
+    costs: Mapping[str, int],
+    standing: ArmStanding,
+    seed: int,
+    family: int = 0,
 ) -> str:
     """Return the cheapest arm that neither the best arm nor the recommended one surely beats: a recommendation is confirmed
     only where it is that one. Which arm to use is decided by :mod:`advisor.verdict.arm_choice`.
@@ -292,7 +338,8 @@ def cheapest_within_noise(
     beaten = set(standing.beaten)
     if best != standing.choice:
         other_arms = [name for name in rivals if costs[name] < costs[best] and name != standing.choice]
-        comparisons = corrected_comparisons(compare_arms(arms[best], arms[name], seed) for name in other_arms)
+        pairs = (compare_arms(arms[best], arms[name], seed) for name in other_arms)
+        comparisons = corrected_comparisons(pairs, family=family)
         beaten = (beaten | {name for name, comparison in comparisons.items() if comparison.above}) - {best}
     if standing.better or standing.gate_met is False:
         beaten.add(standing.choice)
@@ -305,10 +352,10 @@ def is_rival(name: str, arms: Mapping[str, ArmScores], standing: ArmStanding) ->
     Such an arm counts where it is surely better than the recommended one, or where nothing else was measured.
     """
     return (
-        name not in COMPARISON_ARMS
+        not only_explains(name)
         or name == standing.choice
         or name in standing.better
-        or not any(other not in COMPARISON_ARMS for other in arms)
+        or all(map(only_explains, arms))
     )
 
 
@@ -323,8 +370,8 @@ def mean_combined(arm: ArmScores) -> float:
     return arm.mean_score
 
 
-def questions_needed(open_comparisons: Sequence[ArmComparison]) -> QuestionsNeeded | None:
-    """Return how many more questions would decide; None when no number would.
+def questions_needed(open_comparisons: Sequence[ArmComparison], family: int = 0) -> QuestionsNeeded | None:
+    """Return how many more questions would decide; None when no number would. ``family``: see :func:`corrected_comparisons`.
 
     That is so where a difference is exactly what it must exceed. An open verdict ends in one of two ways. If
     an arm that must be beaten is ahead, it ends when the nearest such arm is surely ahead, at the strictest
@@ -333,8 +380,9 @@ def questions_needed(open_comparisons: Sequence[ArmComparison]) -> QuestionsNeed
     """
     behind = [c for c in open_comparisons if c.pair.difference < c.by]
     if behind:
-        return _fewest([_needed_for(c, SIGNIFICANCE_LEVEL / len(open_comparisons)) for c in behind])
-    estimates = [_needed_for(c, SIGNIFICANCE_LEVEL) for c in open_comparisons]
+        strictest = SIGNIFICANCE_LEVEL / max(len(open_comparisons), family)
+        return _fewest([_needed_for(c, strictest) for c in behind])
+    estimates = [_needed_for(c, SIGNIFICANCE_LEVEL / max(1, family)) for c in open_comparisons]
     if not estimates or None in estimates:
         return None
     return max((estimate for estimate in estimates if estimate), key=lambda estimate: estimate.questions)

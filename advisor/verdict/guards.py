@@ -8,13 +8,14 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from advisor.output import command_line
 from advisor.verdict.run_records import RunRecords
 from rag.files import check_schema
 from rag.text.words import count_noun
 from runners.arms.row_account import MIN_TRAINED_SHARE, recorded_accounts
 from runners.plan.schema import Plan
 from runners.report import refusal_drift
-from runners.report.records import TrainingRows
+from runners.report.records import IncompleteArm, TrainingRows
 from runners.report.trial_report import Guards
 from runners.runs.retrieval import REFUSAL_FILE
 from runners.trial.forgetting import STEP
@@ -70,6 +71,18 @@ def guard_warnings(guards: Guards) -> list[str]:
         if arm["warned"] and not is_small_rise(arm)
     ]
     return warnings + [arm["text"] for arm in guards.refusal_drift or () if arm["warned"]]
+
+
+def incomplete_text(arms: Sequence[IncompleteArm]) -> str:
+    """Return the arms that did not answer all questions, each with the reason; "" for none."""
+    return "; ".join(f"{arm.arm}: {arm.text}" for arm in arms)
+
+
+def incomplete_warnings(run: Path, arms: Sequence[IncompleteArm]) -> list[str]:
+    """Return what a reader must know of arms that did not answer all questions, and how to finish them; [] for none."""
+    named = run.name if run.is_absolute() else run  # reports are handed on
+    finish = f"finish with: {command_line('run', named, '--resume')}"
+    return [f"incomplete, not scored and not compared: {incomplete_text(arms)}; {finish}"] if arms else []
 
 
 def is_small_rise(arm: Mapping[str, Any]) -> bool:

@@ -58,6 +58,8 @@ def judge_on_real_questions(
     model: str,
     lost: Mapping[str, str] | None = None,
     seconds_alone: Mapping[str, float] | None = None,
+    incomplete: Mapping[str, str] | None = None,
+    gpu: str = "",
 ) -> JudgedTrial:
     """Judge a trial as :func:`advisor.verdict.verdict.judge_trial` does, on the questions that were not made.
 
@@ -65,7 +67,7 @@ def judge_on_real_questions(
     the one that came out ahead on them.
     """
     counted, beside = split_by_origin(arms)
-    verdict, pairs = judge_trial(plan, counted, model, lost, seconds_alone)
+    verdict, pairs = judge_trial(plan, counted, model, lost, seconds_alone, incomplete, gpu)
     if all(arm.made and all(arm.made) for arm in counted if arm.questions):
         verdict = _on_made_alone(verdict, max((arm.question_count for arm in counted), default=0))
     return JudgedTrial(verdict, pairs, counted, beside)

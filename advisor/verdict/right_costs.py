@@ -28,7 +28,7 @@ from statistics import median, quantiles
 
 import numpy as np
 
-from advisor.costs.arm_costs import COMPARISON_ARMS, asks_server, costs_of_answers, monthly_calls
+from advisor.costs.arm_costs import asks_server, costs_of_answers, monthly_calls, only_explains
 from advisor.verdict.comparison import SIGNIFICANCE_LEVEL
 from advisor.verdict.right_answers import RIGHT
 from advisor.verdict.run_records import RunRecords
@@ -218,9 +218,8 @@ def with_right_costs(report: TrialReport, records: RunRecords, arms: Sequence[Ar
         arms: the scores that were judged.
     """
     plan, verdict = records.plan, report.verdict
-    gpu = next((str(event["gpu"] or "") for event in reversed(records.events) if "gpu" in event), "")
     calls, source = monthly_calls(plan)
-    usd = {arm.arm: costs_of_answers(arm, plan, gpu) for arm in arms}
+    usd = {arm.arm: costs_of_answers(arm, plan, records.gpu) for arm in arms}
     priced = any(any(costs or ()) for costs in usd.values())
     answers = {}
     for arm in arms:
@@ -236,7 +235,9 @@ def with_right_costs(report: TrialReport, records: RunRecords, arms: Sequence[Ar
         )
         for row in report.arms
     )
-    left_out = set(verdict.excluded) | (set(COMPARISON_ARMS) - {verdict.use})
+    left_out = set(verdict.excluded) | {
+        name for name in answers if only_explains(name) and name != verdict.use
+    }
     usable = {name: arm for name, arm in answers.items() if name not in left_out}
     most = most_right(usable) if verdict.use else None
     volume = CallVolume(calls=calls, source=source)
@@ -260,9 +261,10 @@ def three_answers(
     if most is None or best is None:
         return ()
     itself = f"{best.arm} itself; of no cheaper arm was that shown."
+    cheaper = verdict.use if verdict.in_place_of else verdict.not_worse
     return (
         f"Best: {best.arm}, {best.right_text} right.",
-        f"Cheapest that is clearly not worse by {by:g} or more: {f'{verdict.use}.' if verdict.in_place_of else itself}",
+        f"Cheapest that is clearly not worse by {by:g} or more: {f'{cheaper}.' if cheaper else itself}",
         _most_right_line(verdict, most, arms, volume),
     )
 

@@ -21,6 +21,7 @@ from advisor.verdict.comparison import (
 from advisor.verdict.right_answers import right_answers
 from rag.text.words import count_noun
 from runners.arms.few_shot import PLAN_INSTRUCTIONS
+from runners.plan.arm_names import split_arm
 from runners.report.records import AnswerCount, ArmReport, Outcome, RightAnswers, Strength, Verdict
 from runners.report.trial_report import DevBudget, ScoredReport, TrialReport, arm_named, question_count
 from runners.trial.trial import ArmScores
@@ -66,10 +67,14 @@ class VerdictFacts:
     use: ArmToUse
     lost: frozenset[str]
     """Arms that were measured and left out, because they were not trained as planned."""
+    incomplete: frozenset[str]
+    """Arms that did not answer all questions."""
     substitute: str
     """A sentence on the recommended arm, where the plan holds another one to account; else ""."""
     quick: bool
     """Whether the run was shortened by ``--quick``."""
+    prefers_best: bool
+    """Whether the best arm is used where a cheaper one is not worse."""
 
     @property
     def text(self) -> str:
@@ -111,7 +116,7 @@ class VerdictFacts:
         """Return what to use instead of an overturned recommendation."""
         use, clause = self.use.arm, self._use_clause
         if self.standing.better:
-            within_noise = use == self.unbeaten and use != other
+            within_noise = use == self.unbeaten and use != other and not self.prefers_best
             return clause + ", the cheapest arm that is not clearly worse than the best" * within_noise
         if self.rival and self.rival.by:
             return (
@@ -143,6 +148,8 @@ class VerdictFacts:
             *most, last = self.missing
             were = "were" if most else "was"
             compared = "compared" if self.lost.intersection(self.missing) else "measured"
+            if self.incomplete.issuperset(self.missing):
+                compared = "finished"
             names = f"{', '.join(most)}{' and ' if most else ''}{last}"
             return f"{names}, which {choice} must beat, {were} not {compared}; until then {until}."
         by = self.rival.by if self.rival else 0.0
@@ -167,17 +174,17 @@ class VerdictFacts:
 def unverdicted_text(
     choice: str,
     model: str,
-    rows: str,
+    why: str,
     left_out: Sequence[str],
     use: ArmToUse,
     others: Mapping[str, ArmScores],
 ) -> str:
-    """Return the text where the recommended arm was not trained as planned, so that there is no verdict on it.
+    """Return the text where there is no verdict on the recommended arm: it was not trained as planned, or is incomplete.
 
     Args:
         choice: the recommended arm.
         model: the name of the base model.
-        rows: the count of its rows in words.
+        why: the reason, as a clause.
         left_out: sentences on other arms that are left out.
         use: the arm to use until then.
         others: the arms that were compared.
@@ -188,7 +195,7 @@ def unverdicted_text(
         until = f"Until then use {use.arm}" + (f", which answers {right.text} right." if right else ".")
     elif others:
         until = f"No other arm can be used: {use.reason}."
-    first = f"No verdict on {choice} with {model}: it was not trained as planned: {rows}."
+    first = f"No verdict on {choice} with {model}: {why}."
     return " ".join(filter(None, (first, *left_out, until)))
 
 
@@ -223,16 +230,17 @@ def duration_text(seconds: float) -> str:
     return f"{seconds / 3600:.1f} hours"
 
 
-def own_prompt(dev_budget: Sequence[DevBudget], in_use: bool) -> str:
-    """Return what the arm prompting is called beside the arm to use.
+def own_prompt(dev_budget: Sequence[DevBudget], in_use: bool, arm: str = "prompting") -> str:
+    """Return what the arm that answers as today is called beside the arm to use.
 
     Its instructions may have been worded anew on dev questions; then the words say so.
 
     Args:
         dev_budget: of a report.
         in_use: whether the plan holds instructions.
+        arm: the name of that arm.
     """
-    wording = next((row.chosen for row in dev_budget if row.arm == "prompting"), None)
+    wording = next((row.chosen for row in dev_budget if row.arm == arm), None)
     if wording in (None, PLAN_INSTRUCTIONS):
         return "your prompt today" if in_use else "the model alone"
     return f"your prompt with its {wording}" if in_use else f"the model with its {wording}"
@@ -251,6 +259,8 @@ class Conclusion:
     verdict: Verdict
     prompt_in_use: bool
     """Whether the plan holds instructions, so that the arm prompting answers as today."""
+    today: str = "prompting"
+    """The arm that answers as today."""
 
     @property
     def _trial(self) -> TrialReport | None:
@@ -272,9 +282,10 @@ class Conclusion:
         """The arm to use."""
         verdict, use = self.verdict, self.verdict.use
         stay = "Stay with your prompt" if self.prompt_in_use else "A prompt is enough"
+        stay += f", {use}" if split_arm(use or "")[1] else ""
         decided = verdict.outcome in (Outcome.CONFIRMED, Outcome.OVERTURNED)
         firm = decided and verdict.strength is Strength.MEASURED and not verdict.tendency
-        return (stay if use == "prompting" else f"Use {use}") + ("." if firm else " for now.")
+        return (stay if use == self.today else f"Use {use}") + ("." if firm else " for now.")
 
     def _use(self, arm: ArmReport) -> str:
         """Return which arm to use and how many answers are right, beside today's prompt and the best alternative."""
@@ -285,7 +296,8 @@ class Conclusion:
         today, other = self.verdict.compared.today, self.verdict.compared.alternative
         beside = []
         if today and today.right:
-            mine = own_prompt(self._trial.dev_budget if self._trial else (), self.prompt_in_use)
+            mine = own_prompt(self._trial.dev_budget if self._trial else (), self.prompt_in_use, today.arm)
+            mine += f" ({today.arm})" if split_arm(today.arm)[1] else ""
             beside.append(f"{mine} answers {_beside(today.right, right)}")
         if other and other.right:
             verb = "" if beside else " answers"
@@ -392,6 +404,8 @@ class Conclusion:
         verdict = self.verdict
         if verdict.in_place_of:
             return f"{verdict.use_reason}."
+        if verdict.not_worse:
+            return f"{_sentence(verdict.use_reason)} To use the cheaper one, set prefer: cheapest in the plan's gate."
         if not (other := verdict.cheaper):
             return ""
         text = f"{other.arm} costs less, and may be no worse by {other.by:g} or more"

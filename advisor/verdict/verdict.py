@@ -9,6 +9,9 @@ The gate requires the chosen arm to surely beat the arms named in the plan, on t
 - undecided otherwise, with the number of questions that would decide; also where another arm than the
   recommended one is held to account, since that one was not measured.
 
+Where the plan prefers the best arm (``gate.prefer``, and plans of several models), cheaper arms do not count: the
+recommended one is confirmed when the gate is met and it is the arm to use.
+
 Beside the outcome stands the arm to use (:mod:`advisor.verdict.arm_choice`), which must meet what was said and answer enough
 questions right; ``winner`` is the same arm.
 
@@ -22,7 +25,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from statistics import fmean
 
-from advisor.costs.arm_costs import COMPARISON_ARMS, measured_ranks
+from advisor.costs.arm_costs import only_explains
 from advisor.verdict.arm_choice import ArmToUse, Trial, choose_arm
 from advisor.verdict.comparison import (
     LEANING_BELOW,
@@ -45,6 +48,7 @@ from rag.evaluation.clusters import cluster_by_document
 from rag.evaluation.statistics import PairedDifference
 from rag.text.words import count_noun
 from runners.models.registry import find_known_model
+from runners.plan.arm_names import arm_name, method_of, split_arm
 from runners.plan.named_models import reference_arms
 from runners.plan.schema import Plan
 from runners.plan.score_names import SCORE_BY_NAME
@@ -58,20 +62,28 @@ much.
 USEFUL_SHARE = 0.5
 """Share of the used arm's right answers from which a cheaper arm counts as an alternative to it."""
 TODAY = "prompting"
-"""The arm that answers as today: the instructions that are in use, and nothing else."""
+"""The method that answers as today: the instructions that are in use, and nothing else."""
+
+
+def today_arm(plan: Plan, measured: Collection[str]) -> str:
+    """Return the arm that answers as today: of several models with the plan's own, else with the first that was measured."""
+    own = next((alias for alias, model in plan.models.items() if model == plan.model), "")
+    name = arm_name(TODAY, own)
+    others = [arm for arm in measured if method_of(arm) == TODAY]
+    return name if name in measured else next(iter(others), name)
 
 
 def gains_by_score(plan: Plan, arms: Mapping[str, ArmScores]) -> str:
     """Return a sentence on which weighted scores tuning raised over the untuned base, and which not.
 
-    The base is asked in the same way: with passages (rag) where the choice has them, else by the prompt
-    alone. "" unless some score was surely raised (interval and Holm-corrected p, as everywhere) and some
+    The base is asked in the same way, of several models with the same one: with passages (rag) where the choice has them,
+    else by the prompt alone. "" unless some score was surely raised (interval and Holm-corrected p, as everywhere) and some
     other was not.
     """
     step = next((step for step in plan.arms if step.arm == plan.choice), None)
     if step is None or step.weights is None:
         return ""
-    base = "rag" if step.retrieval else "prompting"
+    base = arm_name("rag" if step.retrieval else TODAY, split_arm(step.arm)[1])
     if base not in arms or plan.choice not in arms:
         return ""
     names = ["right", *(name for name, weight in plan.weights.items() if weight > 0 and name != "right")]
@@ -98,6 +110,8 @@ def judge_trial(
     model: str,
     lost: Mapping[str, str] | None = None,
     seconds_alone: Mapping[str, float] | None = None,
+    incomplete: Mapping[str, str] | None = None,
+    gpu: str = "",
 ) -> tuple[Verdict, tuple[PairedDifference, ...]]:
     """Compare the chosen arm with every other on the combined score of the same questions.
 
@@ -106,45 +120,50 @@ def judge_trial(
     Args:
         plan: the plan.
         arms: the scores of every arm.
-        model: the name of the base model.
+        model: the name of the base model; of several that of the choice is named.
         lost: arms that were not trained as planned, each with the count of its rows in words. They are compared with no
             arm; where the choice is one of them there is no verdict on it.
         seconds_alone: 95th percentile of the seconds of an answer asked alone, by arm, where that was measured.
+        incomplete: arms that did not answer all questions, each with the reason; treated like ``lost``, and never scored.
+        gpu: the GPU of this machine as its driver names it, by whose rent answers of several models are priced.
 
     Raises:
-        ValueError: the plan's choice was not among the arms measured.
+        ValueError: the plan's choice was neither measured nor incomplete, or no arm was measured.
     """
-    lost = lost or {}
     arms = [arm for arm in arms if arm.arm not in reference_arms(plan)]
-    by_name = {arm.arm: arm for arm in arms if arm.combined}
-    if plan.choice not in by_name:
+    lost, incomplete = lost or {}, incomplete or {}
+    by_name = {arm.arm: arm for arm in arms if arm.combined and arm.arm not in incomplete}
+    if not by_name or plan.choice not in (*by_name, *incomplete):
         raise ValueError(f"the arm {plan.choice} was not measured")
-    cost = measured_ranks(plan, list(by_name.values()))
+    if alias := split_arm(plan.choice)[1]:
+        model = plan.models[alias].name
     rest = {name: arm for name, arm in by_name.items() if name not in lost}
-    trial = Trial(plan, rest, cost, seconds_alone or {})
-    if plan.choice in lost:
-        return _without_verdict(trial, by_name, model, lost), ()
-    standing = compare_with_others(plan.choice, rest, plan.gate.must_beat, plan.gate.by, plan.seed)
-    verdict = _judge_choice(trial, standing, model, lost)
+    trial = Trial.of(plan, by_name, seconds_alone or {}, gpu).only(list(rest))
+    trial = replace(trial, lost=lost, incomplete=incomplete)
+    if plan.choice in trial.left_out:
+        return _without_verdict(trial, by_name, model), ()
+    standing = compare_with_others(
+        plan.choice, rest, plan.gate.must_beat, plan.gate.by, plan.seed, trial.family
+    )
+    verdict = _judge_choice(trial, standing, model)
     return verdict, tuple(comparison.pair for comparison in standing.shown.values())
 
 
-def _judge_choice(trial: Trial, standing: ArmStanding, model: str, lost: Mapping[str, str]) -> Verdict:
+def _judge_choice(trial: Trial, standing: ArmStanding, model: str) -> Verdict:
     """Return the verdict on the arm that is held to account, by its comparisons with the others."""
     plan, by_name = trial.plan, trial.arms
     missing = tuple(name for name in plan.gate.must_beat if name not in by_name)
     gate = None if standing.gate_met and missing else standing.gate_met
-    unbeaten = cheapest_within_noise(by_name, trial.costs, standing, plan.seed)
     advised = advised_arm(plan)
-    use = choose_arm(trial, standing, lost)
+    use = choose_arm(trial, standing)
+    unbeaten = _unbeaten(trial, standing, use)
     outcome = _outcome(standing, gate, unbeaten, use)
     outcome = outcome if advised == plan.choice else Outcome.UNDECIDED
     blocking = _undecided_comparisons(standing, unbeaten) if outcome is Outcome.UNDECIDED else []
-    needed = None if missing or advised != plan.choice else questions_needed(blocking)
+    needed = None if missing or advised != plan.choice else questions_needed(blocking, trial.family)
     rival = _rival(outcome, standing, by_name, blocking)
     count = min([by_name[plan.choice].question_count, *(c.pair.questions for c in standing.shown.values())])
     strength, limits = _strength_and_limits(plan, by_name, rival, count)
-    limits = (*limits, *(_left_out_sentence(name, lost[name]) for name in lost))
     facts = VerdictFacts(
         outcome=outcome,
         unbeaten=unbeaten,
@@ -155,11 +174,13 @@ def _judge_choice(trial: Trial, standing: ArmStanding, model: str, lost: Mapping
         needed=needed,
         count=count,
         model=model,
-        limits=limits,
+        limits=(*limits, *_left_out_sentences(trial)),
         use=use,
-        lost=frozenset(lost),
+        lost=frozenset(trial.lost),
+        incomplete=frozenset(trial.incomplete),
         substitute=substitute_sentence(plan, by_name),
         quick=is_quick(plan),
+        prefers_best=trial.prefers_best,
     )
     return Verdict(
         outcome=outcome,
@@ -183,7 +204,21 @@ def _judge_choice(trial: Trial, standing: ArmStanding, model: str, lost: Mapping
         tendency=use.tendency,
         in_place_of=use.in_place_of,
         cheaper=use.cheaper,
+        not_worse=use.not_worse,
     )
+
+
+def _unbeaten(trial: Trial, standing: ArmStanding, use: ArmToUse) -> str:
+    """Return the arm that a recommendation must be to be confirmed: the cheapest within noise, or the best to use."""
+    if trial.prefers_best:
+        return use.arm if use.arm and use.arm not in standing.beaten else standing.choice
+    against = {*standing.better, *standing.gate}  # these count whatever their costs are in
+    arms = {
+        name: arm
+        for name, arm in trial.arms.items()
+        if name in against or trial.comparable(name, standing.choice)
+    }
+    return cheapest_within_noise(arms, trial.costs, standing, trial.plan.seed, trial.family)
 
 
 def advised_arm(plan: Plan) -> str:
@@ -199,9 +234,9 @@ def substitute_sentence(plan: Plan, measured: Collection[str]) -> str:
     if advised in measured:
         return f"{advised} was recommended, but this plan tests {plan.choice}."
     why = f"the plan has no arm {advised}"
-    if advised in ("rag", "hybrid") and plan.data.documents is None:
+    if method_of(advised) in ("rag", "hybrid") and plan.data.documents is None:
         why = "the plan has no documents"
-    elif advised not in ("prompting", "rag") and plan.data.examples is None:
+    elif method_of(advised) not in (TODAY, "rag") and plan.data.examples is None:
         why = "the plan has no file of examples"
     elif any(step.arm == advised for step in plan.arms):
         why = "it has no answers in this run"
@@ -217,18 +252,21 @@ def _compared(trial: Trial, use: ArmToUse) -> Compared:
     arms, today, alternative = trial.arms, None, None
     if use.arm is None:
         return Compared(today=None, alternative=None)
-    if TODAY in arms and use.arm != TODAY:
-        today = _pair_with(trial, use.arm, TODAY)
+    own = today_arm(trial.plan, arms)
+    if own in arms and use.arm != own:
+        today = _pair_with(trial, use.arm, own)
     right = {name: answers.n for name in arms if (answers := right_answers(arms[name]))}
     others = [
         name
         for name in arms
-        if name not in (use.arm, TODAY, *COMPARISON_ARMS)
+        if name not in (use.arm, own)
+        and not only_explains(name)
         and (name not in use.excluded or name in use.outdone)
         and right.get(name, 1) > 0
     ]
     least = USEFUL_SHARE * right.get(use.arm, 0)
-    if useful := [name for name in others if right.get(name, 0) >= least]:
+    useful = [name for name in others if right.get(name, 0) >= least]
+    if useful := [name for name in useful if trial.comparable(name, use.arm)] or useful:
         alternative = _pair_with(trial, use.arm, min(useful, key=lambda name: trial.costs[name]))
     elif others:
         alternative = _pair_with(trial, use.arm, max(others, key=lambda name: right.get(name, 0)))
@@ -247,27 +285,35 @@ def _pair_with(trial: Trial, use: str, other: str) -> ComparedArm:
     )
 
 
-def _left_out_sentence(arm: str, rows: str) -> str:
-    """Return a sentence on an arm that is left out of the comparison."""
-    return f"{arm} was not trained as planned and is not compared: {rows}."
+def _left_out_sentences(trial: Trial) -> list[str]:
+    """Return a sentence on each arm that is left out of the comparison, but for the recommended one."""
+    sentences = {
+        name: f"{name} was not trained as planned and is not compared: {rows}."
+        for name, rows in trial.lost.items()
+    }
+    for name, reason in trial.incomplete.items():
+        sentences[name] = f"{name} is incomplete and is not compared: {reason}."
+    return [sentence for name, sentence in sentences.items() if name != trial.plan.choice]
 
 
-def _without_verdict(
-    trial: Trial, measured: Mapping[str, ArmScores], model: str, lost: Mapping[str, str]
-) -> Verdict:
-    """Return the undecided verdict of a trial whose recommended arm was not trained as planned.
+def _without_verdict(trial: Trial, measured: Mapping[str, ArmScores], model: str) -> Verdict:
+    """Return the undecided verdict of a trial whose recommended arm was not trained as planned, or is incomplete.
 
     The arm to use until then is chosen among the others.
     """
     plan, others = trial.plan, trial.arms
-    use = ArmToUse(None, f"{plan.choice}, the only arm measured, was not trained as planned", dict(lost))
+    use = ArmToUse(
+        None, f"{plan.choice}, the only arm measured, was not trained as planned", dict(trial.lost)
+    )
     if others:
         best = best_combined(others, trial.costs)
-        standing = compare_with_others(best, others, (), 0.0, plan.seed)
-        use = choose_arm(trial, standing, lost)
-    strength, _ = _strength_and_limits(plan, measured, None, measured[plan.choice].question_count)
-    left_out = [_left_out_sentence(name, lost[name]) for name in lost if name != plan.choice]
-    text = unverdicted_text(plan.choice, model, lost[plan.choice], left_out, use, others)
+        standing = compare_with_others(best, others, (), 0.0, plan.seed, trial.family)
+        use = choose_arm(trial, standing)
+    held = measured.get(plan.choice) or next(iter(measured.values()))
+    strength, _ = _strength_and_limits(plan, {plan.choice: held}, None, held.question_count)
+    why = f"it {trial.left_out[plan.choice]}"
+    left_out = _left_out_sentences(trial)
+    text = unverdicted_text(plan.choice, model, why, left_out, use, others)
     return Verdict(
         outcome=Outcome.UNDECIDED,
         strength=strength,
@@ -290,6 +336,7 @@ def _without_verdict(
         tendency=use.tendency,
         in_place_of=use.in_place_of,
         cheaper=use.cheaper,
+        not_worse=use.not_worse,
     )
 
 
@@ -337,7 +384,7 @@ def _rival(
     Arms that only explain the others are not named beside others.
     """
     if standing.better:
-        named = [name for name in standing.better if name not in COMPARISON_ARMS] or standing.better
+        named = [name for name in standing.better if not only_explains(name)] or standing.better
         return standing.shown[named[0]]
     if outcome is Outcome.OVERTURNED:
         lost = [c for c in (*standing.gate.values(), *standing.shown.values()) if c.below]
@@ -381,7 +428,9 @@ def _strength_and_limits(
     measured = next((plan.model_of(step) for step in plan.arms if step.arm == plan.choice), plan.model).name
     wanted = plan.answers.get("model")
     meant = plan.model.name if wanted is None or wanted.value is None else str(wanted.value)
-    if not same_model(meant, measured):
+    if not any(
+        same_model(meant, name) for name in (measured, *(model.name for model in plan.models.values()))
+    ):
         strength = Strength.PROXY
         sentences.append(f"Measured with {measured} in place of {meant}: take it as a hint.")
     return strength, tuple(sentences)

@@ -18,6 +18,7 @@ from advisor.verdict.made_questions import (
     split_by_origin,
 )
 from advisor.verdict.sentences import Conclusion
+from advisor.verdict.verdict import today_arm
 from rag.errors import BadInput
 from rag.files import write_json
 from rag.text.words import count_noun
@@ -68,7 +69,8 @@ def report_evaluation(run: Path, plan: Plan, file: Path, evaluation: Evaluation)
     )
     if judged:
         in_use = bool(plan.prompts.system)
-        conclusion = Conclusion(report=report, verdict=judged.verdict, prompt_in_use=in_use)
+        today = today_arm(plan, [arm.arm for arm in rows])
+        conclusion = Conclusion(report=report, verdict=judged.verdict, prompt_in_use=in_use, today=today)
         report = replace(report, verdict=replace(judged.verdict, conclusion=conclusion.sentences))
     write_json(evaluation.folder / EVAL_FILE, report_json(report))
     return report

@@ -10,6 +10,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 
+from rag.text.words import count_noun
+
 NOT_JUDGED = "–"
 """Shown where answers cannot be judged right or wrong, or something was not measured."""
 
@@ -227,6 +229,21 @@ class MostRight:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class IncompleteArm:
+    """An arm that did not answer all questions of a trial: it has no scores and is compared with none."""
+
+    arm: str
+    reason: str
+    answered: int
+    questions: int
+
+    @property
+    def text(self) -> str:
+        """Why, and how many questions it answered."""
+        return f"{self.reason} ({self.answered} of {count_noun(self.questions, 'question')} answered)"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ArmReport:
     """One arm: its scores, its right answers, and what an answer takes."""
 
@@ -428,6 +445,8 @@ class Verdict:
     """The arm that did best, where the one to use costs less and is not worse; else None."""
     cheaper: NotWorse | None = None
     """The cheapest arm that may be as good as the one to use; None where there is none."""
+    not_worse: str | None = None
+    """The cheapest arm that is not worse than the one to use, where the plan prefers the best; None where there is none."""
     conclusion: tuple[str, ...] = ()
     """The plain sentences on top of every view; () while the verdict is not part of a report yet."""
     most_right_for_money: MostRight | None = None

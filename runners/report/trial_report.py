@@ -7,7 +7,16 @@ from dataclasses import dataclass
 from typing import Any
 
 from rag.evaluation.question_words import QuestionWords
-from runners.report.records import NOT_JUDGED, ArmReport, Estimate, PairReport, TrainingRows, Verdict
+from runners.plan.arm_names import arm_name, split_arm
+from runners.report.records import (
+    NOT_JUDGED,
+    ArmReport,
+    Estimate,
+    IncompleteArm,
+    PairReport,
+    TrainingRows,
+    Verdict,
+)
 
 QUESTION_WORDS = "questions.words"
 """The kind of event that says how near the test questions are to the words of the documents."""
@@ -310,12 +319,21 @@ class TrialReport:
     """What the costs of a month are for; None in reports of 0.2.0."""
     teacher: TeacherReport | None = None
     """None for a plan without a teacher, and where none of its arms could be judged."""
+    models: Mapping[str, str] | None = None
+    """The names of several models that were compared, by alias; None where there is one."""
+    incomplete: tuple[IncompleteArm, ...] = ()
+    """Arms that did not answer all questions, which are not among ``arms``."""
 
     @property
     def candidates(self) -> tuple[ArmReport, ...]:
         """The arms but for those of a teacher that are measured for reference only."""
         reference = self.teacher.arms if self.teacher and self.teacher.reference else ()
         return tuple(arm for arm in self.arms if arm.arm not in reference)
+
+    def own_arm(self, method: str) -> str:
+        """Return the arm of a method with the plan's own model, which the advice is about; of one model the method."""
+        own = next((alias for alias, name in (self.models or {}).items() if name == self.data.model), "")
+        return method if split_arm(method)[1] or arm_named(self.arms, method) else arm_name(method, own)
 
     @property
     def retriever_notes(self) -> tuple[str, ...]:
