@@ -138,7 +138,7 @@ def _with_answer(state: Mapping[str, Any], question: Question, value: Any) -> di
 
 def _profile_with_answer(profile: Profile, question: Question, value: Any) -> Profile:
     """Return the profile after an answer, with what a file adds."""
-    if question.kind in ("text", "path", "columns"):
+    if question.kind in ("text", "path", "columns", "models"):
         for key, derived in DERIVED_ANSWERS.get(question.id, {}).items():
             profile = profile.change(key, derived if value is not None else None)
     return profile.change(question.id, value)
