@@ -166,6 +166,11 @@ class ModelsRecommendation(Recommendation):
                         method, self.drafted.plan.steps if self.drafted else (), advice.profile
                     )
                     rows.append(TrialArm(arm=arm, reason=why, kind="files"))
+            for method, why in advice.also_measure.items():
+                arm = self.arm_of(method, alias)
+                if alias and arm not in planned and arm not in [row.arm for row in rows]:
+                    why = f"worth measuring ({why}), but the files or this machine do not allow it in a trial"
+                    rows.append(TrialArm(arm=arm, reason=why, kind="files"))
         return tuple(rows)
 
     def arm_of(self, method: str, alias: str) -> str:
@@ -377,6 +382,8 @@ class _SeveralAdvice:
             notes.append(
                 f"{whole.choice} is expected to be best, but does not fit the limits; {choice} is held to account"
             )
+        if len(measured) == 1:
+            notes.append(f"only {choice} fits the limits: it is measured, and compared with nothing")
         plan = with_arms_only(whole, measured)
         plan = self._seeded(rec, plan, selector)
         assert rec.situation is not None

@@ -1,7 +1,7 @@
 """Which arms of which models a trial of several models measures, and why the others are left out.
 
-The rule, which looks at no name: the arms of each model's own plan are candidates. They are taken in this order, at each step
-the model that is expected best first, then the models as they were named.
+The rule, which looks at no name: candidates are the arms of each model's own plan. They are taken in this order, in each
+step first the model that is expected best, then the others as they were named.
 
 1. what is advised for each model;
 2. prompting with each model, by which every other arm is judged;

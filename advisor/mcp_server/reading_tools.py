@@ -61,7 +61,7 @@ async def whatif_tool(
     folder = services_of(context).folder
 
     def work(progress: CallProgress) -> dict[str, Any]:
-        from advisor.workflows.plan import recommend_after_change
+        from advisor.workflows.whatif import recommend_after_change
 
         if not changes:
             raise BadInput("changes is empty", "name answers by id, such as facts_change")

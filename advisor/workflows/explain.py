@@ -6,7 +6,7 @@ import difflib
 from pathlib import Path
 from typing import Any
 
-from advisor.advice import recommend
+from advisor.advice import ModelsRecommendation, recommend
 from advisor.display import console
 from advisor.evidence.claims import claim_text
 from advisor.evidence.trials import own_trials
@@ -24,6 +24,7 @@ from advisor.questionnaire.questions import QUESTION_BY_ID
 from advisor.rules import registry as rule_table
 from advisor.rules.base import Rule
 from advisor.rules.registry import all_rules
+from advisor.workflows import models_view
 from rag.errors import BadInput
 from rag.plugins import PluginGroup, declared_plugins
 from runners.plan.arm_names import method_of
@@ -205,14 +206,17 @@ def _explain_plan(path: Path, as_json: bool) -> None:
         emit_result(rec.to_json())
         return
     screen = console.console()
-    screen.print(console.render_recommendation(rec))
+    if isinstance(rec, ModelsRecommendation):
+        screen.print(models_view.render_models(rec))
+    rules: dict[str, type[Rule]] = {}
+    for alias, advice in rec.by_alias.items():
+        if alias:
+            screen.print(f"\n{alias}: {advice.profile.model}", markup=False)
+        screen.print(console.render_recommendation(advice))
+        rules |= {finding.rule.code(): finding.rule for finding in advice.reasons(advice.ranking.methods[0])}
     screen.print()
-    for finding in rec.reasons(rec.ranking.methods[0]):
-        screen.print(
-            console.render_finding(
-                finding.rule.code(), finding.rule.text(), finding.rule.all_evidence(), finding.rule.family
-            )
-        )
+    for code, rule in rules.items():
+        screen.print(console.render_finding(code, rule.text(), rule.all_evidence(), rule.family))
 
 
 def _print(page: dict[str, Any]) -> None:
