@@ -400,6 +400,7 @@ QUESTIONS: tuple[Question, ...] = (
         "number",
         "machine",
         "The size decides what fits in memory.",
+        when=_lacks("models"),
         measured_by="model",
         low=0.001,
         unit="B",

@@ -8,7 +8,8 @@ the answer ``model`` is not asked for: each of the models takes its place in tur
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from itertools import count
 from typing import Any
 
 from advisor.questionnaire.question_types import Condition, Question
@@ -109,6 +110,19 @@ def parse_models(value: str | Mapping[str, Any]) -> dict[str, str]:
 def models_line(named: Mapping[str, str]) -> str:
     """Return models by alias as one line, which :func:`parse_models` reads."""
     return ", ".join(f"{alias}={name}" for alias, name in named.items())
+
+
+def with_aliases(names: Iterable[str], before: Mapping[str, str]) -> dict[str, str]:
+    """Return models after those that have an alias, each by one made of its name, with a number where that is taken."""
+    named = dict(before)
+    for name in names:
+        last = name.removeprefix("openai:").rpartition("@")[0] if name.startswith("openai:") else name
+        plain = (
+            re.sub(r"[^A-Za-z0-9._-]+", "-", last.rstrip("/").rpartition("/")[2]).strip("-._")[:22] or "model"
+        )
+        numbered = (f"{plain}{number}" for number in count(2))
+        named[plain if plain not in named else next(alias for alias in numbered if alias not in named)] = name
+    return named
 
 
 def _same_model(one: str, other: str) -> bool:
