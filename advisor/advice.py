@@ -24,7 +24,7 @@ from advisor.drafting.draft import (
     with_full_paths,
     without_what,
 )
-from advisor.drafting.measured_arms import ArmSelection, ArmSelector, TrialArm, TrialLimits, WeighedModel
+from advisor.drafting.measured_arms import ArmSelection, ArmSelector, ComparedArm, TrialLimits, WeighedModel
 from advisor.drafting.merged_plan import merge_plans, with_arms_only, with_choice
 from advisor.drafting.seeds import with_second_seed, with_seed_reasons
 from advisor.drafting.tuned_retriever import with_tuned_retriever
@@ -145,9 +145,11 @@ class ModelsRecommendation(Recommendation):
         }
 
     @property
-    def left_out(self) -> tuple[TrialArm, ...]:
+    def left_out(self) -> tuple[ComparedArm, ...]:
         """What is not measured: models that cannot be used, methods that are blocked or lack files, arms that do not fit."""
-        rows = [TrialArm(arm=f"*@{alias}", reason=why, kind="model") for alias, why in self.unusable.items()]
+        rows = [
+            ComparedArm(arm=f"*@{alias}", reason=why, kind="model") for alias, why in self.unusable.items()
+        ]
         rows += self.selection.left_out if self.selection else ()
         planned = {row.arm for row in (*rows, *(self.selection.measured if self.selection else ()))}
         for alias, advice in self.by_alias.items() if self.drafted else ():
@@ -157,20 +159,20 @@ class ModelsRecommendation(Recommendation):
                 if arm in planned or (not alias and not scored.blockers):
                     continue
                 if scored.blockers:
-                    rows.append(TrialArm(arm=arm, reason=scored.blockers[0].text, kind="blocked"))
+                    rows.append(ComparedArm(arm=arm, reason=scored.blockers[0].text, kind="blocked"))
                 elif method in TUNING_METHODS and tuned:
                     why = f"one way of tuning is tried with a model, and that is {tuned}"
-                    rows.append(TrialArm(arm=arm, reason=why, kind="ranked_low"))
+                    rows.append(ComparedArm(arm=arm, reason=why, kind="ranked_low"))
                 else:
                     why = without_what(
                         method, self.drafted.plan.steps if self.drafted else (), advice.profile
                     )
-                    rows.append(TrialArm(arm=arm, reason=why, kind="files"))
+                    rows.append(ComparedArm(arm=arm, reason=why, kind="files"))
             for method, why in advice.also_measure.items():
                 arm = self.arm_of(method, alias)
                 if alias and arm not in planned and arm not in [row.arm for row in rows]:
                     why = f"worth measuring ({why}), but the files or this machine do not allow it in a trial"
-                    rows.append(TrialArm(arm=arm, reason=why, kind="files"))
+                    rows.append(ComparedArm(arm=arm, reason=why, kind="files"))
         return tuple(rows)
 
     def arm_of(self, method: str, alias: str) -> str:

@@ -38,7 +38,7 @@ class TrialLimits:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class TrialArm:
+class ComparedArm:
     """An arm that is measured, or left out, with the reason."""
 
     arm: str
@@ -65,8 +65,8 @@ class TrialArm:
 class ArmSelection:
     """The arms that are measured, in the order in which they were taken, and those that are left out."""
 
-    measured: tuple[TrialArm, ...]
-    left_out: tuple[TrialArm, ...]
+    measured: tuple[ComparedArm, ...]
+    left_out: tuple[ComparedArm, ...]
     minutes: float
     """Of the whole trial, the index and the memory checks of tuned models included."""
 
@@ -105,8 +105,8 @@ class ArmSelector:
     limits: TrialLimits
     seconds_of: Callable[[Plan], Mapping[str, float]]
     usd_of: Callable[[str], float | None]
-    taken: dict[str, TrialArm] = field(default_factory=dict)
-    left: dict[str, TrialArm] = field(default_factory=dict)
+    taken: dict[str, ComparedArm] = field(default_factory=dict)
+    left: dict[str, ComparedArm] = field(default_factory=dict)
 
     def select(self) -> tuple[str, ...]:
         """Return which arms are measured, in the order in which they were taken.
@@ -121,7 +121,7 @@ class ArmSelector:
         own = self._own_minutes(self.plan)
         for step in self.plan.arms:
             if step.arm not in self.taken and step.arm not in self.left:
-                row = TrialArm(
+                row = ComparedArm(
                     arm=step.arm,
                     minutes=own[step.arm],
                     usd=self.usd_of(step.arm),
@@ -141,7 +141,7 @@ class ArmSelector:
         """Return what was selected, with the minutes in the plan of the selected arms as it is written."""
         minutes = self._own_minutes(plan)
         measured = tuple(
-            TrialArm(arm=arm.arm, minutes=minutes[arm.arm], usd=arm.usd, reason=arm.reason)
+            ComparedArm(arm=arm.arm, minutes=minutes[arm.arm], usd=arm.usd, reason=arm.reason)
             for arm in self.taken.values()
         )
         whole = sum(self.seconds_of(plan).values()) / 60
@@ -183,12 +183,12 @@ class ArmSelector:
         problem = self._over(usd, sum(minutes.values()) / 60)
         if problem is not None:
             kind, why = problem
-            self.left[arm] = TrialArm(arm=arm, minutes=own[arm], usd=usd[arm], reason=why, kind=kind)
+            self.left[arm] = ComparedArm(arm=arm, minutes=own[arm], usd=usd[arm], reason=why, kind=kind)
             return
         for name in together:
             self.left.pop(name, None)
             why = reason if name == arm else f"needed by {arm}"
-            self.taken[name] = TrialArm(arm=name, minutes=own[name], usd=usd[name], reason=why)
+            self.taken[name] = ComparedArm(arm=name, minutes=own[name], usd=usd[name], reason=why)
 
     def _over(self, usd: Mapping[str, float | None], minutes: float) -> tuple[LeftOutBecause, str] | None:
         """Return why arms cannot be added to those taken, a word and a sentence; None where they can."""

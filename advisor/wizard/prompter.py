@@ -352,10 +352,10 @@ class TerminalPrompter(Prompter):
         known = asked.known.value if asked.known else None
         if known is not None and known not in [offer.name for offer in offers if not offer.closed]:
             choices.insert(0, questionary.Choice(known, value=known))
+        choices.append(questionary.Choice("compare several models in one trial", value=InterviewMove.SEVERAL))
         choices.append(
             questionary.Choice("another: type its name, a folder, or openai:NAME@URL", value=OTHER)
         )
-        choices.append(questionary.Choice("compare several models in one trial", value=InterviewMove.SEVERAL))
         value = self._select(asked, choices)
         value = self._type(asked, None, "Its name, folder or openai:NAME@URL:") if value == OTHER else value
         doubt = "" if value in (None, InterviewMove.BACK, InterviewMove.SEVERAL) else doubt_about(value)

@@ -11,7 +11,7 @@ from rich.text import Text
 
 from advisor.advice import ModelsRecommendation
 from advisor.costs.trial_price import is_hosted, price_of_tokens
-from advisor.display.console import FIT_COLOURS, bullet_lines, hours_text, render_difference, table
+from advisor.display.console import FIT_COLOURS, bulleted, render_difference, table, training_hours_text
 from advisor.drafting.measured_arms import selection_line
 from advisor.recommendation.recommend import BaseRecommendation
 from advisor.verdict.trial_forecast import right_text
@@ -41,7 +41,7 @@ def render_models(rec: ModelsRecommendation) -> Group:
                 name,
                 f"{advice.choice} {advice.ranking.methods[0].score:.2f}",
                 f"{memory['likely']:.1f} GiB{fits}" if memory else "–",
-                "–" if hours is None else hours_text(hours["likely"]),
+                "–" if hours is None else training_hours_text(hours["likely"]),
                 usd,
             )
         )
@@ -83,7 +83,7 @@ def render_trial(rec: ModelsRecommendation, expected: Mapping[str, Mapping[str, 
     ]
     parts += [Text(selection_line(selection, rec.limits))]
     if left := _left_out_lines(rec):
-        parts += [Text(), Text("Left out", style="bold"), bullet_lines(left)]
+        parts += [Text(), Text("Left out", style="bold"), bulleted(left)]
     return Group(*parts)
 
 
@@ -101,7 +101,7 @@ def render_models_difference(before: ModelsRecommendation, after: ModelsRecommen
     ]
     lines = [f"[green]+[/] {arm}" for arm in sorted(arms[1] - arms[0])]
     lines += [f"[red]-[/] {arm}" for arm in sorted(arms[0] - arms[1])]
-    parts += [Text("Arms to test", style="bold"), bullet_lines(lines or ["the same"])]
+    parts += [Text("Arms to test", style="bold"), bulleted(lines or ["the same"])]
     return Group(*parts)
 
 
