@@ -253,22 +253,13 @@ def recommend(
         CannotRun: none of several models can be used here.
     """
     own = own_decided_trials()
-    several = {
-        "models": models,
-        **{key: value for key, value in (("minutes", minutes), ("usd", usd)) if value is not None},
-    }
     if isinstance(answers, Profile):
         if models:
             raise UsageProblem("a profile is about one model", "recommend several from answers")
         return Recommendation.of(answers, today, own=own)
-    if isinstance(answers, str | Path):
-        answers = with_answers_of(Answers(), Path(answers))
-    if not isinstance(answers, Answers):
-        plain = {key: str(value) if isinstance(value, Path) else value for key, value in answers.items()}
-        answers = Answers().put("flag", plain)
-        if "model" in answers:
-            check_model(answers["model"].value)
-    answers = answers.put("flag", several) if models else answers
+    answers = _read_answers(answers)
+    limits = {key: value for key, value in (("minutes", minutes), ("usd", usd)) if value is not None}
+    answers = answers.put("flag", {"models": models, **limits} if models else limits)
     named = compared_models(answers)
     if len(named) > 1:
         return _SeveralAdvice(answers, named, machine, today, drafting or DraftSettings()).recommend()
@@ -283,6 +274,19 @@ def recommend(
         answers = answers_of_model(answers, "", next(iter(named.values())))
     situation = complete_situation(answers, machine)
     return Recommendation.of(situation.profile, today, situation, own)
+
+
+def _read_answers(answers: Mapping[str, Any] | Path | str) -> Answers:
+    """Return answers that were given as a file, a plan or a mapping."""
+    if isinstance(answers, str | Path):
+        return with_answers_of(Answers(), Path(answers))
+    if isinstance(answers, Answers):
+        return answers
+    plain = {key: str(value) if isinstance(value, Path) else value for key, value in answers.items()}
+    read = Answers().put("flag", plain)
+    if "model" in read:
+        check_model(read["model"].value)
+    return read
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,6 +7,7 @@ assumption.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 from advisor.costs.tokens import PASSAGE_TOKENS, RAW_SEQUENCE, row_tokens
@@ -105,18 +106,29 @@ def estimate_step_times(
                 )
             answering = speeds[split_arm(step.arm)[1]][1]
             times.append((f"evaluate:{step.arm}", LOAD_SECONDS / 2 + seconds / answering))
+    return times + _forgetting_times(plan, seeds, speeds)
+
+
+def _forgetting_times(
+    plan: Plan, seeds: Mapping[str, int], speeds: Mapping[str, tuple[float, float]]
+) -> list[tuple[str, float]]:
+    """Return the step that measures what tuning cost elsewhere, with its seconds; none where nothing is tuned.
+
+    Each model is asked untuned and with the weights of every seed of its arms, at its own speed by alias.
+    """
     from runners.trial import forgetting  # it imports models and the index, which the wizard does not need
 
-    if tuned := forgetting.tuned_arms(plan):
-        replies = (
-            plan.forgetting.prompts * min(ANSWER_TOKENS, plan.forgetting.max_new_tokens) / DECODE_TOKENS_PER_S
-        )
-        took = 0.0
-        for alias in dict.fromkeys(split_arm(name)[1] for name in tuned):
-            sets = 1 + sum(seeds[name] for name in tuned if split_arm(name)[1] == alias)
-            took += sets * (LOAD_SECONDS / 4 + (1 + replies) / speeds[alias][1])
-        times.append((forgetting.STEP, took))
-    return times
+    tuned = forgetting.tuned_arms(plan)
+    if not tuned:
+        return []
+    replies = (
+        plan.forgetting.prompts * min(ANSWER_TOKENS, plan.forgetting.max_new_tokens) / DECODE_TOKENS_PER_S
+    )
+    took = 0.0
+    for alias in dict.fromkeys(split_arm(name)[1] for name in tuned):
+        sets = 1 + sum(seeds[name] for name in tuned if split_arm(name)[1] == alias)
+        took += sets * (LOAD_SECONDS / 4 + (1 + replies) / speeds[alias][1])
+    return [(forgetting.STEP, took)]
 
 
 def model_profiles(plan: Plan, profile: Profile | None = None) -> dict[str, Profile]:

@@ -117,9 +117,8 @@ def with_aliases(names: Iterable[str], before: Mapping[str, str]) -> dict[str, s
     named = dict(before)
     for name in names:
         last = name.removeprefix("openai:").rpartition("@")[0] if name.startswith("openai:") else name
-        plain = (
-            re.sub(r"[^A-Za-z0-9._-]+", "-", last.rstrip("/").rpartition("/")[2]).strip("-._")[:22] or "model"
-        )
+        written = re.sub(r"[^A-Za-z0-9.-]+", "-", last.rstrip("/").rpartition("/")[2])
+        plain = written.strip("-.")[:22] or "model"
         numbered = (f"{plain}{number}" for number in count(2))
         named[plain if plain not in named else next(alias for alias in numbered if alias not in named)] = name
     return named

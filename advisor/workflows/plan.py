@@ -95,12 +95,6 @@ def make_plan(request: PlanRequest) -> Path | None:
         BadInput: for broken answers and files.
         CannotRun: when the plan cannot be written where it should; it is noticed before anything is measured.
     """
-    if request.wordings:
-        require_log(request.wordings)
-    if request.model and request.models:
-        raise UsageProblem(
-            "--model and --models are both given", "name one model, or several by an alias each"
-        )
     answers = _collect_answers(request)
     interactive = not request.yes and not request.as_json and sys.stdin.isatty() and sys.stdout.isatty()
     if not answers and not interactive:
@@ -121,11 +115,6 @@ def make_plan(request: PlanRequest) -> Path | None:
         answers = outcome.answers
         record = record or (RECORD_OUT if outcome.record else None)
         request = replace(request, tune_retriever=request.tune_retriever or outcome.tune_retriever)
-    if request.probe and len(compared_models(answers)) > 1:
-        raise UsageProblem(
-            "--probe measures one model, and there are several",
-            "probe one with: tunewise probe --model NAME, and add what it writes: --answers probe.yaml",
-        )
     probed = probe_first(answers, request) if request.probe else None
     drafting = DraftSettings(
         folder=(request.out or PLAN_OUT).parent,
@@ -162,9 +151,15 @@ def probe_first(answers: Answers, request: PlanRequest) -> ProbeOutcome | None:
     Raises:
         BadInput: for broken files, and for an endpoint that may not be contacted.
         CannotRun: when no model can be obtained.
+        UsageProblem: for several models.
     """
     from advisor.probe.probe_view import probe_with_progress, show_probe
 
+    if len(compared_models(answers)) > 1:
+        raise UsageProblem(
+            "--probe measures one model, and there are several",
+            "probe one with: tunewise probe --model NAME, and add what it writes: --answers probe.yaml",
+        )
     if not any(answers.value(key) for key in ("questions", "examples")):
         output.note(
             "nothing to measure: there are no questions and no examples; the plan is made without a probe"
@@ -217,6 +212,12 @@ def _collect_answers(request: PlanRequest) -> Answers:
 
     Prints a note when answers of a probe of another model were dropped.
     """
+    if request.wordings:
+        require_log(request.wordings)
+    if request.model and request.models:
+        raise UsageProblem(
+            "--model and --models are both given", "name one model, or several by an alias each"
+        )
     answers = flag_answers(request.sets or (), **answers_of(request))
     if request.profile:
         answers = with_answers_of(answers, find_profile(request.profile))
