@@ -116,15 +116,20 @@ class ModelsRecommendation(Recommendation):
         return parse_plan({**plan.model_dump(mode="json", by_alias=True), "name": name}) if name else plan
 
     def to_json(self) -> dict[str, Any]:
-        """Return the object that ``plan --json`` prints: with the rows of all models, and what is measured."""
-        ranked = []
-        for alias, advice in self.by_alias.items():
-            for row in advice.to_json()["ranked"]:
-                arm = self.arm_of(row["method"], alias)
-                is_choice = arm == self.choice
-                ranked.append(
-                    {**row, "method": arm, "probability": row["probability"] if is_choice else None}
-                )
+        """Return the object that ``plan --json`` prints: with the rows of all models, and what is measured.
+
+        The choice comes first among them, then what is feasible, the better fit first.
+        """
+        rows = [
+            {**row, "method": self.arm_of(row["method"], alias)}
+            for alias, advice in self.by_alias.items()
+            for row in advice.to_json()["ranked"]
+        ]
+        ranked = [
+            {**row, "probability": row["probability"] if row["method"] == self.choice else None}
+            for row in rows
+        ]
+        ranked.sort(key=lambda row: (row["method"] != self.choice, not row["feasible"], -row["score"]))
         own = next(iter(self.by_alias))
         also = {self.arm_of(arm, own): why for arm, why in self.also_measure.items()}
         second = self.runner_up
@@ -383,7 +388,8 @@ class _SeveralAdvice:
         selector = self._selector(rec, whole, {alias: draft.plan.choice for alias, draft in drafts.items()})
         measured = selector.select()
         advised = [rec.arm_of(draft.plan.choice, alias) for alias, draft in drafts.items()]
-        choice = next((arm for arm in advised if arm in measured), measured[0])
+        fits = {arm: selector.fit_of(arm) for arm in measured}
+        choice = next((arm for arm in advised if arm in measured), max(measured, key=lambda arm: fits[arm]))
         if choice != whole.choice:
             notes.append(
                 f"{whole.choice} is expected to be best, but does not fit the limits; {choice} is held to account"

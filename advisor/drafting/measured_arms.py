@@ -147,6 +147,12 @@ class ArmSelector:
         whole = sum(self.seconds_of(plan).values()) / 60
         return ArmSelection(measured=measured, left_out=tuple(self.left.values()), minutes=whole)
 
+    def fit_of(self, arm: str) -> float:
+        """Return how well an arm's method fits, from 0 to 1; 0 for one that the advice does not weigh."""
+        method, alias = split_arm(arm)
+        model = self.models.get(alias) or next(iter(self.models.values()))
+        return model.fits.get(method, 0.0)
+
     def _wanted(self) -> list[tuple[str, str]]:
         """Return the arms in the order in which they are taken, each with its reason."""
         known = {step.arm: step for step in self.plan.arms}
@@ -203,7 +209,7 @@ class ArmSelector:
         if self.limits.minutes is not None and minutes > self.limits.minutes:
             return (
                 "minutes",
-                f"does not fit the minutes: the trial would take {minutes:.0f} of {self.limits.minutes:g}",
+                f"does not fit the minutes: the trial would take {minutes:.1f} of {self.limits.minutes:g}",
             )
         return None
 
