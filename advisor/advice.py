@@ -142,6 +142,7 @@ class ModelsRecommendation(Recommendation):
             "runner_up": self.arm_of(second.method.name, own) if second else None,
             "ranked": ranked,
             "models": {alias: self._model_row(alias) for alias in self.models},
+            "model_notes": list(self.notes_on_models),
             "limits": {"minutes": self.limits.minutes, "usd": self.limits.usd},
             "measured": [arm.to_json() for arm in chosen.measured] if chosen else [],
             "left_out": [arm.to_json() for arm in self.left_out],
@@ -325,7 +326,6 @@ class _SeveralAdvice:
             raise CannotRun(
                 f"none of the models can be used here: {reasons}", "name a smaller model, or an endpoint"
             )
-        notes += [f"{alias} is left out: it {why}" for alias, why in unusable.items()]
         notes += [f"{alias}: {note}" for alias in usable if (note := key_note(self.named[alias]))]
         best = best_model(usable)
         own = usable[best]

@@ -60,6 +60,7 @@ def explain_topic(topic: str | None, as_json: bool) -> None:
 
 def _page_of(topic: str) -> dict[str, Any] | None:
     """Return the page of a rule, a blocker, a method, an arm, a word or a question; None for anything else."""
+    topic = method_of(topic)  # an arm of several models, METHOD@ALIAS, is explained as its method
     codes = {rule.code(): rule for rule in all_rules()}
     if topic.upper() in codes:
         return rule_page(codes[topic.upper()])

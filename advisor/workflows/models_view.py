@@ -53,7 +53,8 @@ def render_models(rec: ModelsRecommendation) -> Group:
         ),
         Text("why a method is advised for a model: tunewise explain PLAN", style="dim"),
     ]
-    return Group(table(columns, rows, right=(5,)), Text(), *lines)
+    notes = [bulleted([escape(note) for note in rec.notes_on_models])] if rec.notes_on_models else []
+    return Group(table(columns, rows, right=(5,)), Text(), *notes, *lines)
 
 
 def render_trial(rec: ModelsRecommendation, expected: Mapping[str, Mapping[str, Any] | None]) -> Group:
@@ -81,7 +82,12 @@ def render_trial(rec: ModelsRecommendation, expected: Mapping[str, Mapping[str, 
         Text(),
         table(("arm to test", "right answers", "minutes", "USD up to", ""), rows, right=(2, 3)),
     ]
-    parts += [Text(selection_line(selection, rec.limits))]
+    without = (
+        ""
+        if rec.profile.question_count
+        else "; there are no test questions yet, which is what takes time and money"
+    )
+    parts += [Text(selection_line(selection, rec.limits) + without)]
     if left := _left_out_lines(rec):
         parts += [Text(), Text("Left out", style="bold"), bulleted(left)]
     return Group(*parts)

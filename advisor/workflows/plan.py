@@ -325,9 +325,9 @@ def _write(rec: BaseRecommendation, situation: Situation, request: PlanRequest) 
 
 
 def _draft(rec: BaseRecommendation, situation: Situation, request: PlanRequest, out: Path) -> DraftedPlan:
-    """Return the plan of a recommendation, and what is to be said about it; that of several models is drafted with them."""
+    """Return the plan of a recommendation; that of several models is drafted with the advice on them."""
     if isinstance(rec, ModelsRecommendation) and rec.drafted is not None:
-        return replace(rec.drafted, notes=(*rec.notes_on_models, *rec.drafted.notes))
+        return rec.drafted
     drafted = draft_with_notes(rec, situation, out.parent, request.embedder)
     if request.tune_retriever:
         drafted = replace(drafted, plan=with_tuned_retriever(drafted.plan))

@@ -184,6 +184,21 @@ def test_minutes_limit_whole_trial(
     assert plan_of(advice).choice in {arm.arm for arm in advice.selection.measured}
 
 
+def test_best_fit_is_the_choice_where_no_advised_arm_fits_the_minutes(
+    advise: Callable[..., ModelsRecommendation],
+) -> None:
+    whole = advise(models={"small": SMALL, "tiny": TINY})
+    assert whole.selection is not None
+    prompts = [row.minutes or 0.0 for row in whole.selection.measured if row.arm.startswith("prompting@")]
+    advice = advise(models={"small": SMALL, "tiny": TINY}, minutes=round(sum(prompts) + 0.05, 2))
+    plan = plan_of(advice)
+    assert {arm.arm for arm in plan.arms} == {"prompting@small", "prompting@tiny"}
+    scores = {row["method"]: row["score"] for row in advice.to_json()["ranked"]}
+    assert plan.choice == max(("prompting@tiny", "prompting@small"), key=lambda arm: scores[arm])
+    assert plan.predicted["choice"] == "hybrid@tiny", "the advice itself is recorded"
+    assert any("is held to account" in note for note in advice.drafted.notes)  # type: ignore[union-attr]
+
+
 def test_nothing_within_minutes_is_refused(advise: Callable[..., ModelsRecommendation]) -> None:
     with pytest.raises(UsageProblem, match="no arm fits"):
         advise(models={"small": SMALL, "tiny": TINY}, minutes=0.1)
