@@ -380,7 +380,7 @@ class TerminalPrompter(Prompter):
             choices,
             style=_STYLE,
             qmark=">",
-            instruction="(space ticks, Enter goes on; others can be typed next)",
+            instruction="(space ticks one; Enter; others can be typed next)",
             erase_when_done=True,
         ).unsafe_ask()
         offered = [choice.value for choice in choices]
