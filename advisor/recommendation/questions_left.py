@@ -11,6 +11,7 @@ from advisor.questionnaire.answers import Answers, format_answer
 from advisor.questionnaire.profile import Profile
 from advisor.questionnaire.question_types import Question
 from advisor.questionnaire.questions import QUESTION_BY_ID, QUESTIONS
+from advisor.questionnaire.several_models import SEVERAL_KEYS
 from advisor.recommendation.ranking import first_choice
 
 DERIVED_ANSWERS: Mapping[str, Mapping[str, Any]] = {
@@ -109,7 +110,7 @@ def unknown_answers(answers: Answers) -> tuple[str, ...]:
         for question in QUESTIONS
         if values.get(question.id) is None
         and is_worth_asking(question, values, True)
-        and question.id not in ("goal", "prompt", "questions", "columns")
+        and question.id not in ("goal", "prompt", "questions", "columns", *SEVERAL_KEYS)
     )
 
 
