@@ -12,8 +12,10 @@ def command(flags: PlanRequest) -> None:
 
     On a terminal it asks what is unknown. Elsewhere, or with --yes, unknown stays unknown, and is named where it matters.
     Where a probe would decide about the advice and your files allow it, it offers to measure first; --probe does so at once.
+    With --models several models are advised on, and the few arms that are worth it within --minutes and --usd are planned.
     """
-    from advisor.workflows.plan import make_plan, print_profiles, print_schema
+    from advisor.workflows.plan import make_plan
+    from advisor.workflows.plan_lists import print_profiles, print_schema
     from runners.models.licenses import accept_licenses
 
     accept_licenses(flags.accept_license or ())

@@ -23,12 +23,10 @@ def command(
     from advisor.output import emit_result
     from advisor.questionnaire.answers import Answers
     from advisor.questionnaire.gather import with_answers_of
-    from advisor.workflows.plan import recommend_after_change
+    from advisor.workflows.whatif import recommend_after_change, show_change
 
     before, after = recommend_after_change(with_answers_of(Answers(), plan), tuple(set))
     if as_json:
         emit_result({"schema": 1, "changed": list(set), "before": before.to_json(), "after": after.to_json()})
         return
-    from advisor.display import console
-
-    console.console().print(console.render_difference(before, after, ", ".join(set)))
+    show_change(before, after, ", ".join(set))

@@ -9,11 +9,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from advisor.costs import training_time
-from advisor.costs.step_time import passage_tokens, train_seconds
+from advisor.costs.step_time import model_profiles, passage_tokens, train_seconds
 from advisor.costs.tokens import row_tokens
-from advisor.questionnaire.gather import profile_of_plan
 from advisor.questionnaire.profile import Profile
 from rag.errors import CannotRun, system_reason
+from runners.plan.arm_names import split_arm
 from runners.plan.schema import Plan
 from runners.plan.steps import TrainStep
 from runners.plan.train_config import TrainConfig
@@ -47,9 +47,16 @@ def measure_plan_speeds(plan: Plan, examples: int, profile: Profile | None = Non
     Returns:
         A line for each arm that was measured.
     """
-    profile = profile or profile_of_plan(plan)
+    profiles = model_profiles(plan, profile)
+    return tuple(
+        line for alias in profiles for line in _measure_model(plan, alias, examples, profiles[alias])
+    )
+
+
+def _measure_model(plan: Plan, alias: str, examples: int, profile: Profile) -> tuple[str, ...]:
+    """Measure and store the training speeds of one model's arms; of a plan with one model its alias is ""."""
     shape = profile.model_shape
-    steps = [step for step in plan.steps if isinstance(step, TrainStep)]
+    steps = _train_steps(plan, alias)
     seconds = sum(len(step.seeds) * train_seconds(step, plan, profile, examples) for step in steps)
     if shape is None or profile.remote or profile.has_gpu is not False or seconds < MIN_ESTIMATED_SECONDS:
         return ()
@@ -70,17 +77,21 @@ def measure_plan_speeds(plan: Plan, examples: int, profile: Profile | None = Non
     return *lines, *store_speeds(speeds, contention.lost)
 
 
-def training_measured(plan: Plan, profile: Profile | None = None) -> bool:
-    """Return whether the estimates of a plan's trainings are speeds that were measured here, for one arm at least."""
-    profile = profile or profile_of_plan(plan)
+def training_measured(plan: Plan, alias: str = "") -> bool:
+    """Return whether the estimates of a model's trainings are speeds that were measured here, for one arm at least."""
+    profile = model_profiles(plan)[alias]
     shape, speeds = profile.model_shape, training_time.training_device(profile).speeds
     if shape is None or not speeds:
         return False
     return any(
         training_time.measured_speed(speeds, shape, step.method, _row_tokens(plan, step, profile))
-        for step in plan.steps
-        if isinstance(step, TrainStep)
+        for step in _train_steps(plan, alias)
     )
+
+
+def _train_steps(plan: Plan, alias: str) -> list[TrainStep]:
+    """Return the train steps of the model of an alias."""
+    return [step for step in plan.steps if isinstance(step, TrainStep) and split_arm(step.arm)[1] == alias]
 
 
 def measure_run_seconds(

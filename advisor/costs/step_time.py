@@ -7,6 +7,9 @@ assumption.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from pathlib import Path
+
 from advisor.costs.tokens import PASSAGE_TOKENS, RAW_SEQUENCE, row_tokens
 from advisor.costs.training_time import cpu_device, training_device, training_seconds
 from advisor.questionnaire.gather import profile_of_plan
@@ -14,8 +17,10 @@ from advisor.questionnaire.profile import Profile
 from runners.arms.few_shot import MANY_TOKENS_CPU
 from runners.catalog import models
 from runners.classification.tuned import TUNING_SECONDS, tuned_texts
+from runners.plan.arm_names import split_arm
 from runners.plan.schema import Plan
 from runners.plan.steps import EmbedderStep, EvaluateStep, IndexStep, TrainStep
+from runners.resources.machine import detect_machine
 from runners.resources.model_shape import ModelShape
 from runners.tokenization.token_estimate import CHARS_PER_TOKEN
 
@@ -53,7 +58,7 @@ SLOWDOWN_TOKENS = 3_000.0
 def estimate_step_times(
     plan: Plan, examples: int, test_questions: int, profile: Profile | None = None
 ) -> list[tuple[str, float]]:
-    """Return the name and the estimated seconds of every step, in order.
+    """Return the name and the estimated seconds of every step, in order; of several models each at the speed of its own.
 
     Args:
         plan: the plan.
@@ -62,8 +67,9 @@ def estimate_step_times(
         profile: hardware and model; by default those of the plan's answers on this machine
             (:func:`advisor.questionnaire.gather.profile_of_plan`).
     """
-    profile = profile or profile_of_plan(plan)
-    machine, answering = device_speed_ups(profile)
+    profiles = model_profiles(plan, profile)
+    speeds = {alias: device_speed_ups(each) for alias, each in profiles.items()}
+    machine = speeds[""][0]
     times: list[tuple[str, float]] = []
     seeds = {step.arm: len(step.seeds) for step in plan.steps if isinstance(step, TrainStep)}
     for step in plan.steps:
@@ -72,13 +78,14 @@ def estimate_step_times(
         elif isinstance(step, EmbedderStep):
             times.append(("embedder", embedder_seconds(step, examples) / machine))
         elif isinstance(step, TrainStep):
-            seconds = train_seconds(step, plan, profile, examples)
+            seconds = train_seconds(step, plan, profiles[split_arm(step.arm)[1]], examples)
             times.append((f"train:{step.arm}", LOAD_SECONDS + seconds * len(step.seeds)))
         elif step.without_model:
             seconds = _without_model_seconds(plan, step, examples, test_questions)
             times.append((f"evaluate:{step.arm}", LOAD_SECONDS + seconds / machine))
         elif step.route:  # the second arm's dev answers; those of the test are there
             seconds = min(step.budget, test_questions) * _answer_seconds(plan, plan.routed(step)[1])
+            answering = speeds[split_arm(step.arm)[1]][1]
             times.append((f"evaluate:{step.arm}", LOAD_SECONDS / 2 + seconds / answering))
         else:
             seconds_each = _answer_seconds(plan, step)
@@ -94,19 +101,47 @@ def estimate_step_times(
                 seconds += (MANY_TOKENS_CPU / PREFILL_TOKENS_PER_S) if tried else 0
             if step.passages == "all":
                 # The shared prompt is read once; then every decoded token attends to all of it.
-                seconds = _corpus_tokens(plan) / PREFILL_TOKENS_PER_S + seconds * (
-                    1 + _corpus_tokens(plan) / SLOWDOWN_TOKENS
+                seconds = corpus_tokens(plan) / PREFILL_TOKENS_PER_S + seconds * (
+                    1 + corpus_tokens(plan) / SLOWDOWN_TOKENS
                 )
+            answering = speeds[split_arm(step.arm)[1]][1]
             times.append((f"evaluate:{step.arm}", LOAD_SECONDS / 2 + seconds / answering))
+    return times + _forgetting_times(plan, seeds, speeds)
+
+
+def _forgetting_times(
+    plan: Plan, seeds: Mapping[str, int], speeds: Mapping[str, tuple[float, float]]
+) -> list[tuple[str, float]]:
+    """Return the step that measures what tuning cost elsewhere, with its seconds; none where nothing is tuned.
+
+    Each model is asked untuned and with the weights of every seed of its arms, at its own speed by alias.
+    """
     from runners.trial import forgetting  # it imports models and the index, which the wizard does not need
 
-    if tuned := forgetting.tuned_arms(plan):
-        replies = (
-            plan.forgetting.prompts * min(ANSWER_TOKENS, plan.forgetting.max_new_tokens) / DECODE_TOKENS_PER_S
-        )
-        sets = 1 + sum(seeds[name] for name in tuned)
-        times.append((forgetting.STEP, sets * (LOAD_SECONDS / 4 + (1 + replies) / answering)))
-    return times
+    tuned = forgetting.tuned_arms(plan)
+    if not tuned:
+        return []
+    replies = (
+        plan.forgetting.prompts * min(ANSWER_TOKENS, plan.forgetting.max_new_tokens) / DECODE_TOKENS_PER_S
+    )
+    took = 0.0
+    for alias in dict.fromkeys(split_arm(name)[1] for name in tuned):
+        sets = 1 + sum(seeds[name] for name in tuned if split_arm(name)[1] == alias)
+        took += sets * (LOAD_SECONDS / 4 + (1 + replies) / speeds[alias][1])
+    return [(forgetting.STEP, took)]
+
+
+def model_profiles(plan: Plan, profile: Profile | None = None) -> dict[str, Profile]:
+    """Return hardware and model of every model of a plan by its alias, "" for the plan's own.
+
+    ``profile`` is that of the plan's own model; by default it follows from the plan's answers on this machine.
+    """
+    machine = detect_machine(Path("runs")) if plan.models or profile is None else None
+    own = profile or profile_of_plan(plan, machine)
+    return {"": own} | {
+        alias: own if model.name == plan.model.name else profile_of_plan(plan, machine, model.name)
+        for alias, model in plan.models.items()
+    }
 
 
 def embedder_seconds(step: EmbedderStep, examples: int) -> float:
@@ -206,7 +241,7 @@ def _tries_prompts(plan: Plan, step: EvaluateStep) -> bool:
     )
 
 
-def _corpus_tokens(plan: Plan) -> float:
+def corpus_tokens(plan: Plan) -> float:
     """Return the tokens of all documents, with their headings as passages; 0 where they were not counted."""
     corpus = plan.answers.get("corpus_tokens")
     return 1.5 * float(corpus.value) if corpus is not None and corpus.value else 0.0

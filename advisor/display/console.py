@@ -70,16 +70,16 @@ def render_recommendation(rec: BaseRecommendation) -> Group:
     """Return the whole recommendation: choice and reasons, all methods, what would change it, when to ask again."""
     parts: list[Any] = [_choice(rec), render_ranking(rec)]
     if launch := rec.estimates[rec.choice].launch:
-        parts += [Text(), Text("Several GPUs", style="bold"), _lines([escape(launch.why)])]
+        parts += [Text(), Text("Several GPUs", style="bold"), bulleted([escape(launch.why)])]
     if rec.flips:
         lines = [
             f"[bold]{escape(counterfactual['text'])}[/]" if number == 0 else escape(counterfactual["text"])
             for number, counterfactual in enumerate(rec.flips[:4])
         ]
-        parts += [Text(), Text("It would recommend", style="bold"), _lines(lines)]
+        parts += [Text(), Text("It would recommend", style="bold"), bulleted(lines)]
     if rec.worth_finding:
         lines = [escape(fact.text) for fact in rec.worth_finding]
-        parts += [Text(), Text("Most worth finding out", style="bold"), _lines(lines)]
+        parts += [Text(), Text("Most worth finding out", style="bold"), bulleted(lines)]
     needed = [relaxation for relaxation in rec.ladder if relaxation["then"] == rec.choice]
     opening = [relaxation for relaxation in rec.ladder if relaxation["then"] != rec.choice]
     for title, relaxations in (
@@ -99,7 +99,7 @@ def render_recommendation(rec: BaseRecommendation) -> Group:
             parts += [
                 Text(),
                 Text(title, style="bold"),
-                _lines([line + end for line, end in zip(lines, ends, strict=False)]),
+                bulleted([line + end for line, end in zip(lines, ends, strict=False)]),
             ]
     if rec.break_even:
         parts += [Text(), Text.from_markup(f"[bold]Cost[/]  {escape(rec.break_even['text'])}")]
@@ -107,7 +107,7 @@ def render_recommendation(rec: BaseRecommendation) -> Group:
             width = shutil.get_terminal_size().columns
             parts += [Text(), Text(cost_plot.plot_lines(rec.break_even, width), style="dim", no_wrap=True)]
     if notes := rec.notes():
-        parts += [Text(), Text("Note", style="bold"), _lines([_because(finding) for finding in notes])]
+        parts += [Text(), Text("Note", style="bold"), bulleted([_because(finding) for finding in notes])]
     parts += [
         Text(),
         Text.from_markup("[bold]Run this advice again when[/]  " + escape("; ".join(rec.ask_again_when))),
@@ -137,7 +137,7 @@ def render_ranking(rec: BaseRecommendation) -> Table:
                 if scored.blockers
                 else _bar(scored),
                 f"{memory['likely']:.1f} GiB{fits}" if memory else "–",
-                "–" if hours is None else _hours(hours["likely"]),
+                "–" if hours is None else training_hours_text(hours["likely"]),
                 "–" if usd is None else f"{usd * 1000:.2g}",
             )
         )
@@ -150,7 +150,7 @@ def render_finding(code: str, text: str, evidence: Sequence[str], family: str = 
     return Group(
         title,
         Padding(Text(text), (0, 0, 0, 2), expand=False),
-        _lines([f"[dim]{escape(source)}[/]" for source in evidence]),
+        bulleted([f"[dim]{escape(source)}[/]" for source in evidence]),
     )
 
 
@@ -205,7 +205,7 @@ def render_difference(before: BaseRecommendation, after: BaseRecommendation, cha
         for finding in before.ranking.findings
         if finding.rule.code() not in findings_after
     ]
-    return Group(Text.from_markup(head), table(("method", "before", "after"), rows), _lines(lines))
+    return Group(Text.from_markup(head), table(("method", "before", "after"), rows), bulleted(lines))
 
 
 def _choice(rec: BaseRecommendation) -> Constrain:
@@ -214,7 +214,7 @@ def _choice(rec: BaseRecommendation) -> Constrain:
     # One line for each need: its last finding has the most to say. Weights below the minimum only break ties between
     # tuning methods.
     by_need = {finding.need: finding for finding in rec.reasons(first) if finding.weight >= MIN_SCORE_SHOWN}
-    body.append(_lines([_because(finding) for finding in by_need.values()][:5]))
+    body.append(bulleted([_because(finding) for finding in by_need.values()][:5]))
     if against := rec.against(first):
         body.append(
             Text.from_markup(f"[yellow]{_reason_against(against, rec.choice)}[/]: {_because(against)}")
@@ -262,7 +262,8 @@ def _score_or_blocker(scored: ScoredMethod) -> str:
     )
 
 
-def _hours(hours: float) -> str:
+def training_hours_text(hours: float) -> str:
+    """Return hours of training in words: none, minutes, hours or days."""
     if hours == 0:
         return "none"
     if hours < 1:
@@ -270,5 +271,6 @@ def _hours(hours: float) -> str:
     return f"about {hours:.1f} h" if hours < 48 else f"about {hours / 24:.0f} days"
 
 
-def _lines(lines: Sequence[str]) -> Padding:
+def bulleted(lines: Sequence[str]) -> Padding:
+    """Return lines of markup with a bullet each, indented."""
     return Padding(Group(*(Text.from_markup(f"• {line}") for line in lines)), (0, 0, 0, 2), expand=False)

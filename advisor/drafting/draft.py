@@ -140,8 +140,8 @@ def draft_with_notes(
         "refusal": _refusal(profile).model_dump(mode="json"),
         "max_new_tokens": _max_new_tokens(profile, rows),
         "thinking": thinking.model_dump(),
-        "answers": _recorded_answers(answers, folder),
-        "predicted": _predicted(recommendation),
+        "answers": plan_answers(answers, folder),
+        "predicted": recorded_prediction(recommendation),
     }
     parsed = parse_plan(plan, "the drafted plan")
     count = len(situation.stats.questions or ())
@@ -319,14 +319,13 @@ def _choice_in_plan(
         return recommendation.choice
     ranked = [scored.method.name for scored in recommendation.ranking.methods]
     substitute = next(name for name in ranked if name in arms)
-    why = without_what(recommendation, steps, profile)
+    why = without_what(recommendation.choice, steps, profile)
     notes.append(f"{recommendation.choice} is recommended but {why}; the plan tests {substitute} instead")
     return substitute
 
 
-def without_what(recommendation: BaseRecommendation, steps: Sequence[Step], profile: Profile) -> str:
-    """Return why the recommended method has no arm in a plan: the files it lacks, or that no tuning is possible here."""
-    choice = recommendation.choice
+def without_what(choice: str, steps: Sequence[Step], profile: Profile) -> str:
+    """Return why a method has no arm in a plan: the files it lacks, or that no tuning is possible here."""
     files_of_methods: dict[str, tuple[str, ...]] = {
         "rag": ("documents",),
         "hybrid": ("documents", "examples"),
@@ -365,7 +364,7 @@ def _relative_path(path: Path, base: Path) -> Path:
     return full if relative.parts[:3] == ("..", "..", "..") else relative
 
 
-def _recorded_answers(answers: Answers, folder: Path) -> dict[str, Any]:
+def plan_answers(answers: Answers, folder: Path) -> dict[str, Any]:
     """Return the answers that are known, with their sources; paths are relative to the plan's folder, as its data are."""
     recorded = {}
     for key in answers:
@@ -469,7 +468,7 @@ def _run_name(profile: Profile) -> str:
     return slug or "plan"
 
 
-def _predicted(recommendation: BaseRecommendation) -> dict[str, Any]:
+def recorded_prediction(recommendation: BaseRecommendation) -> dict[str, Any]:
     """Return what is recorded of the recommendation, to be compared with the measurement."""
     full = recommendation.to_json()
     ranked = [

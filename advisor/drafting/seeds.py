@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from advisor.costs.step_time import estimate_step_times
+from advisor.costs.step_time import estimate_step_times, model_profiles
 from advisor.questionnaire.profile import Profile
+from runners.plan.arm_names import split_arm
 from runners.plan.schema import Plan, Step, with_seeds
 from runners.plan.steps import TrainStep
 
@@ -44,7 +45,9 @@ def with_second_seed(plan: Plan, profile: Profile, rows: int, questions: int) ->
 
 def second_seed_minutes(plan: Plan, profile: Profile, rows: int, questions: int) -> float | None:
     """Return the minutes that a second seed of every tuned arm adds; None if the model's size is unknown."""
-    if profile.model_shape is None:
+    profiles = model_profiles(plan, profile)
+    trained = (split_arm(step.arm)[1] for step in plan.steps if isinstance(step, TrainStep))
+    if any(profiles[alias].model_shape is None for alias in trained):
         return None
     one, two = (
         sum(seconds for _, seconds in estimate_step_times(with_seeds(plan, count), rows, questions, profile))

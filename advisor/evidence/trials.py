@@ -24,7 +24,7 @@ DATA_PREFIX = "data."
 HAS_DOCUMENTS = "has_documents"
 """Feature that is true where documents were given; their path is not recorded."""
 
-TEXTS_AND_PATHS = ("documents", "examples", "questions", "goal", "prompt", "columns")
+TEXTS_AND_PATHS = ("documents", "examples", "questions", "goal", "prompt", "columns", "models")
 """Answers that are no features."""
 
 

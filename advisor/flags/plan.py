@@ -36,6 +36,19 @@ class PlanRequest:
     ] = None
     prompt: options.Prompt = None
     model: options.Model = None
+    models: Annotated[
+        list[str] | None,
+        flag(
+            "A model to compare, as ALIAS=NAME; repeatable. The same model at another precision is written in the plan: "
+            "models.ALIAS.quantization."
+        ),
+    ] = None
+    minutes: Annotated[float | None, flag("The most minutes that the trial of several models may take.")] = (
+        None
+    )
+    usd: Annotated[
+        float | None, flag("The most USD that the answers of hosted models may cost in that trial.")
+    ] = None
     embedder: Annotated[
         str | None,
         flag("The embedder: a known name or a folder; by default it is chosen by the language of the texts."),
@@ -99,9 +112,13 @@ class ProbeRequest:
     as_json: Annotated[bool, flag("Print what was found as JSON.", "--json")] = False
 
 
-def answers_of(flags: PlanRequest | ProbeRequest) -> dict[str, Path | str | None]:
+def answers_of(flags: PlanRequest | ProbeRequest) -> dict[str, Path | str | float | None]:
     """Return the flags that are answers to the question of the same id."""
-    return {
+    several: dict[str, Path | str | float | None] = {}
+    if isinstance(flags, PlanRequest):
+        models = ", ".join(flags.models) if flags.models else None
+        several = {"models": models, "minutes": flags.minutes, "usd": flags.usd}
+    return several | {
         "documents": flags.documents,
         "examples": flags.examples,
         "columns": flags.columns,

@@ -15,7 +15,8 @@ from advisor.mcp_server.allowed_folder import AllowedFolder
 from advisor.mcp_server.background import CallProgress, in_thread
 from advisor.mcp_server.results import bullet_lines, success
 from advisor.mcp_server.services import services_of
-from advisor.questionnaire.answers import Answers, names_a_path
+from advisor.questionnaire.answers import Answers, names_a_path, read_answer
+from advisor.questionnaire.several_models import models_line, parse_models
 from rag.errors import BadInput
 from rag.search.query import Query
 from rag.text.words import count_noun
@@ -61,7 +62,7 @@ async def whatif_tool(
     folder = services_of(context).folder
 
     def work(progress: CallProgress) -> dict[str, Any]:
-        from advisor.workflows.plan import recommend_after_change
+        from advisor.workflows.whatif import recommend_after_change
 
         if not changes:
             raise BadInput("changes is empty", "name answers by id, such as facts_change")
@@ -296,8 +297,9 @@ def _situation(folder: AllowedFolder, answers: Mapping[str, Any], file: str | No
     if prompt and names_a_path(str(prompt)):
         named.append(("prompt", prompt))
     folder.require_files(named, file)
-    if model := complete.value("model"):
-        folder.model(str(model))
+    for model in (complete.value("model"), *parse_models(complete.value("models") or "").values()):
+        if model:
+            folder.model(str(model))
     return complete
 
 
@@ -312,6 +314,9 @@ def _allowed_answers(folder: AllowedFolder, answers: Mapping[str, Any]) -> dict[
         allowed["prompt"] = str(folder.path(prompt, "prompt"))
     if isinstance(allowed.get("model"), str):
         allowed["model"] = folder.model(allowed["model"])
+    if allowed.get("models"):
+        named = parse_models(read_answer("models", allowed["models"]))
+        allowed["models"] = models_line({alias: folder.model(name) for alias, name in named.items()})
     return allowed
 
 

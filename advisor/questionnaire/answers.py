@@ -18,6 +18,7 @@ from typing import Any
 from advisor.questionnaire.probe_facts import PROBE_FACTS, ProbeFacts
 from advisor.questionnaire.question_types import Question
 from advisor.questionnaire.questions import QUESTION_BY_ID
+from advisor.questionnaire.several_models import models_line, parse_models
 from rag.errors import BadInput
 from runners.data.formats import declared_columns, parse_columns
 
@@ -250,8 +251,16 @@ def _columns(question: Question, value: Any) -> str:
     return ",".join(f"{role}={name}" for role, name in declared_columns(columns).of.items())
 
 
+def _models(question: Question, value: Any) -> str:
+    """Read models by alias: ``a=NAME, b=NAME`` or a mapping, checked and written in the first form."""
+    if not isinstance(value, str | Mapping):
+        raise refused_answer(question, value)
+    return models_line(parse_models(value))
+
+
 ANSWER_READERS = {
     "columns": _columns,
+    "models": _models,
     "text": _text,
     "path": _text,
     "choice": _choice,

@@ -66,7 +66,7 @@ def read_answers(path: Path) -> dict[str, Answer]:
     for key, value in loaded.items():
         note = ""
         source = "file"
-        if isinstance(value, Mapping) and not (key == "columns" and "value" not in value):
+        if isinstance(value, Mapping) and not (key in ("columns", "models") and "value" not in value):
             if "value" not in value or not set(value) <= {"value", "source", "note"}:
                 raise BadInput(f"{path}: {key} should be a value, or a mapping of value, source and note")
             note = str(value.get("note") or "")

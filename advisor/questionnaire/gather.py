@@ -22,6 +22,7 @@ from advisor.questionnaire.answers_files import read_answers, with_answers_file
 from advisor.questionnaire.data_stats import DataStats, TokenCounting, measure_files, token_counting
 from advisor.questionnaire.profile import Profile
 from advisor.questionnaire.questions import QUESTION_BY_ID
+from advisor.questionnaire.several_models import SEVERAL_KEYS, parse_models
 from rag.errors import BadInput
 from runners.catalog import models
 from runners.data.formats import parse_columns
@@ -118,6 +119,35 @@ def with_answers_of(answers: Answers, path: Path | None) -> Answers:
     return with_answers_file(answers, loaded)
 
 
+def compared_models(answers: Answers) -> dict[str, str]:
+    """Return the models that answers compare, by alias; {} where they are about one model.
+
+    A model that was named in a stronger source (a flag beside an answers file) is the only one.
+
+    Raises:
+        BadInput: ``model`` and ``models`` are answered by the same source, or the size of one model is given for all.
+    """
+    line = answers.value("models")
+    if line and answers.from_person("model"):
+        one, several = (SOURCES.index(answers[key].source) for key in ("model", "models"))
+        if one == several:
+            raise BadInput("model and models are both given", "keep one of them")
+        line = line if several < one else None
+    if line and answers.from_person("model_params_b"):
+        raise BadInput(
+            "model_params_b is the size of one model, and there are several", "leave it out: each has its own"
+        )
+    return parse_models(line) if line else {}
+
+
+def answers_of_model(answers: Answers, alias: str, name: str) -> Answers:
+    """Return answers about one of several models: it is their ``model``, and nothing is said of the others."""
+    source = answers["models"].source
+    for layer in answers.layers:
+        answers = answers.drop(layer, [*SEVERAL_KEYS, "model"])
+    return answers.add(source, {"model": Answer(name, source, f"the model {alias}" if alias else "")})
+
+
 def with_machine(answers: Answers, machine: Machine) -> Answers:
     """Add what was detected; nothing about GPUs when a person described a GPU of another machine."""
     detected = {
@@ -137,8 +167,14 @@ def with_model(answers: Answers) -> tuple[Answers, ModelShape | None]:
     """
     detected: dict[str, Answer] = {}
     if answers.value("model") is None and answers.value("model_params_b") is None:
+        named = parse_models(answers.value("models") or "")
         note = "the built-in model, small enough to fine-tune and to test on any machine"
-        answers = answers.add("default", {"model": Answer(models.DEFAULT_MODEL, "default", note)})
+        default = Answer(models.DEFAULT_MODEL, "default", note)
+        if named:
+            default = Answer(
+                next(iter(named.values())), "default", "the first of the models that are compared"
+            )
+        answers = answers.add("default", {"model": default})
     name = answers["model"].value if "model" in answers else None
     shape, how = _model_shape(name)
     if shape:
@@ -196,16 +232,22 @@ def with_no_examples(answers: Answers) -> Answers:
     return answers.add("default", {"labelled_examples": Answer(0, "default", note)})
 
 
-def profile_of_plan(plan: Plan, machine: Machine | None = None) -> Profile:
+def profile_of_plan(plan: Plan, machine: Machine | None = None, model: str = "") -> Profile:
     """Return the profile of a plan's recorded answers and model, for time estimates.
 
     Hardware that a person described counts as described; detected hardware is detected again here, where the
     plan runs.
 
+    Args:
+        plan: the plan.
+        machine: the machine; by default this one is detected.
+        model: another model of the plan, by its name; by default the plan's own.
+
     Raises:
         BadInput: for a recorded answer that is invalid.
     """
-    recorded = Answers().put("file", {"model": plan.model.name})
+    name = model or plan.model.name
+    recorded = Answers().put("file", {"model": name})
     for key in ESTIMATE_KEYS:
         answer = plan.answers.get(key)
         if answer is not None and answer.source != "detected":
@@ -213,8 +255,8 @@ def profile_of_plan(plan: Plan, machine: Machine | None = None) -> Profile:
             recorded = recorded.put(source, {key: answer.value}, {key: answer.note})
     machine = machine or detect_machine(Path("runs"))
     answers = with_machine(recorded, machine)
-    size, model = (plan.answers.get(key) for key in ("model_params_b", "model"))
-    same_model = model is None or model.value == plan.model.name
+    size, planned = (plan.answers.get(key) for key in ("model_params_b", "model"))
+    same_model = name == plan.model.name and (planned is None or planned.value == name)
     # A size that was detected is rounded to 100,000 parameters, and that of a tiny model is below what an answer may be.
     smallest = QUESTION_BY_ID["model_params_b"].low or 0
     usable = size is not None and size.source == "detected" and (size.value or 0) >= smallest

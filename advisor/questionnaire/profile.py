@@ -12,6 +12,7 @@ from advisor.questionnaire.data_facts import HALF_HELD, DataFacts
 from advisor.questionnaire.probe_facts import ProbeFacts
 from runners.catalog import models
 from runners.catalog.abilities import ModelKind, estimated_strength, speaks_language
+from runners.catalog.models import ModelFacts
 from runners.resources.machine import nominal_gib
 from runners.resources.model_shape import ModelShape, typical_shape
 
@@ -111,6 +112,9 @@ class Profile:
     usable_from: float | None = None
     budget_usd: float | None = None
     can_retrain_every_days: float | None = None
+    models: str | None = None
+    minutes: float | None = None
+    usd: float | None = None
     model: str | None = None
     model_params_b: float | None = None
     gpu_count: int | None = None
@@ -410,7 +414,7 @@ class Profile:
         return self.model_shape.params / 1e9 if self.model_shape else None
 
     @cached_property
-    def model_facts(self) -> models.ModelFacts | None:
+    def model_facts(self) -> ModelFacts | None:
         """What the catalogue holds of the model, by its name, behind an endpoint too; None where it is not known by name."""
         name = (self.model or "").removeprefix("openai:").partition("@")[0]
         return models.find_model(name) if name else None
@@ -475,5 +479,5 @@ class Profile:
 _ANSWERS_OF_MODEL = ("model", "model_params_b")
 _FACTS_OF_MODEL = ("model_facts", "model_shape", "model_kind")
 """Cached properties that follow from :data:`_ANSWERS_OF_MODEL` and the measured shape alone."""
-_LIMITS = ("latency_p95_ms", "budget_usd", "can_retrain_every_days")
+_LIMITS = ("latency_p95_ms", "budget_usd", "can_retrain_every_days", "minutes", "usd")
 """Answers for which "none" means no limit."""

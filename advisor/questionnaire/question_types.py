@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-AnswerKind = Literal["text", "path", "columns", "choice", "count", "share", "flag", "number"]
+AnswerKind = Literal["text", "path", "columns", "models", "choice", "count", "share", "flag", "number"]
 KnownAnswers = Mapping[str, Any]
 
 
@@ -76,6 +76,8 @@ class Question:
             return ("given", None)
         if self.kind == "columns":
             return ("prompt=prompt,reply=reply", None)
+        if self.kind == "models":
+            return ("a=prompted, b=tuned", None)
         named: tuple[Any, ...] = (True, False) if self.kind == "flag" else tuple(dict.fromkeys(self.tries))
         return (*(choice.value for choice in self.choices), *named, None)
 
@@ -86,6 +88,7 @@ class Question:
             "text": "text",
             "path": "a path",
             "columns": "prompt=COLUMN,reply=COLUMN",
+            "models": "ALIAS=NAME, ALIAS=NAME",
             "flag": "yes or no",
             "share": "a number from 0 to 1",
             "count": "a whole number",

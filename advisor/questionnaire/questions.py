@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from advisor.questionnaire.question_types import Choice, Condition, KnownAnswers, Question
+from advisor.questionnaire.several_models import MODEL_QUESTIONS
 
 QUESTION_SECTIONS: tuple[tuple[str, str], ...] = (
     ("task", "The task and its files"),
@@ -392,22 +393,14 @@ QUESTIONS: tuple[Question, ...] = (
         tries=(1, 90),
         example="30 for once a month",
     ),
-    Question(
-        "model",
-        "Which base model?",
-        "text",
-        "machine",
-        "The advice and the test are about this model.",
-        example=(
-            "smollm2-135m-instruct is built in and small; larger models answer better and need more memory"
-        ),
-    ),
+    *MODEL_QUESTIONS,
     Question(
         "model_params_b",
         "How many billion parameters has it?",
         "number",
         "machine",
         "The size decides what fits in memory.",
+        when=_lacks("models"),
         measured_by="model",
         low=0.001,
         unit="B",

@@ -11,6 +11,7 @@ from advisor.questionnaire.answers import Answers, format_answer
 from advisor.questionnaire.profile import Profile
 from advisor.questionnaire.question_types import Question
 from advisor.questionnaire.questions import QUESTION_BY_ID, QUESTIONS
+from advisor.questionnaire.several_models import SEVERAL_KEYS
 from advisor.recommendation.ranking import first_choice
 
 DERIVED_ANSWERS: Mapping[str, Mapping[str, Any]] = {
@@ -109,7 +110,7 @@ def unknown_answers(answers: Answers) -> tuple[str, ...]:
         for question in QUESTIONS
         if values.get(question.id) is None
         and is_worth_asking(question, values, True)
-        and question.id not in ("goal", "prompt", "questions", "columns")
+        and question.id not in ("goal", "prompt", "questions", "columns", *SEVERAL_KEYS)
     )
 
 
@@ -138,7 +139,7 @@ def _with_answer(state: Mapping[str, Any], question: Question, value: Any) -> di
 
 def _profile_with_answer(profile: Profile, question: Question, value: Any) -> Profile:
     """Return the profile after an answer, with what a file adds."""
-    if question.kind in ("text", "path", "columns"):
+    if question.kind in ("text", "path", "columns", "models"):
         for key, derived in DERIVED_ANSWERS.get(question.id, {}).items():
             profile = profile.change(key, derived if value is not None else None)
     return profile.change(question.id, value)

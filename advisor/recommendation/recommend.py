@@ -105,6 +105,11 @@ class BaseRecommendation:
         return self.ranking.choice
 
     @property
+    def by_alias(self) -> Mapping[str, BaseRecommendation]:
+        """The advice for each model by its alias; that for one model has none, and is under ""."""
+        return {"": self}
+
+    @property
     def runner_up(self) -> ScoredMethod | None:
         """The next feasible method."""
         second = self.ranking.methods[1]

@@ -13,6 +13,7 @@ from advisor.catalog import prices
 from advisor.methods.blockers import FOR_OTHER_OUTPUT
 from advisor.questionnaire.answers import Answers, format_answer
 from advisor.recommendation.questions_left import known_by_source, unknown_answers
+from runners.plan.arm_names import method_of
 
 RECORD_WIDTH = 110
 MOST_REASONS, MOST_CHANGES, MOST_RELAXATIONS, MOST_CONDITIONS = 4, 3, 2, 5
@@ -48,6 +49,7 @@ def decision_record(advice: Mapping[str, Any], answers: Answers, today: date) ->
             ),
         ],
         ["## Who decides what", *_roles()],
+        *([["## Which models", *_models(advice)]] if advice.get("models") else []),
         ["## Why", *_why(advice)],
         ["## What it rests on", *_basis(advice, answers)],
         ["## What would change it", *_changes(advice)],
@@ -69,6 +71,37 @@ def _roles() -> list[str]:
         *((role, decision, SIGNATURE_LINE) for role, decision in _ROLES),
     ]
     return _table(("who", "decides", "name"), rows)
+
+
+def _models(advice: Mapping[str, Any]) -> list[str]:
+    """Return the models that are compared, and which of their arms are measured."""
+    rows = []
+    for alias, row in advice["models"].items():
+        price, hours = row["usd_per_million"], row["hours"]
+        rows.append(
+            (
+                alias,
+                f"`{row['name']}`",
+                f"left out: it {row['left_out_because']}" if row["left_out_because"] else row["choice"],
+                row["fits"] or "–",
+                f"{hours['likely']:.2g}" if hours else "–",
+                f"{price['input']:g} and {price['output']:g}" if price else "–",
+            )
+        )
+    columns = (
+        "alias",
+        "model",
+        "advised",
+        "fits",
+        "training, hours",
+        "USD per million tokens, read and written",
+    )
+    lines = _table(columns, rows)
+    if measured := advice["measured"]:
+        cost = "" if advice["trial_usd"] is None else f" and up to {advice['trial_usd']:.2g} USD"
+        arms = ", ".join(arm["arm"] for arm in measured)
+        lines += ["", *_item(f"**Measured**, in about {advice['trial_minutes']:.0f} minutes{cost}: {arms}.")]
+    return lines
 
 
 def _why(advice: Mapping[str, Any]) -> list[str]:
@@ -109,7 +142,7 @@ def _changes(advice: Mapping[str, Any]) -> list[str]:
     for counterfactual in advice["flips"][:MOST_CHANGES]:
         lines += _item(counterfactual["text"])
     for relaxation in advice["ladder"][:MOST_RELAXATIONS]:
-        effect = "is needed for" if relaxation["then"] == advice["choice"] else "would open"
+        effect = "is needed for" if relaxation["then"] == method_of(advice["choice"]) else "would open"
         lines += _item(f"{relaxation['relax']} {effect} {relaxation['then']}; it costs {relaxation['cost']}.")
     return lines or ["No single answer would."]
 

@@ -23,6 +23,7 @@ from advisor.questionnaire.questions import QUESTION_BY_ID
 from rag.errors import CannotRun
 from rag.files import canonical_json, sha256_text
 from rag.text.words import count_noun
+from runners.plan.arm_names import split_arm
 from runners.plan.forecast import NO_FORECAST, OUTDATED
 from runners.plan.schema import Plan
 from runners.plan.steps import TrainStep
@@ -366,19 +367,22 @@ def corrected_step_times(
 ) -> tuple[list[tuple[str, float, float]], dict[Kind, Correction]]:
     """Return every step with its seconds, estimated and corrected by earlier runs here, and the corrections by kind.
 
-    What is measured beside the steps (forgetting) generates answers, so it is corrected as they are.
+    What is measured beside the steps (forgetting) generates answers, so it is corrected as they are. Where a plan compares
+    several models, each step has the corrections of its own; those returned are of the plan's ``model``.
     """
     from advisor.costs.speed_measurement import training_measured
 
-    corrections = time_corrections(plan.model.name)
-    if training_measured(plan):
-        # Earlier runs correct the estimate from FLOPs; a speed that was measured here needs no correction.
-        corrections = {**corrections, "train": history.NO_CORRECTION}
+    of_model = {"": time_corrections(plan.model.name)}
+    of_model |= {alias: time_corrections(model.name) for alias, model in plan.models.items()}
+    for alias in of_model:
+        if training_measured(plan, alias):
+            # Earlier runs correct the estimate from FLOPs; a speed that was measured here needs no correction.
+            of_model[alias] = {**of_model[alias], "train": history.NO_CORRECTION}
     rows = [
-        (name, seconds, seconds * corrections[step_kind(name)].factor)
+        (name, seconds, seconds * of_model[split_arm(name)[1]][step_kind(name)].factor)
         for name, seconds in estimate_step_times(plan, examples, questions)
     ]
-    return rows, corrections
+    return rows, of_model[""]
 
 
 def step_kind(name: str) -> Kind:

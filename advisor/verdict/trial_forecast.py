@@ -18,6 +18,7 @@ from advisor.questionnaire.probe_facts import ProbeFacts, ProbeShare
 from advisor.questionnaire.profile import Profile
 from advisor.verdict.predictions import corrected_step_times, step_kind, why_incomparable
 from rag.text.words import count_noun
+from runners.plan.arm_names import arm_name, split_arm
 from runners.plan.data import PlanData
 from runners.plan.schema import Plan
 from runners.report.json_records import from_json
@@ -61,16 +62,12 @@ def forecast_trial(
         which come last), the ``probability`` of the advised one (None for the others), the expected share of ``right``
         answers where a probe or enough trials of the like give one, and the ``minutes`` of its training and answers.
     """
-    test = _asked_in_trial(questions, plan.data)
-    asked = round(test * (questions + wordings) / questions) if questions else 0
+    test, asked = asked_in_trial(questions, wordings, plan.data)
     steps, corrections = corrected_step_times(plan, examples, asked)
     seconds = {name: corrected for name, _, corrected in steps}
     probability = round(recommendation.probability.value, 4)
-    fits = {
-        scored.method.name: scored.score for scored in recommendation.ranking.methods if not scored.blockers
-    }
-    order = _ranked(plan, fits)
-    right = expected_right([name for name, _, _ in order], recommendation.profile, test)
+    order = _ranked(plan, _fits(recommendation))
+    right = _right_of_advice([name for name, _, _ in order], recommendation, test)
     rows = [
         {
             "arm": name,
@@ -105,14 +102,41 @@ def expected_right(arms: Iterable[str], profile: Profile, questions: int) -> dic
 
 def expectation_against(recommendation: BaseRecommendation) -> str:
     """Return :func:`ahead_of_advised` for the questions of a recommendation, before a plan is drafted; "" without any."""
-    profile = recommendation.profile
-    if not profile.question_count:
+    if not recommendation.profile.question_count:
         return ""
-    feasible = [scored.method.name for scored in recommendation.ranking.methods if not scored.blockers]
-    probed = [arm for arm, (name, _) in PROBED_ARMS.items() if getattr(profile.probe, name)]
-    arms = dict.fromkeys([*feasible, *recommendation.also_measure, *probed])
-    questions = _asked_in_trial(profile.question_count, PlanData())
-    return ahead_of_advised(recommendation.choice, expected_right(arms, profile, questions))
+    arms: list[str] = []
+    for alias, advice in recommendation.by_alias.items():
+        feasible = [scored.method.name for scored in advice.ranking.methods if not scored.blockers]
+        probed = [arm for arm, (name, _) in PROBED_ARMS.items() if getattr(advice.profile.probe, name)]
+        arms += [arm_name(arm, alias) for arm in dict.fromkeys([*feasible, *advice.also_measure, *probed])]
+    questions, _ = asked_in_trial(recommendation.profile.question_count, 0, PlanData())
+    return ahead_of_advised(recommendation.choice, _right_of_advice(arms, recommendation, questions))
+
+
+def _fits(recommendation: BaseRecommendation) -> dict[str, float]:
+    """Return how well each feasible method fits, by the name of its arm: of several models with each of them."""
+    fits = {
+        arm_name(scored.method.name, alias): scored.score
+        for alias, advice in recommendation.by_alias.items()
+        for scored in advice.ranking.methods
+        if not scored.blockers
+    }
+    own = {
+        scored.method.name: scored.score for scored in recommendation.ranking.methods if not scored.blockers
+    }
+    return fits | {name: score for name, score in own.items() if name not in fits}
+
+
+def _right_of_advice(
+    arms: Iterable[str], recommendation: BaseRecommendation, questions: int
+) -> dict[str, dict[str, Any] | None]:
+    """Return the expected share of right answers by arm, each from what is known of its own model."""
+    right: dict[str, dict[str, Any] | None] = {}
+    for arm in arms:
+        method, alias = split_arm(arm)
+        profile = recommendation.by_alias.get(alias, recommendation).profile
+        right[arm] = expected_right([method], profile, questions)[method]
+    return right
 
 
 def ahead_of_advised(advised: str, right: Mapping[str, Mapping[str, Any] | None]) -> str:
@@ -284,10 +308,14 @@ def right_text(share: Share | None, inside: bool | None = None) -> str:
     return value if inside is not False else f"{value}, outside"
 
 
-def _asked_in_trial(questions: int, data: PlanData) -> int:
-    """Return how many of all questions are asked in a trial: those that are no dev questions, up to the limit."""
+def asked_in_trial(questions: int, wordings: int, data: PlanData) -> tuple[int, int]:
+    """Return how many of all questions a trial tests, and how often it asks: each in its other wordings too.
+
+    Tested are those that are no dev questions, up to the limit.
+    """
     test = questions - round(questions * data.dev_share)
-    return min(test, data.max_test or test)
+    test = min(test, data.max_test or test)
+    return test, round(test * (questions + wordings) / questions) if questions else 0
 
 
 def _recorded(plan: Plan) -> dict[str, Any] | None:

@@ -17,6 +17,7 @@ from advisor.questionnaire.made_rows import making_offer
 from advisor.questionnaire.profile import Profile
 from advisor.questionnaire.question_types import Question
 from advisor.questionnaire.questions import QUESTION_BY_ID, QUESTIONS
+from advisor.questionnaire.several_models import LIMITS, SEVERAL_KEYS, parse_models
 from advisor.recommendation.questions_left import can_decide, is_worth_asking, max_questions_left
 from advisor.recommendation.ranking import Ranking, rank_methods
 from advisor.wizard.model_choices import missing_packages
@@ -29,6 +30,7 @@ MEASURED_KEYS = (
     "columns",
     "questions",
     "prompt",
+    "models",
     "model",
     "model_params_b",
     "gpu_kind",
@@ -52,6 +54,7 @@ class InterviewMove:
     MORE = "« more »"
     PROBE = "« probe »"
     MEASURE = "« measure »"
+    SEVERAL = "« several models »"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -211,6 +214,11 @@ class Interview:
             value = self.prompter.ask(self._asked(question, known, changing))
             if value == InterviewMove.BACK:
                 return False
+            if value == InterviewMove.SEVERAL:
+                # They are parts of the question about the model, and counted with it.
+                if all(self.ask_until_valid(QUESTION_BY_ID[key], changing=True) for key in SEVERAL_KEYS):
+                    return True
+                continue
             if value == InterviewMove.MEASURE:
                 if self._probe(self.prompter.measure) and self.answers.value(question.id) is not None:
                     answer = self.answers[question.id]
@@ -301,6 +309,8 @@ class Interview:
     def _record_answer(self, question: Question, value: Any, known: Answer | None) -> None:
         """Record an answer; a counted or detected value that was only confirmed keeps its source."""
         changed = self.answers.override(question.id, value)
+        if question.id in ("model", "models"):
+            changed = _with_one_way(changed, question.id)
         if (
             known
             and known.source not in (*PERSON_SOURCES, "default")
@@ -309,7 +319,9 @@ class Interview:
             if value is None:
                 self.prompter.note(f"{format_answer(known.value)} stays: it was {known.source}")
             return
-        if question.id == "model" and (note := check_model(changed["model"].value)):
+        named = [value] if question.id == "model" else []
+        named += parse_models(value or "").values() if question.id == "models" else []
+        for note in filter(None, map(check_model, named)):
             self.prompter.note(note)
         if question.id in MEASURED_KEYS:
             before = _said_first(self.profile)
@@ -344,6 +356,16 @@ class Interview:
             *self.asked_keys,
             *(key for source in PERSON_SOURCES for key in self.answers.layers.get(source, {})),
         }
+
+
+def _with_one_way(answers: Answers, key: str) -> Answers:
+    """Return answers in which a person names one model, or several with their limits, and not both."""
+    several = key == "models" and answers.value("models")
+    for source in PERSON_SOURCES:
+        answers = answers.drop(source, ["model", "model_params_b"] if several else LIMITS)
+        if key == "model":
+            answers = answers.drop(source, ["models"])
+    return answers
 
 
 def _said_first(profile: Profile) -> list[str]:

@@ -29,6 +29,7 @@ from advisor.questionnaire.answers_files import read_answers, save_answers
 from advisor.questionnaire.gather import complete_situation
 from advisor.questionnaire.profile import Profile
 from advisor.questionnaire.questions import QUESTION_BY_ID, QUESTION_SECTIONS
+from advisor.questionnaire.several_models import models_line, parse_models, with_aliases
 from advisor.recommendation.questions_left import known_by_source, unknown_answers
 from advisor.recommendation.ranking import Ranking
 from advisor.recommendation.recommend import recommend_for_profile
@@ -173,11 +174,13 @@ class TerminalPrompter(Prompter):
             self._wrap(style, line)
         if question.id == "model":
             value = self._model(asked)
+        elif question.id == "models":
+            value = self._several(asked)
         elif question.kind in ("choice", "flag"):
             value = self._choose(asked)
         else:
             value = self._type(asked, asked.known)
-        if value not in (InterviewMove.BACK, InterviewMove.MEASURE):
+        if value not in (InterviewMove.BACK, InterviewMove.MEASURE, InterviewMove.SEVERAL):
             self._answered(value)
         return value
 
@@ -206,7 +209,11 @@ class TerminalPrompter(Prompter):
             questionary.Choice("change an answer", value=CHANGE),
             questionary.Choice("save these answers as a profile", value=InterviewMove.SAVE),
             questionary.Choice("ask me the remaining questions too", value=InterviewMove.MORE),
-            *(questionary.Choice(line, value=InterviewMove.PROBE) for line in offer_probe(profile)),
+            *(
+                questionary.Choice(line, value=InterviewMove.PROBE)
+                for line in offer_probe(profile)
+                if not profile.models
+            ),
             questionary.Choice("← back", value=InterviewMove.BACK),
         ]
         self.section = ""
@@ -304,6 +311,7 @@ class TerminalPrompter(Prompter):
         """Show the recommendation so far, what is open about it, and what is worth finding out."""
         recommendation = recommend_for_profile(profile, own=own_decided_trials())
         text = f"{recommendation.choice} ({recommendation.confidence.because})"
+        text += f"; so for {profile.model}: the plan has advice for each model" if profile.models else ""
         self._wrap("class:leader", text, f"{'recommended':<13} ")
         for fact in recommendation.worth_finding:
             self._wrap("class:decides", fact.text, f"{'worth knowing':<13} ")
@@ -344,15 +352,42 @@ class TerminalPrompter(Prompter):
         known = asked.known.value if asked.known else None
         if known is not None and known not in [offer.name for offer in offers if not offer.closed]:
             choices.insert(0, questionary.Choice(known, value=known))
+        choices.append(questionary.Choice("compare several models in one trial", value=InterviewMove.SEVERAL))
         choices.append(
             questionary.Choice("another: type its name, a folder, or openai:NAME@URL", value=OTHER)
         )
         value = self._select(asked, choices)
         value = self._type(asked, None, "Its name, folder or openai:NAME@URL:") if value == OTHER else value
-        doubt = "" if value in (None, InterviewMove.BACK) else doubt_about(value)
+        doubt = "" if value in (None, InterviewMove.BACK, InterviewMove.SEVERAL) else doubt_about(value)
         if not doubt or confirm(f"{doubt}. Plan on it?", default=False):
             return value
         return self._model(asked)
+
+    def _several(self, asked: AskedQuestion) -> Any:
+        """Let known models be ticked, and then their aliases be changed and others be added in one line."""
+        known = parse_models(asked.known.value) if asked.known and asked.known.value else {}
+        choices = [
+            questionary.Choice(
+                f"{offer.name:<32} {offer.text}",
+                value=offer.name,
+                disabled=offer.closed or None,
+                checked=offer.name in known.values() and not offer.closed,
+            )
+            for offer in model_offers(asked.profile, asked.lacking)
+        ]
+        ticked = questionary.checkbox(
+            "Which of these?",
+            choices,
+            style=_STYLE,
+            qmark=">",
+            instruction="(space ticks one; Enter; others can be typed next)",
+            erase_when_done=True,
+        ).unsafe_ask()
+        offered = [choice.value for choice in choices]
+        before = {alias: name for alias, name in known.items() if name in ticked or name not in offered}
+        line = models_line(with_aliases([name for name in ticked if name not in known.values()], before))
+        text = "Aliases, which may be changed, and any others as ALIAS=NAME, ALIAS=openai:NAME@URL:"
+        return self._type(asked, Answer(line, "asked"), text)
 
     def _pick(self, text: str, choices: list[questionary.Choice]) -> str:
         return str(

@@ -11,6 +11,7 @@ from prompt_toolkit.validation import ValidationError, Validator
 from advisor.questionnaire.answers import UNKNOWN_WORDS, format_answer, names_a_path, read_answer
 from advisor.questionnaire.gather import check_model
 from advisor.questionnaire.question_types import Question
+from advisor.questionnaire.several_models import parse_models
 from rag.errors import BadInput
 
 BACK_KEY = "<"
@@ -33,6 +34,9 @@ class TypedAnswerValidator(Validator):
             read_answer(self.question.id, text)
             if self.question.id == "model":
                 check_model(text)
+            if self.question.id == "models":
+                for name in parse_models(text).values():
+                    check_model(name)
         except BadInput as problem:
             raise ValidationError(len(document.text), f"{problem.message}; {problem.hint}") from None
         if self.question.kind == "path" and not names_a_path(text):

@@ -276,7 +276,9 @@ def _size(path: Path) -> int:
 def _is_free_text(key: str) -> bool:
     """Return whether an answer is free text or a path, rather than a number or a choice."""
     return (
-        key not in QUESTION_BY_ID or QUESTION_BY_ID[key].kind in ("text", "path", "columns") or key == "model"
+        key not in QUESTION_BY_ID
+        or QUESTION_BY_ID[key].kind in ("text", "path", "columns", "models")
+        or key == "model"
     )
 
 

@@ -6,7 +6,7 @@ import difflib
 from pathlib import Path
 from typing import Any
 
-from advisor.advice import recommend
+from advisor.advice import ModelsRecommendation, recommend
 from advisor.display import console
 from advisor.evidence.claims import claim_text
 from advisor.evidence.trials import own_trials
@@ -24,6 +24,7 @@ from advisor.questionnaire.questions import QUESTION_BY_ID
 from advisor.rules import registry as rule_table
 from advisor.rules.base import Rule
 from advisor.rules.registry import all_rules
+from advisor.workflows import models_view
 from rag.errors import BadInput
 from rag.plugins import PluginGroup, declared_plugins
 from runners.plan.arm_names import method_of
@@ -59,6 +60,7 @@ def explain_topic(topic: str | None, as_json: bool) -> None:
 
 def _page_of(topic: str) -> dict[str, Any] | None:
     """Return the page of a rule, a blocker, a method, an arm, a word or a question; None for anything else."""
+    topic = method_of(topic)  # an arm of several models, METHOD@ALIAS, is explained as its method
     codes = {rule.code(): rule for rule in all_rules()}
     if topic.upper() in codes:
         return rule_page(codes[topic.upper()])
@@ -205,14 +207,17 @@ def _explain_plan(path: Path, as_json: bool) -> None:
         emit_result(rec.to_json())
         return
     screen = console.console()
-    screen.print(console.render_recommendation(rec))
+    if isinstance(rec, ModelsRecommendation):
+        screen.print(models_view.render_models(rec))
+    rules: dict[str, type[Rule]] = {}
+    for alias, advice in rec.by_alias.items():
+        if alias:
+            screen.print(f"\n{alias}: {advice.profile.model}", markup=False)
+        screen.print(console.render_recommendation(advice))
+        rules |= {finding.rule.code(): finding.rule for finding in advice.reasons(advice.ranking.methods[0])}
     screen.print()
-    for finding in rec.reasons(rec.ranking.methods[0]):
-        screen.print(
-            console.render_finding(
-                finding.rule.code(), finding.rule.text(), finding.rule.all_evidence(), finding.rule.family
-            )
-        )
+    for code, rule in rules.items():
+        screen.print(console.render_finding(code, rule.text(), rule.all_evidence(), rule.family))
 
 
 def _print(page: dict[str, Any]) -> None:

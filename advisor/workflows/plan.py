@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 import tempfile
 from collections.abc import Mapping
@@ -12,19 +11,26 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from advisor import output
-from advisor.advice import recommend
+from advisor.advice import DraftSettings, ModelsRecommendation, recommend
 from advisor.display import console
 from advisor.display.events import print_data_notes
-from advisor.drafting.draft import draft_with_notes
+from advisor.drafting.draft import DraftedPlan, draft_with_notes
 from advisor.drafting.log_wordings import with_log_questions
 from advisor.drafting.tuned_retriever import with_tuned_retriever
 from advisor.flags.plan import PlanRequest, answers_of
 from advisor.output import emit_result, print_plain
 from advisor.probe import answers_from_probe
 from advisor.probe.offer import ProbeOffer, offer_where_it_decides
-from advisor.questionnaire.answers import Answer, Answers, format_answer
-from advisor.questionnaire.answers_files import all_profiles, find_profile, profiles_folder, save_profile
-from advisor.questionnaire.gather import Situation, flag_answers, refuse_unknown_model, with_answers_of
+from advisor.questionnaire.answers import Answers, format_answer
+from advisor.questionnaire.answers_files import find_profile, save_profile
+from advisor.questionnaire.gather import (
+    Situation,
+    check_model,
+    compared_models,
+    flag_answers,
+    refuse_unknown_model,
+    with_answers_of,
+)
 from advisor.questionnaire.made_rows import making_offer
 from advisor.questionnaire.row_sorting import sort_rows_of_files, sort_rows_without_documents
 from advisor.recommendation.recommend import BaseRecommendation
@@ -33,6 +39,7 @@ from advisor.settings import with_settings_answers
 from advisor.terminal import resume_hint
 from advisor.verdict import predictions
 from advisor.verdict.trial_forecast import TRIAL_FORECAST, expectation_against, forecast_trial, right_text
+from advisor.workflows import models_view
 from rag.errors import BadInput, CannotRun, UsageProblem
 from rag.files import write_bytes, write_text
 from rag.text.words import count_noun
@@ -40,6 +47,7 @@ from runners.data.document_sample import block_texts
 from runners.data.log_questions import require_log
 from runners.models import resolve
 from runners.models.licenses import accepted_licenses, find_terms
+from runners.plan.arm_names import split_arm
 from runners.plan.forecast import forecast_path
 from runners.plan.schema import Plan, write_plan
 from runners.plan.steps import TrainStep
@@ -87,8 +95,6 @@ def make_plan(request: PlanRequest) -> Path | None:
         BadInput: for broken answers and files.
         CannotRun: when the plan cannot be written where it should; it is noticed before anything is measured.
     """
-    if request.wordings:
-        require_log(request.wordings)
     answers = _collect_answers(request)
     interactive = not request.yes and not request.as_json and sys.stdin.isatty() and sys.stdout.isatty()
     if not answers and not interactive:
@@ -110,10 +116,16 @@ def make_plan(request: PlanRequest) -> Path | None:
         record = record or (RECORD_OUT if outcome.record else None)
         request = replace(request, tune_retriever=request.tune_retriever or outcome.tune_retriever)
     probed = probe_first(answers, request) if request.probe else None
-    rec = recommend(probed.answers if probed else answers)
+    drafting = DraftSettings(
+        folder=(request.out or PLAN_OUT).parent,
+        embedder=request.embedder,
+        tune_retriever=request.tune_retriever,
+    )
+    rec = recommend(probed.answers if probed else answers, drafting=drafting)
     situation = rec.situation
     assert situation is not None
-    offer = offer_where_it_decides(rec)
+    several = isinstance(rec, ModelsRecommendation)
+    offer = None if several else offer_where_it_decides(rec)
     ahead = expectation_against(rec)
     if not request.as_json:
         if ahead:
@@ -121,7 +133,8 @@ def make_plan(request: PlanRequest) -> Path | None:
         _show(rec, situation, with_answers=not interactive)
     written = _write(rec, situation, request)
     if request.as_json:
-        extra = answers_from_probe.probe_json(situation, rec) | _probe_keys(probed, offer)
+        extra = {} if several else answers_from_probe.probe_json(situation, rec)
+        extra |= _probe_keys(probed, offer)
         emit_result(rec.to_json() | {"expected_ahead": ahead or None} | extra | _file_keys(written))
     elif offer and not request.probe:
         output.note(f"{offer.text}: add --probe to this command")
@@ -138,9 +151,15 @@ def probe_first(answers: Answers, request: PlanRequest) -> ProbeOutcome | None:
     Raises:
         BadInput: for broken files, and for an endpoint that may not be contacted.
         CannotRun: when no model can be obtained.
+        UsageProblem: for several models.
     """
     from advisor.probe.probe_view import probe_with_progress, show_probe
 
+    if len(compared_models(answers)) > 1:
+        raise UsageProblem(
+            "--probe measures one model, and there are several",
+            "probe one with: tunewise probe --model NAME, and add what it writes: --answers probe.yaml",
+        )
     if not any(answers.value(key) for key in ("questions", "examples")):
         output.note(
             "nothing to measure: there are no questions and no examples; the plan is made without a probe"
@@ -188,58 +207,24 @@ def check_target(path: Path, flag: str) -> None:
         raise CannotRun(f"cannot write {path}: {error.strerror}", f"name another place with {flag}") from None
 
 
-def print_profiles(as_json: bool) -> None:
-    """Print the saved profiles: name, day and goal; one that cannot be read says why."""
-    profiles = all_profiles()
-    if as_json:
-        rows = [profile.to_json() for profile in profiles]
-        emit_result({"schema": 1, "folder": str(profiles_folder()), "profiles": rows})
-        return
-    if not profiles:
-        print(f"no profile is saved in {profiles_folder()}; save one with: tunewise plan --save NAME")
-        return
-    cells = [
-        (
-            profile.name,
-            profile.day.isoformat(),
-            str(len(profile.answers)),
-            _about(profile.answers, profile.problem),
-        )
-        for profile in profiles
-    ]
-    console.console().print(console.table(("profile", "saved", "answers", "goal"), cells, right=(2,)))
-
-
-def print_schema() -> None:
-    """Print the JSON Schema of plan.yaml."""
-    print(json.dumps(Plan.model_json_schema(by_alias=True), indent=2))
-
-
-def recommend_after_change(
-    answers: Answers, changes: tuple[str, ...]
-) -> tuple[BaseRecommendation, BaseRecommendation]:
-    """Return the recommendation before and after changes (``key=value``) to the answers of a plan."""
-    before = recommend(answers)
-    changed = answers
-    for key, answer in flag_answers(changes).layers["flag"].items():
-        changed = changed.drop("file", [key]).add("flag", {key: answer})
-    refuse_unknown_model(changed)
-    changed, line = answers_from_probe.answers_of_this_model(changed)
-    if line:
-        output.note(line)
-    return before, recommend(changed)
-
-
 def _collect_answers(request: PlanRequest) -> Answers:
     """Return the answers of flags, answers file and saved profile, the stronger first.
 
     Prints a note when answers of a probe of another model were dropped.
     """
+    if request.wordings:
+        require_log(request.wordings)
+    if request.model and request.models:
+        raise UsageProblem(
+            "--model and --models are both given", "name one model, or several by an alias each"
+        )
     answers = flag_answers(request.sets or (), **answers_of(request))
     if request.profile:
         answers = with_answers_of(answers, find_profile(request.profile))
     answers = with_answers_of(answers, request.answers)
     refuse_unknown_model(answers)
+    for name in compared_models(answers).values():
+        check_model(name)
     answers, line = answers_from_probe.answers_of_this_model(answers)
     if line:
         output.note(line)
@@ -260,13 +245,6 @@ def _save_profile_and_record(
         output.note(f"wrote the decision record {record}")
 
 
-def _about(answers: Mapping[str, Answer], problem: str) -> str:
-    """Return a table cell as markup: the goal, or what is wrong with the file."""
-    goal = answers["goal"].value if "goal" in answers else None
-    text = (problem or format_answer(goal or "–", 60)).replace("[", "\\[")
-    return f"[red]{text}[/]" if problem else text
-
-
 def _show(rec: BaseRecommendation, situation: Situation, with_answers: bool) -> None:
     """Print the recommendation; before it the answers, unless these were just reviewed."""
     screen = console.console()
@@ -279,6 +257,9 @@ def _show(rec: BaseRecommendation, situation: Situation, with_answers: bool) -> 
         )
         screen.print(console.render_answers([*rows, *console.data_fact_rows(situation.profile.data)]))
     screen.print()
+    if isinstance(rec, ModelsRecommendation):
+        screen.print(models_view.render_models(rec))
+        return
     screen.print(console.render_recommendation(rec))
     if before := answers_from_probe.recommendation_before(situation):
         screen.print()
@@ -303,9 +284,7 @@ def _write(rec: BaseRecommendation, situation: Situation, request: PlanRequest) 
     out = request.out or PLAN_OUT
     if request.out is None:
         check_target(out, "--out")
-    drafted = draft_with_notes(rec, situation, out.parent, request.embedder)
-    if request.tune_retriever:
-        drafted = replace(drafted, plan=with_tuned_retriever(drafted.plan))
+    drafted = _draft(rec, situation, request, out)
     for line in drafted.notes:
         output.note(line)
     if request.wordings:
@@ -320,7 +299,7 @@ def _write(rec: BaseRecommendation, situation: Situation, request: PlanRequest) 
     arms = ", ".join(arm.arm for arm in plan.arms)
     output.note(f"wrote {out}, which tests {arms}; the forecast for them is in {forecast_path(out)}")
     if not request.as_json:
-        _show_forecast(plan)
+        _show_forecast(plan, rec)
     _note_rows(situation, drafted.plan)
     for key in ("examples", "questions"):
         if offer := making_offer(profile, key):
@@ -340,9 +319,25 @@ def _write(rec: BaseRecommendation, situation: Situation, request: PlanRequest) 
         output.note(f"  first {model.hint}")
     accept = [word for name in accepted_licenses() for word in ("--accept-license", name)]
     flags = accept if _downloads_need_terms(drafted.plan) else []
-    flags += launcher_words(drafted.plan, profile)
+    flags += launcher_words(drafted.plan, _trained_profile(drafted.plan, rec))
     output.note(f"{'then run' if blocked else 'run'} it with: {output.command_line('run', out, *flags)}")
     return WrittenPlan(out, tuple(blocked), checked)
+
+
+def _draft(rec: BaseRecommendation, situation: Situation, request: PlanRequest, out: Path) -> DraftedPlan:
+    """Return the plan of a recommendation; that of several models is drafted with the advice on them."""
+    if isinstance(rec, ModelsRecommendation) and rec.drafted is not None:
+        return rec.drafted
+    drafted = draft_with_notes(rec, situation, out.parent, request.embedder)
+    if request.tune_retriever:
+        drafted = replace(drafted, plan=with_tuned_retriever(drafted.plan))
+    return drafted
+
+
+def _trained_profile(plan: Plan, rec: BaseRecommendation) -> Profile:
+    """Return the situation with the model that the plan trains first; without any, with that of the recommendation."""
+    trained = next((step.arm for step in plan.steps if isinstance(step, TrainStep)), "")
+    return rec.by_alias.get(split_arm(trained)[1], rec).profile
 
 
 def _back_up(plan: Path) -> None:
@@ -374,9 +369,14 @@ def with_forecast(plan: Plan, rec: BaseRecommendation, situation: Situation) -> 
     return plan.model_copy(update={"predicted": {**plan.predicted, TRIAL_FORECAST: forecast}})
 
 
-def _show_forecast(plan: Plan) -> None:
-    """Print what is expected of each arm of the trial."""
-    if (forecast := plan.predicted.get(TRIAL_FORECAST)) is None:
+def _show_forecast(plan: Plan, rec: BaseRecommendation) -> None:
+    """Print what is expected of each arm of the trial; of several models also what is left out of it."""
+    forecast = plan.predicted.get(TRIAL_FORECAST)
+    if isinstance(rec, ModelsRecommendation) and rec.selection is not None:
+        expected = {row["arm"]: row["right"] for row in (forecast or {}).get("arms", ())}
+        console.console().print(models_view.render_trial(rec, expected))
+        return
+    if forecast is None:
         return
     rows = [
         (

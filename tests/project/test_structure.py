@@ -27,7 +27,8 @@ ORDER: dict[str, tuple[str, ...]] = {
     ),
     "advisor": (
         "output", "terminal", "glossary", "catalog", "questionnaire", "evidence", "settings", "costs", "rules", "methods",
-        "completion", "flags", "history", "recommendation", "drafting", "advice", "verdict", "report", "display", "probe",
+        "completion", "flags", "history", "recommendation", "drafting", "verdict", "report", "display", "probe",
+        "compared_models", "advice",
         "harbor_desk", "wizard", "workflows", "calls", "mcp_server", "commands", "cli", "__main__", "__init__",
     ),
     "tunewise.py": ("",),  # the one import, above all packages

@@ -187,6 +187,13 @@ def test_paths_outside_are_refused(reading: Any, path: str) -> None:
 def test_files_that_name_paths_outside_are_refused(reading: Any, running: Any, project: Path) -> None:
     (project / "answers.yaml").write_text(f"documents: {project.parent}\n", "utf-8")
     assert "outside" in refused(reading.call("recommend", file="answers.yaml"))
+    several = {"small": "smollm2-135m-instruct", "other": str(project.parent)}
+    assert "outside" in refused(reading.call("recommend", answers={"models": several}))
+    assert "models cannot be" in refused(reading.call("recommend", answers={"models": [1]}))
+    (project / "answers.yaml").write_text(
+        f"models:\n  small: gemma-3-270m\n  other: {project.parent}\n", "utf-8"
+    )
+    assert "outside" in refused(reading.call("recommend", file="answers.yaml"))
     text = (project / "plan.yaml").read_text("utf-8")
     (project / "outside.yaml").write_text(text.replace("documents: documents", "documents: .."), "utf-8")
     assert "data.documents" in refused(running.call("run", plan="outside.yaml"))

@@ -39,7 +39,11 @@ def value_of(key: str) -> st.SearchStrategy[Any]:
     return st.none() | st.floats(max(question.low, 0.01), top, allow_nan=False)
 
 
-KEYS = [key for key, question in QUESTION_BY_ID.items() if question.kind not in ("text", "path", "columns")]
+KEYS = [
+    key
+    for key, question in QUESTION_BY_ID.items()
+    if question.kind not in ("text", "path", "columns", "models")
+]
 MODELS = st.none() | st.sampled_from(
     ["llama-3.1-8b-instruct", "smollm2-135m-instruct", "openai:m@http://127.0.0.1:1/v1"]
 )

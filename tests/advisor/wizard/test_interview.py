@@ -416,3 +416,49 @@ def test_probe_is_offered_only_with_questions_and_data(task_files: Any) -> None:
     assert not offer_probe(Profile.of({"questions": str(task_files.questions)}))
     assert not offer_probe(Profile.of({"documents": str(task_files.documents)}))
     assert not offer_probe(Profile.of({**answers, "model": "openai:tern@http://127.0.0.1:1/v1"}))
+
+
+def test_several_models_are_named_at_the_question_of_the_model(interview: RunInterview) -> None:
+    """With minutes and dollars, which are not counted as further questions; the size of one model is not asked."""
+    models = "small=smollm2-135m-instruct, big=openai:m@http://127.0.0.1:9999/v1"
+    script, answers = interview(
+        {"model": [InterviewMove.SEVERAL], "models": models, "minutes": 30, "usd": "none"}
+    )
+    at = script.asked.index("model")
+    assert script.asked[at : at + 4] == ["model", "models", "minutes", "usd"]
+    assert [asked.number for asked in script.questions[at + 1 : at + 4]] == [0, 0, 0]
+    assert {key: answers[key].value for key in ("models", "minutes", "usd")} == {
+        "models": models,
+        "minutes": 30,
+        "usd": "none",
+    }
+    assert answers["model"].source == "default"
+    assert "model_params_b" not in script.asked
+    most = [asked.most for asked in script.questions if asked.number]
+    assert most == sorted(most, reverse=True)
+
+
+def test_back_from_several_models_and_one_model_after_them(interview: RunInterview) -> None:
+    """Going back asks for the model again; one model, named later, drops those that were to be compared."""
+    script, answers = interview(
+        {
+            "model": [InterviewMove.SEVERAL, InterviewMove.SEVERAL, "gemma-3-270m"],
+            "models": [InterviewMove.BACK, "a=smollm2-135m-instruct, b=gemma-3-270m"],
+            "minutes": 5,
+        },
+        reviews=("model",),
+    )
+    assert script.asked.count("model") == 3
+    assert answers["model"].value == "gemma-3-270m"
+    assert not {"models", "minutes", "usd"} & {key for key in answers if answers[key].value is not None}
+
+
+def test_unknown_model_among_several_is_refused(interview: RunInterview) -> None:
+    script, answers = interview(
+        {
+            "model": [InterviewMove.SEVERAL],
+            "models": ["a=smollm2-135m-instruct, b=nonsense", "a=smollm2-135m-instruct, b=gemma-3-270m"],
+        }
+    )
+    assert any("unknown model 'nonsense'" in line for line in script.lines)
+    assert answers["models"].value == "a=smollm2-135m-instruct, b=gemma-3-270m"

@@ -294,6 +294,32 @@ def test_model_question_closes_large_and_rejects_unknown_models(root: Path, tmp_
     assert terminal.code() == 0
 
 
+def test_several_models_are_ticked_and_others_typed(root: Path, task_files: Any) -> None:
+    """Known ones with the space bar; an endpoint is added to the line of aliases; then minutes and dollars."""
+    answers = task_files.folder / "answers.yaml"
+    answers.write_text(
+        "goal: x\ndocuments: documents\nexamples: examples.jsonl\nquestions: questions.jsonl\nprompt: Be kind.\n"
+        "task_needs_facts: new\nfacts_change: slow\nmust_cite: false\nbehaviour_gap: high\ncall_volume: high\n"
+        "data_must_stay_local: false\nwrong_answer_cost: low\n",
+        "utf-8",
+    )
+    terminal = Terminal(root, task_files.folder, "plan", "--answers", "answers.yaml")
+    terminal.answer("Which base model?", UP * 4 + ENTER)
+    terminal.answer("Which of these?", f" {ENTER}")
+    terminal.answer("Aliases, which may be changed", f", own=openai:m@http://127.0.0.1:9999/v1{ENTER}")
+    terminal.answer("How many minutes may the trial", f"60{ENTER}")
+    terminal.answer("What may the answers of hosted models cost", f"none{ENTER}")
+    terminal.expect("the plan has advice for each model")
+    terminal.answer("Is this right?", ENTER)
+    terminal.expect("Expected to be best")
+    terminal.expect("wrote plan.yaml")
+    terminal.expect("arm to test")
+    plan = yaml.safe_load((task_files.folder / "plan.yaml").read_text("utf-8"))
+    assert plan["models"]["own"] == {"name": "openai:m@http://127.0.0.1:9999/v1"}
+    assert plan["models"]["smollm2-135m-instruct"] == {"name": "smollm2-135m-instruct"}
+    assert plan["answers"]["minutes"]["value"] == 60
+
+
 def test_first_question_appears_quickly(root: Path, tmp_path: Path) -> None:
     """In processor time from the start to the first question: 4 times ``--version``, and 11 with an import of torch.
 
