@@ -16,7 +16,7 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-from advisor.costs.arm_costs import COMPARISON_ARMS, cheaper_arms
+from advisor.costs.arm_costs import cheaper_arms, only_explains
 from advisor.costs.hosting import answering_quantization
 from advisor.costs.rental import memory_use_of
 from advisor.costs.tokens import device_plan
@@ -399,7 +399,7 @@ def _gate(choice: str, steps: Sequence[Step]) -> PlanGate:
 
     So a tuned arm has to beat all prompts, a hybrid every single arm.
     """
-    return PlanGate(must_beat=tuple(arm for arm in cheaper_arms(steps, choice) if arm not in COMPARISON_ARMS))
+    return PlanGate(must_beat=tuple(arm for arm in cheaper_arms(steps, choice) if not only_explains(arm)))
 
 
 def _refusal(profile: Profile) -> RefusalSettings:

@@ -10,9 +10,9 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from typing import Any
 
-from advisor.costs.arm_costs import COMPARISON_ARMS, cheaper_arms
+from advisor.costs.arm_costs import cheaper_arms, only_explains
 from advisor.costs.trial_price import with_list_price
-from runners.plan.arm_names import arm_name, method_of, split_arm
+from runners.plan.arm_names import arm_name, split_arm
 from runners.plan.schema import Plan, PlanGate, Step, parse_plan, with_seeds
 from runners.plan.steps import EvaluateStep, TrainStep
 
@@ -87,8 +87,7 @@ def with_choice(plan: Plan, choice: str, predicted: Mapping[str, Any], answers: 
     cheaper = [
         arm
         for arm in cheaper_arms(plan.steps, choice)
-        if method_of(arm) not in COMPARISON_ARMS
-        and ("@" not in arm or order.index(split_arm(arm)[1]) <= last)
+        if not only_explains(arm) and ("@" not in arm or order.index(split_arm(arm)[1]) <= last)
     ]
     models = {"model": plan.models[alias]} if alias else {}
     changed = plan.model_copy(
