@@ -7,16 +7,16 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from advisor.display.trial_table import show_report
+from advisor.drafting.merged_plan import merge_plans, with_arms_only, with_choice
 from advisor.flags.demo import DemoFlags
+from advisor.questionnaire.several_models import parse_models
 from advisor.terminal import resume_hint
 from advisor.workflows.demo import print_heading, recommend_and_draft
 from advisor.workflows.dry_run import show_steps
 from advisor.workflows.run import FullRun, adapt_threads, announce_downloads, ask_command, run_and_report
-from rag.errors import UsageProblem
 from runners.models import resolve
-from runners.plan.arm_names import ALIAS, ALIAS_RULE, arm_name
-from runners.plan.schema import Plan, Step, parse_plan
-from runners.plan.steps import EvaluateStep, TrainStep
+from runners.plan.arm_names import arm_name
+from runners.plan.schema import Plan
 from runners.report.trial_report import TrialReport
 from runners.trial.execute import RunRequest, quick_plan
 
@@ -30,7 +30,7 @@ def run_models_demo(flags: DemoFlags) -> TrialReport:
     """Carry out ``tunewise demo --models``, and return its report.
 
     Raises:
-        UsageProblem: a model is not given as ALIAS=NAME.
+        BadInput: a model is not given as ALIAS=NAME.
         CannotRun: the licence of a model was not accepted.
     """
     started = time.monotonic()
@@ -66,52 +66,29 @@ def demo_models(named: Sequence[str]) -> dict[str, str]:
     """Return the names of the models to compare by alias: the pair of the registry with those that are named.
 
     Raises:
-        UsageProblem: one is not of the form ALIAS=NAME, or an alias is given twice.
-        BadInput: the address of an endpoint is malformed.
+        BadInput: one is not of the form ALIAS=NAME, an alias is given twice, or the address of an endpoint is malformed.
     """
-    given: dict[str, str] = {}
-    for text in named:
-        alias, _, name = text.partition("=")
-        if not (ALIAS.fullmatch(alias) and name):
-            raise UsageProblem(f"--models {text!r} is not of the form ALIAS=NAME", ALIAS_RULE)
-        if alias in given:
-            raise UsageProblem(f"--models names {alias} twice", "give each model an alias of its own")
+    given = parse_models("\n".join(named))
+    for name in given.values():
         resolve.parse_remote(name)
-        given[alias] = name
     return {**MODELS, **given}
 
 
 def plan_of_models(drafted: Plan, models: Mapping[str, str]) -> Plan:
     """Return the plan of :data:`METHODS` of several models, made of the one that was drafted for one model.
 
-    Each tuned arm is trained once. The choice is hybrid of the first model, which must beat its other arms; no forecast is
-    taken over, for it is of another trial.
+    Each tuned arm is trained once. The choice is hybrid of the first model; no forecast is taken over, for it is of another
+    trial.
     """
-    steps: list[Step] = [step for step in drafted.steps if step.kind == "index"]
+    tuned = {step.arm for step in drafted.arms if step.weights}
+    plans = {}
     for alias, name in models.items():
-        remote = resolve.parse_remote(name) is not None
-        for step in drafted.steps:
-            if isinstance(step, TrainStep) and step.arm in METHODS and not remote:
-                reasons = {key: why for key, why in step.reasons.items() if key != "seeds"}
-                changes = {"arm": arm_name(step.arm, alias), "seeds": step.seeds[:1], "reasons": reasons}
-                steps.append(step.model_copy(update=changes))
-            elif isinstance(step, EvaluateStep) and step.arm in METHODS and not (remote and step.weights):
-                weights = arm_name(step.weights, alias) if step.weights else None
-                steps.append(step.model_copy(update={"arm": arm_name(step.arm, alias), "weights": weights}))
+        methods = [m for m in METHODS if not (resolve.parse_remote(name) and m in tuned)]
+        model = drafted.model.model_copy(update={"name": name, "fingerprint": None})
+        plans[alias] = with_arms_only(drafted, methods).model_copy(update={"model": model})
     first = next(iter(models))
-    own = [arm_name(method, first) for method in METHODS]
-    values = drafted.model_dump(mode="json", by_alias=True, exclude={"model", "predicted", "steps", "gate"})
-    return parse_plan(
-        {
-            **values,
-            "name": f"{drafted.name}-models",
-            "models": dict(models),
-            "choice": own[-1],
-            "steps": [step.model_dump(mode="json") for step in steps],
-            "gate": {**drafted.gate.model_dump(mode="json"), "must_beat": own[:-1]},
-        },
-        "the demo's plan",
-    )
+    merged = merge_plans(plans, first).model_copy(update={"name": f"{drafted.name}-models"})
+    return with_choice(merged, arm_name(METHODS[-1], first), {}, drafted.answers)
 
 
 def arms_of_models(plan: Plan) -> list[str]:

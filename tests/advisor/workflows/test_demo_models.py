@@ -11,7 +11,7 @@ import pytest
 
 from advisor.workflows.demo import recommend_and_draft
 from advisor.workflows.demo_models import MODELS, arms_of_models, demo_models, plan_of_models
-from rag.errors import BadInput, UsageProblem
+from rag.errors import BadInput
 from runners.plan.schema import Plan
 from runners.plan.steps import TrainStep
 
@@ -29,7 +29,7 @@ def test_named_models_are_added_or_replace_one() -> None:
     assert demo_models([f"big={BIG}"]) == {**MODELS, "big": BIG}
     assert list(demo_models(["gemma=smollm2-360m-instruct"]).values())[1] == "smollm2-360m-instruct"
     for wrong in (["big"], ["=x"], ["a b=x"], ["big="], ["a=x", "a=y"]):
-        with pytest.raises(UsageProblem):
+        with pytest.raises(BadInput):
             demo_models(wrong)
     with pytest.raises(BadInput, match="openai:NAME@URL"):
         demo_models(["big=openai:tern-2"])
