@@ -16,7 +16,6 @@ from rich.text import Text
 from advisor.output import open_console, print_plain, print_wrapped
 from advisor.report.dev_budget import dev_budget_line
 from advisor.report.statements import (
-    P_VALUE_NOTE,
     WORDING_COLUMNS,
     WORDING_TITLE,
     arms_line,
@@ -25,6 +24,7 @@ from advisor.report.statements import (
     grading_weights,
     milliseconds,
     p_text,
+    p_value_note,
     right_cost_note,
     right_cost_table,
     task_line,
@@ -66,7 +66,7 @@ def show_margins(report: TrialReport, console: Console) -> None:
     """Print the paired differences of the recommended arm, and how much the training seeds differ."""
     if report.paired:
         console.print("", paired_table(report, report.verdict.recommended))
-        print_plain(console, P_VALUE_NOTE, "dim")
+        print_plain(console, p_value_note(report.models), "dim")
     for line in seed_lines(report):
         print_plain(console, line, "dim")
 
@@ -119,7 +119,7 @@ def show_comparison(comparison: dict[str, Any], console: Console | None = None) 
         difference = _difference(row["difference"], row["low"], row["high"])
         table.add_row(escape(name), *means, *difference, p_text(row["p_holm"]))
     console.print(table)
-    lines = [P_VALUE_NOTE] if rows else []
+    lines = [p_value_note()] if rows else []
     lines += [_question_counts(comparison["questions"]), *comparison["notes"]]
     for key, name in (("only_in_a", names[0]), ("only_in_b", names[1])):
         if comparison[key]:

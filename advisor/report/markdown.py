@@ -9,7 +9,6 @@ from advisor.report.dev_budget import dev_budget_line
 from advisor.report.failure_causes import CAUSE_COLUMNS, cause_rows, causes_sentence
 from advisor.report.plots.right_cost import not_in_plot, right_cost_file
 from advisor.report.statements import (
-    P_VALUE_NOTE,
     WORDING_COLUMNS,
     WORDING_TITLE,
     arms_line,
@@ -18,6 +17,7 @@ from advisor.report.statements import (
     milliseconds,
     models_asked,
     p_text,
+    p_value_note,
     questions_asked,
     refusal_line,
     right_cost_note,
@@ -62,7 +62,7 @@ def report_markdown(report: TrialReport) -> str:
             " ".join([combined_score_rule(report), *(f"{note}." for note in timing_notes(report))])
         ),
         "\n".join(_pairs(report)),
-        escape_markdown(f"{P_VALUE_NOTE}.") if report.paired else "",
+        escape_markdown(f"{p_value_note(report.models)}.") if report.paired else "",
         "\n".join(_dev_budget(report)),
         "\n\n".join(_failures(report)),
         "\n".join(_forecast(report)),

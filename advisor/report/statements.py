@@ -22,16 +22,21 @@ from runners.report.records import NOT_JUDGED, ArmReport
 from runners.report.trial_report import ScoredReport, TaskAsked, TrialReport, question_count
 from runners.resources.usage import is_contended
 
-P_VALUE_NOTE = (
-    "p: the probability of a difference this large if both arms were equally good, corrected for the number of arms "
-    "compared (Holm); a p of .05 or less counts as a clear difference"
-)
 _READ_BY = {
     "answers": "a question is refused where none of the first passages, which are read, seems to answer it",
     "logistic": "a question is refused by signals of the search, most of which count the words that it shares with passages",
     "default": "a question is refused where no passage is near it in meaning, by a fixed limit",
 }
 """By what a gate refuses, by ``how`` of its threshold."""
+
+
+def p_value_note(several_models: object = None) -> str:
+    """Return what the p of a comparison is; of several models it is corrected for all pairs of arms."""
+    number = "all pairs of arms" if several_models else "the number of arms compared"
+    return (
+        f"p: the probability of a difference this large if both arms were equally good, corrected for {number} (Holm); a p of "
+        ".05 or less counts as a clear difference"
+    )
 
 
 def refusal_gate(refusal: Mapping[str, Any]) -> str:
