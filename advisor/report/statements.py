@@ -34,8 +34,8 @@ def p_value_note(several_models: object = None) -> str:
     """Return what the p of a comparison is; of several models it is corrected for all pairs of arms."""
     number = "all pairs of arms" if several_models else "the number of arms compared"
     return (
-        f"p: the probability of a difference this large if both arms were equally good, corrected for {number} (Holm); a p of "
-        ".05 or less counts as a clear difference"
+        f"p: the probability of a difference this large if both arms were equally good, corrected for {number} (Holm); a p "
+        "of .05 or less counts as a clear difference"
     )
 
 
