@@ -13,6 +13,7 @@ from benchmarks.label_arms import WITHOUT_MODEL
 from benchmarks.trial_records import RECORD, SECOND_MODEL_RECORD, regret
 from rag.evaluation.statistics import WilsonShare
 from scripts.how_sure import published_section
+from scripts.model_grids import grids_section
 from scripts.pages import table
 from scripts.probe_value_section import probe_value_section, probe_value_summary
 from scripts.trial_sections import (
@@ -56,6 +57,7 @@ def accuracy_page() -> list[str]:
         *published_section(),
         *kinds_section(trials),
         *carry_over_section(trials, SECOND_MODEL_RECORD),
+        *grids_section(),
         *probe_value_summary(),
         *harbor_desk_sections(),
     ]
