@@ -18,6 +18,7 @@ from runners.arms.few_shot import MANY_TOKENS_CPU
 from runners.catalog import models
 from runners.classification.tuned import TUNING_SECONDS, tuned_texts
 from runners.plan.arm_names import split_arm
+from runners.plan.named_models import asked_models
 from runners.plan.schema import Plan
 from runners.plan.steps import EmbedderStep, EvaluateStep, IndexStep, TrainStep
 from runners.resources.machine import detect_machine
@@ -132,15 +133,16 @@ def _forgetting_times(
 
 
 def model_profiles(plan: Plan, profile: Profile | None = None) -> dict[str, Profile]:
-    """Return hardware and model of every model of a plan by its alias, "" for the plan's own.
+    """Return hardware and model of every model of a plan by its alias, its teacher's too; "" for the plan's own.
 
     ``profile`` is that of the plan's own model; by default it follows from the plan's answers on this machine.
     """
-    machine = detect_machine(Path("runs")) if plan.models or profile is None else None
+    asked = asked_models(plan.models, plan.teacher)
+    machine = detect_machine(Path("runs")) if asked or profile is None else None
     own = profile or profile_of_plan(plan, machine)
     return {"": own} | {
         alias: own if model.name == plan.model.name else profile_of_plan(plan, machine, model.name)
-        for alias, model in plan.models.items()
+        for alias, model in asked.items()
     }
 
 

@@ -59,6 +59,7 @@ PLACES: dict[str, Callable[[dict[str, Any], str], Any]] = {
     "forgetting.file": lambda plan, path: plan.update(forgetting={"file": path}),
     "model": lambda plan, path: plan["model"].update(name=path),
     "models.other": lambda plan, path: plan.update(models={"one": plan["model"], "other": path}),
+    "teacher": lambda plan, path: plan.update(teacher={"name": path}),
     "embedder": lambda plan, path: plan.update(embedder={"name": path}),
     "steps[0].reranker": lambda plan, path: plan["steps"][0].update(reranker={"name": path}),
     "steps[1].reranker": lambda plan, path: plan["steps"].insert(
