@@ -107,9 +107,18 @@ def _gpu_counters() -> Any:
 
     torch is not imported to find out.
     """
-    torch = sys.modules.get("torch")
+    torch = _loaded_torch()
     modules = (torch.cuda, torch.xpu) if torch else ()
     return next((module for module in modules if module.is_available() and module.is_initialized()), None)
+
+
+def _loaded_torch() -> Any:
+    """Return torch where it is imported, else None; one that another thread is importing is waited for."""
+    if "torch" not in sys.modules:
+        return None
+    import torch
+
+    return torch
 
 
 def _reset_peak() -> bool:
@@ -181,7 +190,7 @@ def measure_step_contention() -> Iterator[CpuContention]:
 
 def compute_threads() -> int | None:
     """Return the threads that torch computes with, or would by OMP_NUM_THREADS; None for every core. Imports no torch."""
-    if torch := sys.modules.get("torch"):
+    if torch := _loaded_torch():
         return int(torch.get_num_threads())
     wanted = os.environ.get("OMP_NUM_THREADS", "")
     return int(wanted) if wanted.isdecimal() and int(wanted) else None

@@ -80,3 +80,28 @@ def test_busy_note_names_the_steps_and_the_worst_share() -> None:
         "index, train:lora: the machine was busy: other programs took 45% of the processor time"
     )
     assert note.endswith("these times are too long, and are not kept for later estimates")
+
+
+def test_torch_that_another_thread_imports_is_waited_for(tmp_path: Path) -> None:
+    (tmp_path / "torch.py").write_text(
+        "import threading, time\n"
+        "begun.set()\n"
+        "time.sleep(0.3)\n"
+        "class cuda:\n"
+        "    is_available = staticmethod(lambda: False)\n"
+        "xpu = cuda\n"
+        "get_num_threads = lambda: 1\n".replace("begun", "threading.main_thread().begun"),
+        "utf-8",
+    )
+    code = (
+        "import threading; from runners.resources import usage\n"
+        "begun = threading.main_thread().begun = threading.Event()\n"
+        "thread = threading.Thread(target=__import__, args=('torch',)); thread.start(); begun.wait()\n"
+        "with usage.measure_step_contention() as others: pass\n"
+        "thread.join(); print(others.lost)"
+    )
+    path = os.pathsep.join((str(tmp_path), str(Path(usage.__file__).parents[2])))
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=os.environ | {"PYTHONPATH": path}, capture_output=True, text=True
+    )
+    assert (done.returncode, done.stdout.strip()) == (0, "0.0"), done.stderr
