@@ -319,19 +319,24 @@ class ProgressWatcher:
         self.started = time.monotonic()
         self.beside: dict[str, float] = {}
         """When each step began that runs beside the current one."""
+        self.current = ""
+        """The current step."""
 
     def __call__(self, event: dict[str, Any]) -> None:
         """Show one event."""
         kind = str(event.get("event", ""))
         if self.board:
             self.board.update(event)
+        name = self.step_of(event) if self.beside else ""
         for line in event_lines(event):
-            self.say(f"  {line}")
+            self.say(f"  {line}" if not name or line.startswith(name) else f"  {name}: {line}")
         if "beside" in event:
             self.show_beside(kind, event)
         elif kind == "step.start":
+            self.current = event["step"]
             self.begin(f"[{event['number']}/{event['total']}] {event['step']}")
         elif kind == "judge.start":
+            self.current = ""
             self.begin(event["title"])
         elif kind == "step.skip":
             self.say(f"  {event['step']}: finished before, skipped")
@@ -347,6 +352,11 @@ class ProgressWatcher:
             note = f"loss {event['loss']:.2f}" if "loss" in event else ""
             self.advance(*training_progress(event), note)
 
+    def step_of(self, event: Mapping[str, Any]) -> str:
+        """Return the arm, or the step, that an event's lines are about where several run at once; "" for the run."""
+        step = str(event.get("beside", self.current))
+        return step.removeprefix("evaluate:")
+
     def show_beside(self, kind: str, event: dict[str, Any]) -> None:
         """Print the start and the end of a step that runs beside the current one, and nothing in between."""
         if kind == "step.start":
@@ -356,7 +366,7 @@ class ProgressWatcher:
         elif kind == "step.skip":
             self.say(f"  {event['step']}: finished before, skipped")
         elif kind == "step.end":
-            self.report(event, time.monotonic() - self.beside.get(event["step"], self.started))
+            self.report(event, time.monotonic() - self.beside.pop(event["step"], self.started))
 
     def begin(self, title: str) -> None:
         """Start a step."""

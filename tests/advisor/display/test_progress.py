@@ -118,3 +118,21 @@ def test_watcher_prints_prompt_choice_and_classifier() -> None:
     assert [
         line for line in ("compared on held-out rows: a; b", "c: left out", "d") if line not in output
     ] == []
+
+
+def test_lines_of_steps_that_run_at_once_name_their_arm() -> None:
+    tried = {"event": "prompt.tried", "prompt": "fixed", "score": 0.5, "questions": 4}
+    beside = {"beside": "evaluate:rag@b"}
+    local = {"event": "step.start", "step": "evaluate:rag@a", "number": 1, "total": 2}
+    before, _, after = watcher_output(
+        local,
+        tried,
+        {"event": "step.start", "step": "evaluate:rag@b", "number": 2, "total": 2, **beside},
+        tried,
+        tried | beside,
+        {"event": "step.end", "step": "evaluate:rag@b", **beside},
+        tried,
+    ).partition("[2/2]")
+    assert "  fixed: 0.50 on 4 dev questions" in before
+    lines = [line for line in after.splitlines() if "fixed" in line]
+    assert [line.partition("fixed")[0] for line in lines] == ["  rag@a: ", "  rag@b: ", "  "]
