@@ -29,7 +29,7 @@ TYPO, POLITE, CHITCHAT, PERSONAL, DAMAGED = 0.15, 0.15, 0.06, 0.02, 0.004
 OPENINGS = ("Hi, ", "hello ", "Good morning, ", "hey there ")
 CLOSINGS = (" thanks", " Thank you!", " cheers", " please")
 TALK = ("hi", "thanks!", "ok thank you", "", "hello there", "Good morning", "yes", "👍")
-PLACES = "north south river market station garden harbour hill castle bridge".split()
+PLACES = ["north", "south", "river", "market", "station", "garden", "harbour", "hill", "castle", "bridge"]
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,11 @@ class MadeLog:
 
 def read_facts(folder: Path) -> Facts:
     """Return the wordings of each fact."""
-    rows = [json.loads(line) for name in ("dev", "test") for line in (folder / f"{name}.jsonl").open(encoding="utf-8")]
+    rows = [
+        json.loads(line)
+        for name in ("dev", "test")
+        for line in (folder / f"{name}.jsonl").open(encoding="utf-8")
+    ]
     return {row["id"]: [row["question"], *row.get("wordings", ())] for row in rows}
 
 
@@ -92,7 +96,9 @@ def make_log(path: Path, facts: Facts, rows: int, seed: int, made_up: bool = Fal
                 if rng.random() < POLITE:
                     text += rng.choice(CLOSINGS)
                 if rng.random() < PERSONAL:
-                    text += f" Write to {rng.choice(PLACES)}{rng.randrange(900)}@{rng.choice(PLACES)}-mail.net"
+                    text += (
+                        f" Write to {rng.choice(PLACES)}{rng.randrange(900)}@{rng.choice(PLACES)}-mail.net"
+                    )
                 if made_up and number % 3 == 0:
                     text += f" I live near {rng.choice(PLACES)} {rng.choice(PLACES)} street and come at {rng.randrange(10_000)}"
                 asked[fact] += 1
@@ -119,7 +125,9 @@ def measure(made: MadeLog, rows: Sequence[dict[str, Any]]) -> dict[str, float]:
     return {
         "asked_share_of_facts_in_rows": sum(made.asked[fact] for fact in facts if weight[fact]) / total,
         "facts_in_rows": sum(weight[fact] > 0 for fact in facts) / len(facts),
-        "rank_correlation": float(spearmanr([weight[f] for f in facts], [made.asked[f] for f in facts]).statistic),
+        "rank_correlation": float(
+            spearmanr([weight[f] for f in facts], [made.asked[f] for f in facts]).statistic
+        ),
         "total_variation": apart,
         "weight_of_asked": kept / total,
     }
@@ -127,7 +135,9 @@ def measure(made: MadeLog, rows: Sequence[dict[str, Any]]) -> dict[str, float]:
 
 def main() -> None:
     """Print one line of JSON for each number of rows wanted."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--rows", type=int, default=5_000)
     parser.add_argument("--count", type=int, nargs="+", default=[50, 100, 200])
@@ -162,7 +172,10 @@ def main() -> None:
                     "groups": groups.count,
                     "different": len(log.questions),
                     **{name: round(value, 3) for name, value in figures.items()},
-                    **{name: round(value, 1) for name, value in (seconds | {"group": time.monotonic() - began}).items()},
+                    **{
+                        name: round(value, 1)
+                        for name, value in (seconds | {"group": time.monotonic() - began}).items()
+                    },
                     "peak_gib": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20, 2),
                 }
                 print(json.dumps(result), flush=True)

@@ -34,7 +34,9 @@ GREETINGS = frozenset(
 nothing.
 """
 GREETING_WORDS = 5
-_OPENING = re.compile(r"^(?:(?:hi|hello|hey|hiya|dear|good (?:morning|afternoon|evening|day)|all|there|team|please) )+")
+_OPENING = re.compile(
+    r"^(?:(?:hi|hello|hey|hiya|dear|good (?:morning|afternoon|evening|day)|all|there|team|please) )+"
+)
 _CLOSING = re.compile(
     r"(?: (?:please|pls|thanks|thank you|thx|cheers|ta|many|very much|so much|a lot|in advance))+$"
 )

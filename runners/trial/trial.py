@@ -9,11 +9,12 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from operator import mul
 from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-from rag.evaluation.clusters import linearised, mean_by_question
+from rag.evaluation.clusters import linearised, mean_by_question, weighted_questions
 from rag.evaluation.statistics import bootstrap_interval
 from rag.files import UPDATE_LOCK, append_lines, sha256_text, write_json, write_text
 from rag.types import Citation, OnEvent
@@ -28,7 +29,7 @@ from runners.plan.steps import EvaluateStep
 from runners.report.json_records import to_json
 from runners.report.records import ScoreEstimate
 from runners.run_folder import SCORES, read_journal
-from runners.scoring.scores import combined_score, question_weights, score_answer
+from runners.scoring.scores import asked_weights, combined_score, question_weights, score_answer
 from runners.selective.routes import ANSWERED_BY
 
 ANSWERS = "answers.jsonl"
@@ -58,6 +59,9 @@ class ArmScores:
     hits: tuple[float | None, ...] = ()
     """Whether the gold document is among the passages shown, None where no document is known; () where nothing was looked
     up, or it was not recorded. With several seeds it is their mean."""
+    asked: tuple[float, ...] = ()
+    """How often each question is asked, 1 on average, as the weights of its rows say; () when all are equal. It is part of
+    ``question_weights``."""
 
     def of_origin(self, from_documents: bool) -> ArmScores:
         """Return the scores of the made questions alone, or of the others; the means of the seeds are of all questions."""
@@ -85,7 +89,7 @@ class ArmScores:
             "completion_tokens",
             "documents",
         )
-        optional = ("question_weights", "made", "wording_of", "hits")
+        optional = ("question_weights", "made", "wording_of", "hits", "asked")
         picked: dict[str, Any] = {name: pick(getattr(self, name)) for name in (*fields, *optional)}
         return replace(self, **picked)
 
@@ -123,7 +127,26 @@ class ArmScores:
 
     def by_question(self, name: str) -> list[float]:
         """Return one value of a score for each question: the mean over its wordings, as :func:`mean_by_question` has it."""
-        return mean_by_question(self.of(name), self.originals_of(name))
+        return mean_by_question(self.of(name), self.originals_of(name), self._asked_of(name))
+
+    def _asked_of(self, name: str) -> list[float]:
+        """Return how often each question that has a score is asked; [] when all are equal."""
+        if name == "combined":
+            return list(self.question_weights if self.asked else ())
+        return [times for times, scores in zip(self.asked, self.scores, strict=False) if name in scores]
+
+    def weights_by_question(self, name: str) -> list[float]:
+        """Return how often each question is asked, in the order of :meth:`shown`; [] when all are asked as often."""
+        weights = self._asked_of(name)
+        originals = self.originals if name == "combined" else self.originals_of(name)
+        return weighted_questions(weights, originals, weights)[1] if weights else []
+
+    def mean_of(self, name: str) -> float:
+        """Return the mean of a score over what was asked, of the questions that have it."""
+        values, weights = self.of(name), self._asked_of(name)
+        if not weights:
+            return fmean(values)
+        return sum(map(mul, values, weights)) / sum(weights)
 
     def shown(self, name: str) -> list[float]:
         """Return the values whose mean and interval are a score as it is shown, one for each question.
@@ -134,6 +157,8 @@ class ArmScores:
         have no answer.
         """
         if name == "combined":
+            if self.asked:
+                return mean_by_question(self.combined, self.originals, self.question_weights)
             return mean_by_question(linearised(self.combined, self.question_weights), self.originals)
         values = self.of(name)
         without = [("correct_refusal" in scores) for scores in self.scores if name in scores]
@@ -141,6 +166,13 @@ class ArmScores:
         if name != "refusal" or not 0 < count < len(values):
             return self.by_question(name)
         weights = {True: len(values) / (2 * count), False: len(values) / (2 * (len(values) - count))}
+        if asked := self._asked_of(name):
+            total = {
+                lacks: sum(times for times, of in zip(asked, without, strict=True) if of is lacks)
+                for lacks in weights
+            }
+            parts = [times / total[lacks] for times, lacks in zip(asked, without, strict=True)]
+            return mean_by_question(values, self.originals_of(name), parts)
         balanced = linearised(values, [weights[lacks] for lacks in without])
         return mean_by_question(balanced, self.originals_of(name))
 
@@ -266,8 +298,9 @@ def score_trial(
     for row in rows:
         by_key.setdefault((row["arm"], row["id"]), []).append(row)
     weights = {str(name): weight for name, weight in plan.weights.items()}
-    asked = {question_id for _, question_id in by_key}
-    weight_of = question_weights(plan, [question for question in questions if question.id in asked])
+    answered_ids = {question_id for _, question_id in by_key}
+    scored_questions = [question for question in questions if question.id in answered_ids]
+    weight_of, asked = question_weights(plan, scored_questions), asked_weights(scored_questions)
     for arm in plan.arms:
         answered = [
             (question, by_key[arm.arm, question.id])
@@ -299,6 +332,7 @@ def score_trial(
                 else (),
                 tuple(question.wording_of for question, _ in answered) if worded else (),
                 _gold_shown(arm, answered),
+                tuple(asked[question.id] for question, _ in answered) if asked else (),
             )
         )
     return arms
@@ -369,7 +403,8 @@ def scores_with_intervals(arm: ArmScores) -> dict[str, ScoreEstimate]:
     estimates = {}
     for name in dict.fromkeys(["combined", *(name for row in arm.scores for name in row)]):
         whole = name == "combined"
-        interval = bootstrap_interval(arm.shown(name), documents=arm.sources(None if whole else name))
+        sources, weights = arm.sources(None if whole else name), arm.weights_by_question(name)
+        interval = bootstrap_interval(arm.shown(name), documents=sources, weights=weights)
         estimates[name] = ScoreEstimate(
             mean=interval.mean,
             # The values of a weighted mean may lie outside of 0 to 1, and so may a resample's mean; no score does.
@@ -388,7 +423,9 @@ def with_intervals(arm: ArmScores) -> dict[str, Any]:
 def gold_digest(questions: Sequence[Question]) -> str:
     """Return the digest of what the answers to questions are judged by."""
     fields = ("id", "answers", "all_of", "reference", "references", "fact", "answerable", "doc_id", "spans")
-    return sha256_text(repr([[getattr(question, name) for name in fields] for question in questions]))
+    gold = [[getattr(question, name) for name in fields] for question in questions]
+    weights = asked_weights(questions)  # without them the digest is that of earlier versions
+    return sha256_text(repr([gold, weights] if weights else gold))
 
 
 def scored_gold(path: Path) -> str:
@@ -400,8 +437,9 @@ def write_scores(arms: Sequence[ArmScores], path: Path, gold: str = "") -> None:
     """Write the scores of every question, so that other statistics can be computed from them.
 
     The file also holds the source document of each question (questions of one document are not independent),
-    the mean score of each seed, and the questions' weights where they are not all 1. Where questions have other wordings it
-    says which question each of them asks, and for which the gold document was among the passages shown.
+    the mean score of each seed, and the questions' weights where they are not all 1, with the part of them that rows give
+    (``asked``). Where questions have other wordings it says which question each of them asks, and for which the gold
+    document was among the passages shown.
     """
     body = {
         arm.arm: {
@@ -428,12 +466,16 @@ def write_scores(arms: Sequence[ArmScores], path: Path, gold: str = "") -> None:
         for arm in arms
         for question, weight in zip(arm.questions, arm.question_weights, strict=False)
     }
+    asked = {
+        question: times for arm in arms for question, times in zip(arm.questions, arm.asked, strict=False)
+    }
     made_ids = sorted(
         {question for arm in arms for question, mark in zip(arm.questions, arm.made, strict=False) if mark}
     )
     content = {"schema": 1, "arms": body, "documents": documents, "seeds": seeds}
     content |= {"gold": gold} if gold else {}
     content |= {"question_weights": weight_of} if weight_of else {}
+    content |= {"asked": asked} if asked else {}
     content |= {"made": made_ids} if made_ids else {}
     wordings = {
         question: of
