@@ -49,6 +49,7 @@ VERBS: dict[str, str] = {
 }
 GROUPS: dict[str, str] = {
     "examples": START,
+    "questions": START,
     "index": USE,
     "models": INSPECT,
     "adapters": INSPECT,

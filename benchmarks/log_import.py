@@ -1,11 +1,12 @@
 """How well the questions imported from a log stand for what was asked, on a log whose frequencies are known.
 
-Customers' words of a public set (three wordings of each question) are drawn by frequencies as Zipf's law has them, with repeats,
-misspellings, greetings, personal data and damaged lines. `tunewise questions import` then reads the log; its rows are compared with
-the frequencies that it was drawn by. The log is made in a temporary folder, and nothing of it is kept.
+Customers' words of a public set (three wordings of each question) are drawn by frequencies as Zipf's law has them,
+with repeats, misspellings, greetings, personal data and damaged lines. `tunewise questions import` then reads the
+log; its rows are compared with the frequencies that it was drawn by. The log is made in a temporary folder, and
+nothing of it is kept.
 
-    python -m benchmarks.log_import --data SHARED/cases/houses/pool
-    python -m benchmarks.log_import --data SHARED/cases/houses/pool --rows 200000 --made-up   # seconds and memory
+python -m benchmarks.log_import --data SHARED/cases/houses/pool python -m benchmarks.log_import --data
+SHARED/cases/houses/pool --rows 200000 --made-up # seconds and memory
 """
 
 from __future__ import annotations
@@ -100,7 +101,7 @@ def make_log(path: Path, facts: Facts, rows: int, seed: int, made_up: bool = Fal
                         f" Write to {rng.choice(PLACES)}{rng.randrange(900)}@{rng.choice(PLACES)}-mail.net"
                     )
                 if made_up and number % 3 == 0:
-                    text += f" I live near {rng.choice(PLACES)} {rng.choice(PLACES)} street and come at {rng.randrange(10_000)}"
+                    text += f" I live at {rng.choice(PLACES)} {rng.choice(PLACES)} and come at {rng.randrange(10_000)}"
                 asked[fact] += 1
                 fact_of[" ".join(text.split())] = fact
             messages = [{"role": "system", "content": "Answer."}, {"role": "user", "content": text}]
