@@ -20,6 +20,7 @@ from runners.arms.followup import stand_alone
 from runners.data.formats import Message
 from runners.data.questions import Question
 from runners.inference.constraints.constraint import OutputConstraint
+from runners.logs.question_log import QuestionLog
 from runners.serving.http.errors import ApiError, as_api_error
 from runners.serving.http.json_schema import ResponseFormat, response_format
 from runners.serving.http.request_models import ChatRequest, CompletionRequest, RequestMessage, SamplingFields
@@ -55,7 +56,8 @@ class ParsedRequest:
     """The messages of a chat as they came; [] where prompts are texts."""
     results: list[RequestResult] = field(default_factory=list)
     """The answers that came, in the order of the prompts."""
-    logged: bool = False
+    log: QuestionLog | None = None
+    """Where the request is still to be written."""
     bridges: list[EventLoopBridge] = field(default_factory=list)
     """Where the results of the queued requests arrive, one for each prompt."""
     queued: list[AnswerRequest] = field(default_factory=list)
@@ -200,7 +202,7 @@ async def _answer(service: Service, parsed: ParsedRequest, request: Request) -> 
         parsed.cancel()
         raise
     finally:
-        await _write_log(service, parsed)
+        await _write_log(parsed)
     service.metrics.count_tokens(parsed.model.id, results)
     extra = [await _x_tunewise(parsed, result) for result in results]
     if error := _format_error(parsed, results[0], extra[0]):
@@ -238,14 +240,15 @@ def _submit(service: Service, parsed: ParsedRequest) -> None:
             raise
         parsed.bridges.append(bridge)
         parsed.queued.append(queued)
+    parsed.log = service.log
 
 
-async def _write_log(service: Service, parsed: ParsedRequest) -> None:
+async def _write_log(parsed: ParsedRequest) -> None:
     """Write what was asked into the server's log, once, with the answers that came; a full disk stops no answer."""
-    if service.log is None or parsed.logged:
+    if parsed.log is None:
         return
-    parsed.logged = True
-    log, model = service.log, parsed.model.id
+    log, parsed.log = parsed.log, None
+    model = parsed.model.id
     for number, prompt in enumerate(parsed.prompts):
         answer = parsed.results[number].text if number < len(parsed.results) else None
         turns = parsed.chat_turns or prompt_turns(prompt)
@@ -272,14 +275,13 @@ async def _stream_response(service: Service, parsed: ParsedRequest, request: Req
         first = ""
     except BaseException:
         parsed.cancel()
-        await _write_log(service, parsed)
+        await _write_log(parsed)
         raise
     if isinstance(first, Exception):
         parsed.cancel()
-        await _write_log(service, parsed)
+        await _write_log(parsed)
         raise as_api_error(first)
     return _EventStream(
-        service,
         parsed,
         _events(service, parsed, first),
         ping=KEEPALIVE_SECONDS,
@@ -292,11 +294,8 @@ async def _stream_response(service: Service, parsed: ParsedRequest, request: Req
 class _EventStream(EventSourceResponse):
     """A stream that cancels its request when it is over, also when the client leaves before the first event."""
 
-    def __init__(
-        self, service: Service, parsed: ParsedRequest, events: AsyncIterator[dict[str, str]], **options: Any
-    ) -> None:
+    def __init__(self, parsed: ParsedRequest, events: AsyncIterator[dict[str, str]], **options: Any) -> None:
         super().__init__(events, **options)
-        self._service = service
         self._parsed = parsed
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
@@ -305,7 +304,7 @@ class _EventStream(EventSourceResponse):
             await super().__call__(scope, receive, send)
         finally:
             self._parsed.cancel()
-            await _write_log(self._service, self._parsed)
+            await _write_log(self._parsed)
 
 
 async def _events(service: Service, parsed: ParsedRequest, first: Any) -> AsyncIterator[dict[str, str]]:
