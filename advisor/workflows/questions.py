@@ -230,10 +230,10 @@ def difference_lines(
         sizes = f"{difference.log} of the log and {difference.file} of {against}"
         lines = [f"too few questions to compare: {sizes}"]
     else:
-        said = "asks about other things than" if difference.differs else "does not surely differ from"
+        how = "asks about other things than" if difference.differs else "does not clearly differ from"
         lines = [
-            f"the log {said} {against} (energy distance {difference.distance:.3f}, p {difference.p:.3f}; "
-            f"{difference.log} and {difference.file} questions)"
+            f"the log {how} {against} (energy distance {difference.distance:.3f}, p {difference.p:.3f}; "
+            f"{difference.log} and {count_noun(difference.file, 'question')})"
         ]
     if difference.missed:
         missed = count_noun(len(difference.missed), "cluster")
@@ -241,7 +241,9 @@ def difference_lines(
         shown = difference.missed[:SHOWN_GROUPS]
         lines += [f"  {groups.shares[n]:4.0%}  {examples[n][:SHOWN_CHARS]}" for n in shown]
     if difference.outside:
-        lines.append(f"{difference.outside} of the {against} questions are like none of the log")
+        lines.append(
+            f"of {against}, {count_noun(difference.outside, 'question')} of {difference.file} are like none of the log"
+        )
     return lines
 
 

@@ -14,7 +14,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
-from rag.text.words import count_noun
+from rag.text.words import content_words, count_noun
 from runners.arms.followup import is_followup
 from runners.data.duplicates import near_duplicate_groups
 from runners.data.examples import normalise_text
@@ -166,8 +166,14 @@ def plain_words(text: str) -> str:
 
 
 def join_near_duplicates(questions: Sequence[DistinctQuestion]) -> list[DistinctQuestion]:
-    """Return the questions with near duplicates as one; follow-ups are compared only after the same turns."""
-    kinds = ["\0".join(turn.text for turn in question.before) for question in questions]
+    """Return the questions with near duplicates as one.
+
+    Compared are only those with the same content words, after the same turns: one day or number makes another question.
+    """
+    kinds = [
+        "\0".join((*sorted(content_words(question.text)), "", *(turn.text for turn in question.before)))
+        for question in questions
+    ]
     groups = near_duplicate_groups([question.text for question in questions], kinds)
     joined = [_as_one([questions[n] for n in group]) for group in groups]
     return sorted(joined, key=lambda question: (-question.asked, question.text))

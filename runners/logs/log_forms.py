@@ -29,12 +29,13 @@ FORMS: dict[str, str] = {
     TABLE: "a table (.csv, .tsv) with a column such as question, message, description, body or subject",
 }
 """Each form and how it is known, in the order in which they are looked for."""
-_ROLES = {
-    **dict.fromkeys(("user", "human", "prompter", "customer", "end-user", "client", "requester", "visitor"), "user"),
-    **dict.fromkeys(("assistant", "gpt", "bot", "model", "ai", "agent", "support", "staff", "operator"), "assistant"),
-    **dict.fromkeys(("system", "developer"), "system"),
-    **dict.fromkeys(("tool", "function", "observation"), "tool"),
-}  # fmt: skip
+_ROLE_NAMES = {
+    "user": "user human prompter customer end-user client requester visitor",
+    "assistant": "assistant gpt bot model ai agent support staff operator",
+    "system": "system developer",
+    "tool": "tool function observation",
+}
+_ROLES = {name: role for role, names in _ROLE_NAMES.items() for name in names.split()}
 _QUESTION_COLUMNS = (
     "question",
     "message",

@@ -17,6 +17,7 @@ import numpy as np
 
 from rag.errors import BadInput
 from rag.files import write_bytes
+from rag.text.words import count_noun
 from rag.types import OnEvent
 from runners.logs.distinct import (
     MAX_DISTINCT,
@@ -100,20 +101,24 @@ class LogImport:
         """Return what was done with the logs, a sentence each."""
         counts, forms = self.reader.counts, self.reader.forms
         lines = [f"{path}: read as {form}" for path, form in forms.items()]
+        rows, turns = (
+            count_noun(n, noun)
+            for n, noun in ((counts["rows"], "row"), (self.counter.counts["asked"], "turn"))
+        )
+        different = self.sampled_from or len(self.questions)
         lines.append(
-            f"{counts['rows']:,} rows, {self.counter.counts['asked']:,} turns of users; {round(self.asked):,} questions "
-            f"kept, {self.sampled_from or len(self.questions):,} different once repeats are joined"
+            f"{rows}, {turns} of users; {count_noun(round(self.asked), 'question')} kept, {different:,} different once "
+            "repeats are joined"
         )
         if counts["damaged"]:
             more = ", ..." if counts["damaged"] > len(self.reader.damaged) else ""
-            lines.append(
-                f"{counts['damaged']:,} damaged rows left out ({', '.join(self.reader.damaged)}{more})"
-            )
+            damaged = count_noun(counts["damaged"], "damaged row")
+            lines.append(f"{damaged} left out ({', '.join(self.reader.damaged)}{more})")
         if counts["without"]:
-            lines.append(f"{counts['without']:,} rows without a question of a user")
+            lines.append(f"{count_noun(counts['without'], 'row')} without a question of a user")
         if counts["continued"]:
             lines.append(
-                f"{counts['continued']:,} rows that go on with a question counted before (tools, traces)"
+                f"{count_noun(counts['continued'], 'row')} of a question counted before (tools, traces)"
             )
         if left_out := left_out_note(self.counter.counts):
             lines.append(left_out)
@@ -148,7 +153,7 @@ class LogImport:
         """Return the rows of a file of questions, the one that stands for most first."""
         chosen = select_questions(self.questions, groups, wanted, seed)
         return [
-            question_row(number, self.questions[n], weight, int(groups.of[n]) + 1)
+            log_question_row(number, self.questions[n], weight, int(groups.of[n]) + 1)
             for number, (n, weight) in enumerate(chosen, start=1)
         ]
 
@@ -174,7 +179,7 @@ def read_logs(
     if not joined:
         left_out = left_out_note(counter.counts)
         raise BadInput(
-            f"{', '.join(map(str, paths))}: no question in {reader.counts['rows']:,} rows"
+            f"{', '.join(map(str, paths))}: no question in {count_noun(reader.counts['rows'], 'row')}"
             + (f", {reader.counts['damaged']:,} of them damaged" if reader.counts["damaged"] else "")
             + (f"; {left_out}" if left_out else ""),
             "give a log in which people ask something",
@@ -196,7 +201,7 @@ def read_logs(
     )
 
 
-def question_row(number: int, question: DistinctQuestion, weight: float, group: int) -> dict[str, Any]:
+def log_question_row(number: int, question: DistinctQuestion, weight: float, group: int) -> dict[str, Any]:
     """Return the row of a question: ``messages`` where it needs earlier turns, and its weight."""
     if question.before:
         turns = [{"role": turn.role, "content": turn.text} for turn in question.before]

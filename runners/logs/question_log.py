@@ -61,7 +61,7 @@ class QuestionLog:
             turns: the chat, the question last; without answers only the user's turns are written.
             answer: the text of the answer; None where there is none.
         """
-        kept = [
+        written = [
             {"role": turn["role"], "content": turn["content"]}
             for turn in turns
             if turn["role"] == "user" or (self.answers and turn["role"] == "assistant")
@@ -70,7 +70,7 @@ class QuestionLog:
             SERVE_LOG_KEY: 1,
             "time": datetime.now(UTC).isoformat(timespec="seconds"),
             "arm": arm,
-            "turns": kept,
+            "turns": written,
         }
         if self.answers:
             row["answer"] = answer
@@ -124,11 +124,11 @@ def forget(path: Path, text: str) -> dict[Path, int]:
     with _lock(path):
         for file in log_files(path):
             lines = file.read_bytes().splitlines(keepends=True)
-            kept = [line for line in lines if not _contains(line, text)]
-            removed[file] = len(lines) - len(kept)
+            others = [line for line in lines if not _contains(line, text)]
+            removed[file] = len(lines) - len(others)
             if removed[file]:
                 mode = file.stat().st_mode & 0o777
-                write_bytes(file, b"".join(kept))
+                write_bytes(file, b"".join(others))
                 with suppress(OSError):
                     file.chmod(mode)
     return removed

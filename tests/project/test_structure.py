@@ -47,6 +47,7 @@ LONG_FUNCTIONS: dict[str, str] = {
     "advisor/calls.py:serve": "one parameter for each flag",
     "advisor/calls.py:train": "one parameter for each flag",
     "advisor/commands/index.py:search": "one parameter for each flag",
+    "advisor/commands/serve.py:command": "one parameter for each flag",
 }
 
 MAX_MODULES_PER_FOLDER = 15

@@ -169,8 +169,8 @@ def _check_log(log: QuestionLog | None) -> None:
 def log_line(log: QuestionLog) -> str:
     """Return what is written into the log of requests, and what is kept of it."""
     what = "questions and answers" if log.answers else "questions, without answers,"
-    kept = f"{KEPT_FILES + 1} files of {ROTATE_BYTES // 2**20} MB are kept"
-    return f"{what} are written to {log.path} ({kept}); remove a person's: tunewise questions forget {log.path} TEXT"
+    most = f"the last {KEPT_FILES + 1} parts of {ROTATE_BYTES // 2**20} MB"
+    return f"{what} are written to {log.path} ({most}); remove a person's: tunewise questions forget {log.path} TEXT"
 
 
 def _access_token(path: Path | None) -> auth.AccessToken | None:

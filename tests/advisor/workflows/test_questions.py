@@ -113,7 +113,7 @@ def test_logs_that_give_little(tmp_path: Path, embedder: Path, call: Callable[..
     assert "no question in 3 rows; left out: 3 turns" in err
     assert run("groups", TEXTS, "--groups", 7, "--count", 5)[0] == 2
     german = [f"Wann öffnet die Kasse am Hafen für Besucher der Insel Nummer {n}?" for n in range(6)]
-    code, out, err = run(
+    code, _, err = run(
         "two", [*german, *(f"{text} Please tell me about ship {n}" for n, text in enumerate(TEXTS))]
     )
     assert code == 0
@@ -152,8 +152,8 @@ def test_ctrl_c_prints_the_line_that_goes_on(tmp_path: Path, root: Path, embedde
     code = (
         "import sys, _thread, numpy as np\n"
         "from advisor import cli\n"
-        "save = np.save\n"
-        "def stop(*a, **k):\n    save(*a, **k); _thread.interrupt_main()\n"
+        "save, calls = np.save, []\n"
+        "def stop(*a, **k):\n    save(*a, **k); calls.append(1); len(calls) == 2 and _thread.interrupt_main()\n"
         "np.save = stop\n"
         "cli.main(sys.argv[1:])\n"
     )

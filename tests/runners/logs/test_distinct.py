@@ -105,6 +105,13 @@ def test_follow_ups_of_other_questions_are_no_repeats() -> None:
 def test_near_duplicates_add_their_counts() -> None:
     long = "where exactly can visitors of the big hall on the north side park their bicycles on a sunday morning in may"
     joined = join_near_duplicates(
-        [DistinctQuestion(text=long, asked=3), DistinctQuestion(text=long + " please", asked=1)]
+        [
+            DistinctQuestion(text=long, asked=3),
+            DistinctQuestion(text=f"{long} then", asked=1),
+            DistinctQuestion(text=long.replace("may", "june"), asked=2),
+        ]
     )
-    assert [(question.text, question.asked) for question in joined] == [(long, 4)]
+    assert [(question.text, question.asked) for question in joined] == [
+        (long, 4),
+        (long.replace("may", "june"), 2),
+    ]
