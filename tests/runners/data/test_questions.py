@@ -354,7 +354,7 @@ def test_empty_answers_and_parts_are_allowed_where_something_else_is_right(tmp_p
 def test_a_weight_that_is_no_number_above_zero_is_refused(tmp_path: Path, value: object) -> None:
     path = tmp_path / "q.jsonl"
     path.write_text(json.dumps({"question": "Open?", "weight": value}) + "\n", "utf-8")
-    with pytest.raises(BadInput, match="q.jsonl:1: weight must be a number above 0"):
+    with pytest.raises(BadInput, match="weight must be a number above 0"):
         load_questions(path)
 
 
