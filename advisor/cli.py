@@ -71,6 +71,7 @@ OTHER_WORDS: dict[str, str] = {
     **dict.fromkeys(("search", "retrieve"), "index search"),
     **dict.fromkeys(("build", "ingest", "embed"), "index build"),
     **dict.fromkeys(("generate", "synthesize", "make"), "examples make"),
+    **dict.fromkeys(("import", "logs", "log"), "questions import"),
     **dict.fromkeys(("download", "pull"), "models pull"),
     **dict.fromkeys(("list", "ls"), "runs list"),
 }

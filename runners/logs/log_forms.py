@@ -51,10 +51,6 @@ _QUESTION_COLUMNS = (
 _TITLE_COLUMNS = ("subject", "title", "summary")
 _CONVERSATION_COLUMNS = ("conversation", "thread", "ticket", "case", "session", "chat")
 _AUTHOR_COLUMNS = ("author", "role", "sender", "from", "direction")
-TABLE_ROLES = ("question", "title", "conversation", "author")
-"""What a column of a table can be: the message, its subject, what the messages of one conversation share, who wrote
-it.
-"""
 _MESSAGE_EVENT = re.compile(r"gen_ai\.(system|user|assistant|tool)\.message")
 _FLAT_PROMPT = re.compile(r"gen_ai\.prompt\.(\d+)\.(role|content)")
 _SPAN_KEYS = ("resourceSpans", "resourceLogs", "resource_spans")
@@ -117,6 +113,13 @@ class Conversations:
         return [Chat(tuple(turns))] if role == "user" else []
 
 
+_USUAL_COLUMNS: dict[str, tuple[Sequence[str], str]] = {
+    "question": (_QUESTION_COLUMNS, "text|body"),
+    "title": (_TITLE_COLUMNS, "text"),
+    "conversation": (_CONVERSATION_COLUMNS, "id|number|no|key"),
+    "author": (_AUTHOR_COLUMNS, "role|type"),
+}
+"""The usual names of the column in each role, and what may follow one: a message ID is no message."""
 MAX_TURNS = 12
 """Turns of a conversation that are kept while a table is read."""
 
@@ -152,15 +155,14 @@ def table_columns(names: Sequence[str], given: Mapping[str, str] | None = None) 
     """
     given = given or {}
     for role, name in given.items():
-        if role not in TABLE_ROLES:
-            raise BadInput(f"--columns: {role!r} is not known", f"choose among {', '.join(TABLE_ROLES)}")
+        if role not in _USUAL_COLUMNS:
+            raise BadInput(f"--columns: {role!r} is not known", f"choose among {', '.join(_USUAL_COLUMNS)}")
         if name not in names:
             raise BadInput(f"--columns: there is no column {name!r}", f"there are: {', '.join(names)}")
-    usual = (_QUESTION_COLUMNS, _TITLE_COLUMNS, _CONVERSATION_COLUMNS, _AUTHOR_COLUMNS)
     columns = {
         role: name
-        for role, words in zip(TABLE_ROLES, usual, strict=True)
-        if (name := given.get(role) or _usual_column(names, words))
+        for role, (words, ending) in _USUAL_COLUMNS.items()
+        if (name := given.get(role) or _usual_column(names, words, ending))
     }
     if (
         "author" not in columns
@@ -174,14 +176,14 @@ def table_columns(names: Sequence[str], given: Mapping[str, str] | None = None) 
     return TableColumns(columns)
 
 
-def _usual_column(names: Sequence[str], words: Sequence[str]) -> str:
-    """Return the column with a usual name: the name alone, else with it as its last word, or before ID."""
+def _usual_column(names: Sequence[str], words: Sequence[str], ending: str) -> str:
+    """Return the column with a usual name: the name alone, else as its last word, or before one of the endings."""
     by_lower = {name.strip().casefold(): name for name in names}
     for word in words:
         if word in by_lower:
             return by_lower[word]
     for word in words:
-        pattern = re.compile(rf"(?:.*[ _.-])?{word}(?:[ _.-]?(?:text|body|id|number|type))?")
+        pattern = re.compile(rf"(?:.*[ _.-])?{word}(?:[ _.-]?(?:{ending}))?")
         if match := next((name for lower, name in by_lower.items() if pattern.fullmatch(lower)), ""):
             return match
     return ""

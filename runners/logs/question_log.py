@@ -29,6 +29,8 @@ ROTATE_BYTES = 20 * 2**20
 KEPT_FILES = 9
 """Rotated files that are kept; the oldest is removed for the next."""
 PRIVATE = 0o600
+BINARY = getattr(os, "O_BINARY", 0)
+"""Of Windows, which would write line ends otherwise."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -148,4 +150,4 @@ def _lock(path: Path) -> FileLock:
 
 def _append(path: Path) -> BinaryIO:
     """Open a file to append to; a new one can be read by its owner only."""
-    return os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, PRIVATE), "ab")
+    return os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | BINARY, PRIVATE), "ab")

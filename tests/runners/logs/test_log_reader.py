@@ -151,8 +151,10 @@ def test_a_table_of_a_help_desk(tmp_path: Path) -> None:
 
 def test_columns_are_named_where_none_has_a_usual_name(tmp_path: Path) -> None:
     path = tmp_path / "tickets.csv"
-    path.write_text("nr;anliegen\n1;Wann ist offen?\n", "utf-8")
-    with pytest.raises(BadInput, match="no column of the table holds questions: nr, anliegen") as error:
+    path.write_text("Message ID;anliegen\n1;Wann ist offen?\n", "utf-8")
+    with pytest.raises(
+        BadInput, match="no column of the table holds questions: Message ID, anliegen"
+    ) as error:
         read(path)
     assert "--columns question=" in error.value.hint
     assert read(path, question="anliegen")[1] == ["Wann ist offen?"]
