@@ -214,6 +214,7 @@ def test_weights_of_rows_are_those_of_report_and_eval(tmp_path: Path, call: Call
     code, out, err = call("report", run)
     assert code == 0, err
     assert "of what is asked" in out
+    assert "fewer than half" not in out, "7 or 8 of 15 rows, but nine tenths of what is asked"
     file = write_rows(tmp_path / "more.jsonl", [{**row, "id": f"m{n}"} for n, row in enumerate(rows)])
     code, out, err = call("eval", run, "--questions", file, "--json", "--arm", "rag")
     assert code == 0, err
