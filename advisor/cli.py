@@ -82,7 +82,7 @@ PURPOSE = (
 )
 CLOSE_WORD = 0.65
 """Similarity from which a word is taken for another one (difflib's ratio)."""
-SHORT_OPTIONS = ("version", "install_completion", "show_completion", "help")
+SHORT_OPTIONS = ("debug", "version", "install_completion", "show_completion", "help")
 """Options that `tunewise --help` only names: everybody knows them, or needs them once."""
 
 

@@ -29,6 +29,8 @@ EXPONENT = 1.0
 TYPO, POLITE, CHITCHAT, PERSONAL, DAMAGED = 0.15, 0.15, 0.06, 0.02, 0.004
 OPENINGS = ("Hi, ", "hello ", "Good morning, ", "hey there ")
 CLOSINGS = (" thanks", " Thank you!", " cheers", " please")
+PLAIN = ("asked_share_of_facts_in_rows", "rank_correlation", "total_variation")
+"""Figures of as many different questions drawn without regard to how often each is asked, all of one weight."""
 TALK = ("hi", "thanks!", "ok thank you", "", "hello there", "Good morning", "yes", "👍")
 PLACES = ["north", "south", "river", "market", "station", "garden", "harbour", "hill", "castle", "bridge"]
 
@@ -166,6 +168,9 @@ def main() -> None:
                 groups = log.group(vectors, count, seed=seed)
                 rows = log.rows(groups, count, seed)
                 figures = measure(made, rows)
+                drawn = random.Random(seed).sample(log.questions, min(count, len(log.questions)))
+                plain = measure(made, [{"question": q.text, "weight": log.asked / len(drawn)} for q in drawn])
+                figures |= {f"plain_{name}": plain[name] for name in PLAIN}
                 result = {
                     "seed": seed,
                     "count": count,
