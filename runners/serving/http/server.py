@@ -11,7 +11,7 @@ import os
 import signal
 import socket
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -123,12 +123,7 @@ def serve(
         step = session.plan.routed(step)[0]
     session.prepare(step)
     session.generator(step)
-    url_host = f"[{options.host}]" if ":" in options.host else options.host
-    address = f"http://{url_host}:{listening.getsockname()[1]}"
-    ready = f"serving {options.run} on {address}  (models: {', '.join(models)})\n"
-    ready += f"open {address}/ in a browser to ask; programs use {address}/v1"
-    if options.log:
-        ready += f"\n{log_line(options.log)}"
+    ready = _ready_text(options, listening.getsockname()[1], models)
     backend = session.backend.entries
     bound = listening.getsockname()[:2]
     record = own_record(bound, options.run, fingerprint, options.token, backend, limits.max_tokens)
@@ -164,6 +159,16 @@ def _check_log(log: QuestionLog | None) -> None:
         raise CannotRun(
             f"cannot write {log.path}: {system_reason(error)}", "name another file: --log"
         ) from None
+
+
+def _ready_text(options: ServeOptions, port: int, models: Iterable[str]) -> str:
+    """Return what is said once the server listens: its address, its models, and where requests are written."""
+    host = f"[{options.host}]" if ":" in options.host else options.host
+    address = f"http://{host}:{port}"
+    lines = [f"serving {options.run} on {address}  (models: {', '.join(models)})"]
+    lines.append(f"open {address}/ in a browser to ask; programs use {address}/v1")
+    lines += [log_line(options.log)] if options.log else []
+    return "\n".join(lines)
 
 
 def log_line(log: QuestionLog) -> str:
