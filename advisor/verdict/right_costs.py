@@ -212,7 +212,8 @@ def right_ratio(a: ArmScores, b: ArmScores) -> Estimate | None:
         return None
     units = cluster_by_document(documents)
     level = LEVEL if units.few or units.units < 2 else _student_level(units.units)
-    one, other = (clustered_share(right.tolist(), documents, level) for right in (right_a, right_b))
+    weights = of_a.weights_of(asked)
+    one, other = (clustered_share(right.tolist(), documents, level, weights) for right in (right_a, right_b))
     if one.mean <= MIN_SPREAD:
         return Estimate(mean=0.0, low=0.0, high=_rounded(one.high / other.low) or 0.0)
     each, together = one.mean / other.mean, _correlation(right_a, right_b, units.index)
