@@ -176,6 +176,8 @@ def serve(
     queue: int = 64,
     time_limit: float = 120.0,
     per_minute: int = 0,
+    log: Path | str | None = None,
+    log_answers: bool = False,
     on_event: OnEvent | None = None,
 ) -> None:
     """Serve a run as an OpenAI-compatible endpoint until Ctrl-C or SIGTERM, as ``uvicorn.run`` serves an application.
@@ -197,6 +199,8 @@ def serve(
         queue: most requests waiting.
         time_limit: most seconds for one request.
         per_minute: most requests a minute from one address; 0 is no limit.
+        log: the file that what is asked is written to; None writes nothing.
+        log_answers: write the text of answers, too.
         on_event: called with the events of opening the run.
 
     Raises:
@@ -211,6 +215,7 @@ def serve(
             "serve blocks until a signal, so it runs in the main thread and outside of an event loop",
             "start it as a program: tunewise serve RUN",
         )
+    from runners.logs.question_log import QuestionLog
     from runners.serving.http import server
     from runners.serving.http.service import ServerLimits
 
@@ -224,6 +229,7 @@ def serve(
         model=None if model is None else Path(model),
         arm=arm,
         backend=None if backend is None else tuple(backend),
+        log=None if log is None else QuestionLog(path=Path(log), answers=log_answers),
     )
     limits = ServerLimits(max_tokens=max_tokens, seconds=time_limit, per_minute=per_minute)
     server.serve(options, limits, queue, on_event)

@@ -49,6 +49,7 @@ VERBS: dict[str, str] = {
 }
 GROUPS: dict[str, str] = {
     "examples": START,
+    "questions": START,
     "index": USE,
     "models": INSPECT,
     "adapters": INSPECT,
@@ -70,6 +71,7 @@ OTHER_WORDS: dict[str, str] = {
     **dict.fromkeys(("search", "retrieve"), "index search"),
     **dict.fromkeys(("build", "ingest", "embed"), "index build"),
     **dict.fromkeys(("generate", "synthesize", "make"), "examples make"),
+    **dict.fromkeys(("import", "logs", "log"), "questions import"),
     **dict.fromkeys(("download", "pull"), "models pull"),
     **dict.fromkeys(("list", "ls"), "runs list"),
 }
@@ -80,7 +82,7 @@ PURPOSE = (
 )
 CLOSE_WORD = 0.65
 """Similarity from which a word is taken for another one (difflib's ratio)."""
-SHORT_OPTIONS = ("version", "install_completion", "show_completion", "help")
+SHORT_OPTIONS = ("debug", "version", "install_completion", "show_completion", "help")
 """Options that `tunewise --help` only names: everybody knows them, or needs them once."""
 
 

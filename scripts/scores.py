@@ -81,6 +81,13 @@ are more of them). An arm that refuses everything is right on all of them and sc
 nothing and is right on three in ten of the other questions scores at least .85 × .3 × {RIGHT_SHARE:g} = .20. Means,
 intervals and paired tests use these weights; `trial/scores.json` has them as `question_weights`.
 
+Rows of questions may have a `weight`, how often each is asked ([questions from a log](import-questions.md)). Then every
+mean, also the share of right answers, is over what was asked, and the weights above multiply with these. Intervals are
+those of the weighted mean: of a share the Wilson interval at the effective number of questions (that of the standard
+error, at most Kish's), of a difference Student's t, with Kish's effective number less one as degrees of freedom and a
+standard error that is at least that of equal spread. In 400 simulated trials each of 40 to 250 questions, with weights by
+Zipf's law or as imports draw them, they held in at least 93 % (`tests/advisor/verdict/test_weighted_questions.py`).
+
 `refusal` is shown balanced: half the share of right refusals (`correct_refusal`) plus half the share of answerable
 questions that were not refused (1 minus `false_refusal`). An arm that never refuses gets .5, however few questions
 have no answer.

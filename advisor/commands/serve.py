@@ -41,6 +41,11 @@ def command(
     ),
     time_limit: float = typer.Option(120.0, min=1, help="Most seconds for one request, waiting included."),
     per_minute: int = typer.Option(0, min=0, help="Most requests a minute from one address; 0 is no limit."),
+    log: Path | None = typer.Option(
+        None,
+        help="Write what is asked into this file (.jsonl), for tunewise questions import; the page says so.",
+    ),
+    log_answers: bool = typer.Option(False, "--log-answers", help="Write the text of answers, too."),
 ) -> None:
     """Serve a run as an OpenAI-compatible API, with a web page.
 
@@ -53,9 +58,13 @@ def command(
     require_extra("serve", "fastapi", "uvicorn", "sse_starlette", "prometheus_client")
     from advisor.display.events import print_event
     from advisor.methods.arm_titles import arm_titles
+    from rag.errors import UsageProblem
+    from runners.logs.question_log import QuestionLog
     from runners.serving.http.server import ServeOptions, serve
     from runners.serving.http.service import ServerLimits
 
+    if log_answers and log is None:
+        raise UsageProblem("--log-answers needs a log to write to", "name it: --log FILE")
     limits = ServerLimits(max_tokens=max_tokens, seconds=time_limit, per_minute=per_minute)
     served = ServeOptions(
         run=run,
@@ -68,5 +77,6 @@ def command(
         arm=arm,
         backend=tuple(backend) if backend else None,
         words=arm_titles(),
+        log=QuestionLog(path=log, answers=log_answers) if log else None,
     )
     serve(served, limits, queue, print_event)

@@ -466,6 +466,7 @@ def _arm(name: str, body: Mapping[str, Any]) -> ArmScores:
         tuple(question in made_ids for question in questions) if made_ids else (),
         tuple(wording_of.get(question) for question in questions) if wording_of else (),
         tuple(hits.get(question) for question in questions) if hits else (),
+        tuple(body["asked"].get(question, 1.0) for question in questions) if body.get("asked") else (),
     )
 
 

@@ -399,14 +399,14 @@ def _too_slow(trial: Trial) -> dict[str, str]:
 
 
 def _inventing(trial: Trial) -> dict[str, str]:
-    measured = {name: arm.of("spurious") for name, arm in trial.arms.items() if arm.of("spurious")}
+    measured = {name: arm.mean_of("spurious") for name, arm in trial.arms.items() if arm.of("spurious")}
     if not trial.says_yes("absence_is_legal") or not measured:
         return {}
-    best = min(measured, key=lambda name: (fmean(measured[name]), trial.costs[name]))
+    best = min(measured, key=lambda name: (measured[name], trial.costs[name]))
     arms = trial.only(list(measured)).arms
     behind = surely_below(best, arms, "spurious", trial.plan.seed, trial.family)
     return {
-        name: f"invents values where none are: {fmean(measured[name]):.0%} of them, {best} {fmean(measured[best]):.0%}"
+        name: f"invents values where none are: {measured[name]:.0%} of them, {best} {measured[best]:.0%}"
         for name in behind
     }
 

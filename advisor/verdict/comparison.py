@@ -35,7 +35,7 @@ from functools import lru_cache
 from statistics import NormalDist
 
 from advisor.costs.arm_costs import only_explains
-from rag.evaluation.clusters import FEW_CLUSTERS, MIN_CLUSTERS, mean_by_question
+from rag.evaluation.clusters import FEW_CLUSTERS, MIN_CLUSTERS, mean_by_question, weighted_questions
 from rag.evaluation.statistics import RESAMPLES, PairedDifference, holm_correction, paired_test
 from runners.plan.score_names import SCORE_BY_NAME
 from runners.trial.trial import ArmScores
@@ -122,6 +122,10 @@ def compare_arms(a: ArmScores, b: ArmScores, seed: int, above: float = 0.0) -> P
 
     Every wording counts, and those of one question together are one value of the test.
     """
+    if a.asked:
+        of_a, of_b = (dict(zip(arm.questions, arm.combined, strict=True)) for arm in (a, b))
+        weights = dict(zip(a.questions, a.question_weights, strict=True))
+        return paired_by_question(a, b, of_a, of_b, seed, above, weights=weights)
     of_a, of_b = (dict(zip(arm.questions, arm.weighted, strict=True)) for arm in (a, b))
     return paired_by_question(a, b, of_a, of_b, seed, above)
 
@@ -134,6 +138,7 @@ def paired_by_question(
     seed: int,
     above: float = 0.0,
     resamples: int = RESAMPLES,
+    weights: Mapping[str, float] | None = None,
 ) -> PairedDifference:
     """Return the paired difference of two arms in values of all that was asked, one for each question.
 
@@ -145,14 +150,22 @@ def paired_by_question(
         seed: of the random draws.
         above: the difference under the null hypothesis.
         resamples: how many bootstrap samples and sign flips are drawn.
+        weights: how often each is asked; None when all are asked as often.
     """
     originals = dict(zip(a.questions, a.originals, strict=True))
     documents = dict(zip(a.originals, a.documents or [None] * len(a.questions), strict=True))
     both = [asked for asked in of_a if asked in of_b]
     questions = [originals[asked] for asked in both]
-    first, second = (mean_by_question([of[asked] for asked in both], questions) for of in (of_a, of_b))
     sources = tuple(documents[question] for question in dict.fromkeys(questions))
-    pair = _paired(tuple(first), tuple(second), seed, sources, above, resamples)
+    times = [weights[asked] for asked in both] if weights else []
+    if times:
+        (first, sizes), (second, _) = (
+            weighted_questions([of[asked] for asked in both], questions, times) for of in (of_a, of_b)
+        )
+    else:
+        first, second = (mean_by_question([of[asked] for asked in both], questions) for of in (of_a, of_b))
+        sizes = []
+    pair = _paired(tuple(first), tuple(second), seed, sources, above, resamples, tuple(sizes))
     return replace(pair, a=a.arm, b=b.arm)
 
 
@@ -164,9 +177,10 @@ def _paired(
     sources: tuple[str | None, ...],
     above: float,
     resamples: int,
+    weights: tuple[float, ...],
 ) -> PairedDifference:
     """Return the test of a pair without names; a verdict asks for some pairs more than once."""
-    return paired_test("", "", first, second, seed, sources, above, resamples)
+    return paired_test("", "", first, second, seed, sources, above, resamples, weights)
 
 
 def compare_on_score(a: ArmScores, b: ArmScores, score: str, seed: int) -> PairedDifference | None:
@@ -186,7 +200,8 @@ def compare_on_score(a: ArmScores, b: ArmScores, score: str, seed: int) -> Paire
         for question, scores in zip(a.questions, a.scores, strict=True)
         if score in scores and question in of_b
     }
-    return paired_by_question(a, b, of_a, of_b, seed) if of_a else None
+    weights = dict(zip(a.questions, a.asked, strict=False))
+    return paired_by_question(a, b, of_a, of_b, seed, weights=weights) if of_a else None
 
 
 def surely_below(

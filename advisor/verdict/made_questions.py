@@ -88,7 +88,8 @@ def split_by_origin(arms: Sequence[ArmScores]) -> tuple[tuple[ArmScores, ...], t
 
 def made_column(arm: ArmScores) -> MadeColumn:
     """Return what an arm scored on made questions, as the report has it beside the real ones."""
-    interval = bootstrap_interval(arm.shown("combined"), documents=arm.sources()) if arm.combined else None
+    values, weights = arm.shown("combined"), arm.weights_by_question("combined")
+    interval = bootstrap_interval(values, documents=arm.sources(), weights=weights) if arm.combined else None
     return MadeColumn(
         n=len(arm.combined),
         score=Estimate(mean=interval.mean, low=interval.low, high=interval.high) if interval else None,

@@ -29,12 +29,19 @@ def right_answers(arm: ArmScores) -> RightAnswers | None:
     if not values:
         return None
     without = [scores[RIGHT] for scores in arm.scores if RIGHT in scores and UNANSWERABLE_SCORE in scores]
-    interval = clustered_share(arm.by_question(RIGHT), arm.sources(RIGHT))
+    weights = arm.weights_by_question(RIGHT)
+    interval = clustered_share(arm.by_question(RIGHT), arm.sources(RIGHT), weights=weights)
     total, refused = counted(values), counted(without)
     # The difference, so that the two parts add up to the whole where means over seeds are rounded.
     answered = AnswerCount(n=total.n - refused.n, of=total.of - refused.of)
     return RightAnswers(
-        n=total.n, of=total.of, low=interval.low, high=interval.high, answered=answered, refused=refused
+        n=total.n,
+        of=total.of,
+        low=interval.low,
+        high=interval.high,
+        answered=answered,
+        refused=refused,
+        asked_share=interval.mean if weights else None,
     )
 
 

@@ -41,6 +41,7 @@ from rag.evaluation.clusters import (
     document_groups,
     mean_by_question,
     student_p,
+    weighted_questions,
 )
 from rag.evaluation.statistics import clustered_share, holm_correction
 from runners.report.records import ArmReport, CostPerRight, Estimate, MostRight, SecondsAlone, Verdict
@@ -59,14 +60,25 @@ class JudgedAnswers:
     documents: Mapping[str, str | None]
     """By question."""
     in_usd: bool
+    weights: Mapping[str, float]
+    """How often each is asked; {} when all are asked as often."""
 
     def values(self, asked: Sequence[str]) -> tuple[np.ndarray, np.ndarray, list[str | None]]:
         """Return cost, right answers and document of each question, both values float [questions]."""
         questions = [self.originals[one] for one in asked]
         cost, right = (
-            mean_by_question([of[one] for one in asked], questions) for of in (self.costs, self.right)
+            mean_by_question([of[one] for one in asked], questions, self._times(asked))
+            for of in (self.costs, self.right)
         )
         return np.array(cost), np.array(right), [self.documents[one] for one in dict.fromkeys(questions)]
+
+    def _times(self, asked: Sequence[str]) -> list[float]:
+        return [self.weights[one] for one in asked] if self.weights else []
+
+    def weights_of(self, asked: Sequence[str]) -> list[float]:
+        """Return how often each question is asked, in the order of :meth:`values`; [] when all are asked as often."""
+        times, questions = self._times(asked), [self.originals[one] for one in asked]
+        return weighted_questions(times, questions, times)[1] if times else []
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,6 +99,7 @@ def judged_answers(arm: ArmScores, costs: Sequence[float], in_usd: bool = True) 
         originals={asked: of for asked, (of, _, _) in judged.items()},
         documents=dict(zip(arm.originals, arm.documents or [None] * len(arm.questions), strict=True)),
         in_usd=in_usd,
+        weights=dict(zip(arm.questions, arm.asked, strict=False)),
     )
 
 
@@ -104,7 +117,7 @@ def cost_per_right(answers: JudgedAnswers, calls: float) -> CostPerRight | None:
     units = cluster_by_document(documents)
     # As a bootstrap of documents is, the normal quantile of the share is too narrow for them; few have Student's t already.
     level = LEVEL if units.few or units.units < 2 else _student_level(units.units)
-    share = clustered_share(right.tolist(), documents, level)
+    share = clustered_share(right.tolist(), documents, level, answers.weights_of(list(answers.costs)))
     low, high, each = mean.mean / mean.factor / share.high, None, None
     if share.mean > MIN_SPREAD:
         each = mean.mean / share.mean
@@ -199,7 +212,8 @@ def right_ratio(a: ArmScores, b: ArmScores) -> Estimate | None:
         return None
     units = cluster_by_document(documents)
     level = LEVEL if units.few or units.units < 2 else _student_level(units.units)
-    one, other = (clustered_share(right.tolist(), documents, level) for right in (right_a, right_b))
+    weights = of_a.weights_of(asked)
+    one, other = (clustered_share(right.tolist(), documents, level, weights) for right in (right_a, right_b))
     if one.mean <= MIN_SPREAD:
         return Estimate(mean=0.0, low=0.0, high=_rounded(one.high / other.low) or 0.0)
     each, together = one.mean / other.mean, _correlation(right_a, right_b, units.index)

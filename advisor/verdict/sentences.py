@@ -302,7 +302,7 @@ class Conclusion:
         if other and other.right:
             verb = "" if beside else " answers"
             beside.append(f"{other.arm}{verb} {_beside(other.right, right)}")
-        text = f"It answers {right.n} of {right.of} questions right{_in_both_wordings(arm)}"
+        text = f"It answers {right.n} of {right.of} questions right{_as_asked(right)}{_in_both_wordings(arm)}"
         few = " These are too few questions to say whether any can be used." if self.verdict.tendency else ""
         return f"{self._first} {text}" + (f"; {', '.join(beside)}." if beside else ".") + few
 
@@ -467,9 +467,14 @@ def _in_both_wordings(arm: ArmReport) -> str:
     return f" ({own.text} as the file words them, {other.text} in other words)" if own and other else ""
 
 
+def _as_asked(right: RightAnswers) -> str:
+    """Return the share of what is asked, in brackets; "" where questions have no weights."""
+    return "" if right.asked_share is None else f" ({right.asked_share:.0%} of what is asked)"
+
+
 def _weak(arm: ArmReport) -> str:
     """Return a warning where the arm to use answers fewer than half of the questions right."""
-    if not arm.right or 2 * arm.right.n >= arm.right.of:
+    if not arm.right or arm.right.share >= 0.5:
         return ""
     return "That is fewer than half: have a person check its answers, or try a larger model first."
 
@@ -481,6 +486,8 @@ def _refusals(arm: ArmReport) -> str:
     refused, answered = arm.right.refused, arm.right.answered
     line = f"Of {count_noun(refused.of, 'question')} without an answer in the documents {arm.arm} refuses {refused.n}"
     if (wrongly := arm.scores.get("false_refusal")) and answered.of:
-        count = round(wrongly.mean * wrongly.n)
-        line += f"; of the {answered.of} with an answer it wrongly refuses {count or 'none'}"
+        count = str(round(wrongly.mean * wrongly.n) or "none")
+        if arm.right.asked_share is not None:
+            count = f"{wrongly.mean:.0%}, by how often they are asked"
+        line += f"; of the {answered.of} with an answer it wrongly refuses {count}"
     return f"{line}."

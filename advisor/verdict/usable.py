@@ -20,7 +20,7 @@ from __future__ import annotations
 import math
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
-from statistics import NormalDist, fmean
+from statistics import NormalDist
 
 from advisor.verdict.comparison import LEANING_BELOW, SIGNIFICANCE_LEVEL, STATISTICAL_POWER
 from advisor.verdict.predictions import is_quick
@@ -53,7 +53,10 @@ class UsableCheck:
     @property
     def counts(self) -> dict[str, AnswerCount]:
         """Right answers of each arm to the questions that have one."""
-        return {name: counted(arm.of(RIGHT)) for name, arm in self.answerable.items()}
+        return {
+            name: replace(counted(arm.of(RIGHT)), asked_share=arm.mean_of(RIGHT) if arm.asked else None)
+            for name, arm in self.answerable.items()
+        }
 
     @property
     def failing(self) -> dict[str, str]:
@@ -86,7 +89,7 @@ def check_usable(plan: Plan, arms: Mapping[str, ArmScores]) -> UsableCheck | Non
     threshold = usable_from(plan)
     tendency = is_quick(plan) or any(map(_shows_a_tendency, answerable.values()))
     if tendency:
-        usable = [name for name, arm in answerable.items() if fmean(arm.of(RIGHT)) >= max(threshold, 1e-9)]
+        usable = [name for name, arm in answerable.items() if arm.mean_of(RIGHT) >= max(threshold, 1e-9)]
     else:
         usable = _surely_above(threshold, answerable)
     return UsableCheck(
@@ -116,7 +119,9 @@ def _surely_above(threshold: float, arms: Mapping[str, ArmScores]) -> list[str]:
 
 
 def _lower_bound(arm: ArmScores, level: float) -> float:
-    return clustered_share(arm.by_question(RIGHT), arm.sources(RIGHT), level).low
+    return clustered_share(
+        arm.by_question(RIGHT), arm.sources(RIGHT), level, arm.weights_by_question(RIGHT)
+    ).low
 
 
 def why_none(check: UsableCheck, retrieving: Collection[str], model_of: Mapping[str, str]) -> Unusable:
@@ -127,7 +132,7 @@ def why_none(check: UsableCheck, retrieving: Collection[str], model_of: Mapping[
         retrieving: the arms that search.
         model_of: the name of each arm's model.
     """
-    share = {name: fmean(arm.of(RIGHT)) for name, arm in check.answerable.items()}
+    share = {name: arm.mean_of(RIGHT) for name, arm in check.answerable.items()}
     best = max(share, key=lambda name: share[name])
     searching = [name for name in share if name in retrieving]
     # The arm that searches says most about the cause: one without may be right as seldom, but shows no passage.
@@ -187,7 +192,8 @@ def _needed(check: UsableCheck, best: str) -> int | None:
     arm, level = check.answerable[best], SIGNIFICANCE_LEVEL / len(check.answerable)
     values = np.array(arm.by_question(RIGHT))
     share, least = float(values.mean()), check.threshold
-    error = clustered_error(values, document_groups(values, arm.sources(RIGHT)))
+    weights = arm.weights_by_question(RIGHT)
+    error = clustered_error(values, document_groups(values, arm.sources(RIGHT), weights))
     # The bound is reached at the error of an arm at the threshold; what varies about the share seen is its own error.
     at_least = math.sqrt(
         least * (1 - least) * (error**2 / (share * (1 - share)) if share < 1 else 1 / values.size)
@@ -199,7 +205,7 @@ def _needed(check: UsableCheck, best: str) -> int | None:
 
 
 def _interval(arm: ArmScores) -> Interval:
-    return clustered_share(arm.by_question(RIGHT), arm.sources(RIGHT))
+    return clustered_share(arm.by_question(RIGHT), arm.sources(RIGHT), weights=arm.weights_by_question(RIGHT))
 
 
 def _why(why: Unusable, model: str) -> str:

@@ -23,7 +23,6 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
-from statistics import fmean
 
 from advisor.costs.arm_costs import only_explains
 from advisor.verdict.arm_choice import ArmToUse, Trial, choose_arm
@@ -347,7 +346,7 @@ def same_model(a: str, b: str) -> bool:
 
 
 def _mean_score(arm: ArmScores, name: str) -> float:
-    return fmean(arm.of(name))
+    return arm.mean_of(name)
 
 
 def _spaced(name: str) -> str:

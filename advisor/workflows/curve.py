@@ -277,7 +277,11 @@ def _points(
     spread = float(np.sqrt((SPREAD_FREEDOM * TYPICAL_SD**2 + away) / (SPREAD_FREEDOM + freedom)))
     points = []
     for size, arms, row in zip(setup.sizes, by_size, values, strict=True):
-        interval = bootstrap_interval([float(v) for v in row], documents=arms[0].sources())
+        interval = bootstrap_interval(
+            [float(v) for v in row],
+            documents=arms[0].sources(),
+            weights=arms[0].weights_by_question("combined"),
+        )
         names = [CurvePointName(setup.arm.arm, size, seed) for seed in seeds]
         right = [counted.n for counted in map(right_answers, arms) if counted]
         measured = {

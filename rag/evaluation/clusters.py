@@ -24,6 +24,8 @@ FEW_CLUSTERS = 10
 """Effective documents below which an interval is Student's t over documents, and no bootstrap."""
 ENOUGH_ABOVE = 2.0
 """Effective documents that say nothing about others: the test of their differences gives p = 1, so that nothing is sure."""
+MIN_FREEDOM = 0.5
+"""Fewest degrees of freedom of Student's t, where one question has nearly all of the weight."""
 LEVEL = 0.95
 MIN_SPREAD = 1e-9
 """Values closer than this differ by rounding only; the bootstrap's acceleration is undefined there."""
@@ -42,11 +44,18 @@ class Clusters:
     """Whether every question is its own unit."""
     effective: float
     """Effective number of documents: their number if all have as many questions, 1 if one has all (Kish 1965)."""
+    weights: np.ndarray | None = None
+    """The weight of each question, 1 on average; None where all are equal."""
 
     @property
     def few(self) -> bool:
-        """Whether the units are documents, and fewer than a bootstrap needs."""
-        return not self.single and self.effective < FEW_CLUSTERS
+        """Whether the units are documents, or weighted questions, and fewer than a bootstrap needs."""
+        return not (self.single and self.weights is None) and self.effective < FEW_CLUSTERS
+
+    @property
+    def sizes(self) -> np.ndarray:
+        """The questions of each unit, by their weights, float [units]."""
+        return np.bincount(self.index, self.weights).astype(float)
 
     @property
     def by_document(self) -> bool:
@@ -54,7 +63,7 @@ class Clusters:
         return self.units == self.documents
 
 
-def cluster_by_document(documents: Sequence[str | None]) -> Clusters:
+def cluster_by_document(documents: Sequence[str | None], weights: Sequence[float] = ()) -> Clusters:
     """Group questions by their documents; a question without a document is its own group.
 
     What decides is the effective number of groups, n² over the sum of squared group sizes (Kish 1965): forty questions
@@ -63,35 +72,45 @@ def cluster_by_document(documents: Sequence[str | None]) -> Clusters:
 
     Args:
         documents: the document of each question; None or "" for a question without one.
+        weights: the weight of each question, which count in the place of questions; () when all are equal.
     """
+    scaled = np.asarray(weights, dtype=float) / np.mean(weights) if len(weights) else None
     units: dict[str, int] = {}
     # "=name" and "#row" are kept apart, so that a document named "#1" is not taken for the question in row 1
     index = np.array(
         [units.setdefault(f"={d}" if d else f"#{n}", len(units)) for n, d in enumerate(documents)],
         dtype=int,
     )
-    sizes = np.bincount(index) if index.size else np.zeros(0)
+    sizes = np.bincount(index, scaled) if index.size else np.zeros(0)
     count = len(units)
-    if count == index.size:
+    if count == index.size and scaled is None:
         return Clusters(index, count, count, True, float(count))
-    effective = index.size**2 / float((sizes**2).sum())
+    effective = index.size**2 / float((sizes**2).sum()) if index.size else 0.0
+    if count == index.size:
+        return Clusters(index, count, count, True, effective, scaled)
     if effective <= ENOUGH_ABOVE:
-        return Clusters(np.arange(index.size), count, int(index.size), True, effective)
-    return Clusters(index, count, count, False, effective)
+        return Clusters(np.arange(index.size), count, int(index.size), True, effective, scaled)
+    return Clusters(index, count, count, False, effective, scaled)
 
 
-def document_groups(data: np.ndarray, documents: Sequence[str | None] | None) -> Clusters | None:
-    """Return the documents' groups; None if every value is its own unit, or if all of many groups have one mean."""
-    if documents is None:
+def document_groups(
+    data: np.ndarray, documents: Sequence[str | None] | None, weights: Sequence[float] = ()
+) -> Clusters | None:
+    """Return the documents' groups; None if every value is its own unit, or if all of many groups have one mean.
+
+    With weights there always are groups, which may be of one question each.
+    """
+    if documents is None and not len(weights):
         return None
+    documents = [None] * data.size if documents is None else documents
     if len(documents) != data.size:
         raise ValueError(f"{data.size} values of {count_noun(len(documents), 'document')}")
-    clusters = cluster_by_document(documents)
+    clusters = cluster_by_document(documents, weights)
     if clusters.few:
         return clusters
     # groups with one common mean have no spread between them: drawn whole, they would look like certainty
     if clusters.single or np.all(np.abs(np.bincount(clusters.index, data - data.mean())) < MIN_SPREAD):
-        return None
+        return None if clusters.weights is None else cluster_by_document([None] * data.size, weights)
     return clusters
 
 
@@ -99,17 +118,21 @@ def clustered_error(data: np.ndarray, groups: Clusters | None) -> float:
     """Return the mean's standard error, clustered if there are groups (Liang and Zeger 1986); nan for one unit.
 
     With residuals r summed in each of G units and n values: sqrt(G / (G - 1) * sum(r²)) / n. Where every value is its
-    own unit, G = n and this is the usual standard deviation / sqrt(n). With few groups it is that of the jackknife, and
-    at least that of single values: by luck the means of three documents come close together.
+    own unit, G = n and this is the usual standard deviation / sqrt(n). With few groups or with weights it is that of the
+    jackknife, and at least that of single values: by luck the means of three documents come close together.
     """
     residuals = data - data.mean() if data.size else data
     alone = _error_of_sums(residuals, data.size)
     if groups is None:
         return alone
     sums = np.bincount(groups.index, residuals)
+    if groups.weights is not None:
+        # the values' own spread, in which a large weight counts once, over their effective number
+        spread = (residuals**2 / groups.weights).mean()
+        alone = max(alone, float(np.sqrt(spread * (groups.weights**2).mean() / data.size)))
     return (
         max(_error_of_sums(sums * pull(groups), data.size), alone)
-        if groups.few
+        if groups.few or groups.weights is not None
         else _error_of_sums(sums, data.size)
     )
 
@@ -120,8 +143,8 @@ def pull(groups: Clusters) -> np.ndarray:
     Leaving a group of share h out moves the mean by its residual over 1 - h (jackknife: Bell and McCaffrey 2002); with
     groups of one size every factor is 1.
     """
-    shares = np.bincount(groups.index) / groups.index.size
-    return np.asarray((1 - 1 / groups.units) / (1 - shares))
+    shares = groups.sizes / groups.index.size
+    return np.asarray((1 - 1 / groups.units) / np.maximum(1 - shares, MIN_SPREAD))
 
 
 def _error_of_sums(residuals: np.ndarray, count: int) -> float:
@@ -134,7 +157,7 @@ def student_quantile(groups: Clusters, level: float = LEVEL) -> float:
     """Return the standard errors to each side of an interval of this confidence level over few documents."""
     from scipy.special import stdtrit
 
-    return float(stdtrit(groups.effective - 1, 0.5 + level / 2))
+    return float(stdtrit(max(groups.effective - 1, MIN_FREEDOM), 0.5 + level / 2))
 
 
 def student_p(means: np.ndarray, errors: np.ndarray, effective: float) -> np.ndarray:
@@ -168,18 +191,30 @@ def linearised(values: Sequence[float], weights: Sequence[float]) -> list[float]
     return [mean + scale * w * (x - mean) for w, x in zip(weights, values, strict=True)]
 
 
-def mean_by_question(values: Sequence[float], originals: Sequence[str]) -> list[float]:
+def mean_by_question(
+    values: Sequence[float], originals: Sequence[str], weights: Sequence[float] = ()
+) -> list[float]:
     """Return one value for each question: the mean over its wordings.
 
-    Where questions have unequal numbers of wordings the values are linearised (:func:`linearised`), so that their plain mean
-    is always that of all values. Wordings of one question are not independent: statistics take the questions.
+    Where questions have unequal weights or numbers of wordings the values are linearised (:func:`linearised`), so that their
+    plain mean is always the mean of all values. Wordings of one question are not independent: statistics take the questions.
 
     Args:
         values: the values.
         originals: the id of the question itself for each value.
+        weights: the weight of each value; () when all are equal.
     """
+    means, sizes = weighted_questions(values, originals, weights)
+    return linearised(means, sizes if len(set(sizes)) > 1 else ())
+
+
+def weighted_questions(
+    values: Sequence[float], originals: Sequence[str], weights: Sequence[float] = ()
+) -> tuple[list[float], list[float]]:
+    """Return the mean over its wordings, and the sum of their weights, of each question; parameters as before."""
     groups: dict[str, list[float]] = {}
-    for question, value in zip(originals, values, strict=True):
+    sums: dict[str, list[float]] = {}
+    for question, value, weight in zip(originals, values, weights or [1] * len(values), strict=True):
         groups.setdefault(question, []).append(value)
-    sizes = list(map(len, groups.values()))
-    return linearised(list(map(fmean, groups.values())), sizes if len(set(sizes)) > 1 else ())
+        sums.setdefault(question, []).append(weight)
+    return list(map(fmean, groups.values())), list(map(sum, sums.values()))

@@ -24,6 +24,7 @@ from rag.evaluation.clusters import (
     cluster_by_document,
     clustered_error,
     document_groups,
+    linearised,
     student_p,
     student_quantile,
 )
@@ -157,6 +158,7 @@ def bootstrap_interval(
     seed: int = 0,
     resamples: int = RESAMPLES,
     documents: Sequence[str | None] | None = None,
+    weights: Sequence[float] = (),
 ) -> Interval:
     """Return the mean with its BCa bootstrap 95 % interval (Efron 1987).
 
@@ -171,6 +173,10 @@ def bootstrap_interval(
         seed: of the random draws; equal values and seed give equal intervals.
         resamples: how many bootstrap samples are drawn.
         documents: the document of each value, None to treat all values as independent.
+        weights: the weight of each value, of which ``values`` are linearised
+            (:func:`rag.evaluation.clusters.linearised`); () when all are equal. With them there is no bootstrap, as draws
+            of a few large weights are too much alike: the interval is :func:`clustered_share`'s for values between 0 and 1,
+            and that of Student's t at the effective number (Kish 1965) for others.
 
     Returns:
         The interval; low = high = mean for a single value or values without spread, all nan without values.
@@ -184,10 +190,12 @@ def bootstrap_interval(
     mean = float(data.mean())
     if np.ptp(data) < MIN_SPREAD:
         return Interval(mean, mean, mean)
-    groups = document_groups(data, documents)
+    groups = document_groups(data, documents, weights)
     if groups is None:
         bounds = _bca((data,), np.mean, seed, resamples, LEVEL)
-    elif groups.few:
+    elif groups.weights is not None and is_share(data, groups.weights):
+        return clustered_share(data.tolist(), documents, LEVEL, weights)
+    elif groups.few or groups.weights is not None:
         bounds = _student(data, groups)
     else:
         # the mean over questions is a ratio of two sums over documents: scores, and numbers of questions
@@ -197,7 +205,10 @@ def bootstrap_interval(
 
 
 def clustered_share(
-    values: Sequence[float], documents: Sequence[str | None] | None = None, level: float = LEVEL
+    values: Sequence[float],
+    documents: Sequence[str | None] | None = None,
+    level: float = LEVEL,
+    weights: Sequence[float] = (),
 ) -> Interval:
     """Return the mean of values between 0 and 1 with the Wilson score interval at their effective number.
 
@@ -210,6 +221,7 @@ def clustered_share(
         values: one for each question, between 0 and 1; those between come from several seeds.
         documents: the document of each value, None to treat all values as independent.
         level: confidence level of the interval, two-sided.
+        weights: as in :func:`bootstrap_interval`; with them the quantile is always that of Student's t.
 
     Returns:
         The interval; all nan without values.
@@ -223,13 +235,16 @@ def clustered_share(
     if data.size == 0:
         return Interval(float("nan"), float("nan"), float("nan"))
     mean = float(data.mean())
-    groups = document_groups(data, documents)
+    groups = document_groups(data, documents, weights)
     error = clustered_error(data, groups)
+    weighted = groups is not None and groups.weights is not None
     effective = float(data.size if documents is None else cluster_by_document(documents).units)
+    effective = min(effective, groups.effective) if groups is not None and weighted else effective
     z = float(stats.norm.ppf(0.5 + level / 2))
     if error > MIN_SPREAD:
         effective = min(float(data.size), max(1.0, mean * (1 - mean) / error**2))
-        z = student_quantile(groups, level) if groups is not None and groups.few else z
+    if groups is not None and (weighted or (error > MIN_SPREAD and groups.few)):
+        z = student_quantile(groups, level)
     centre = (mean + z**2 / (2 * effective)) / (1 + z**2 / effective)
     half = z / (1 + z**2 / effective) * np.sqrt(mean * (1 - mean) / effective + z**2 / (4 * effective**2))
     # at shares of 0 and 1 the bound is exact; computed, it would be off by rounding
@@ -246,6 +261,7 @@ def paired_test(
     documents: Sequence[str | None] | None = None,
     above: float = 0.0,
     resamples: int = RESAMPLES,
+    weights: Sequence[float] = (),
 ) -> PairedDifference:
     """Compare two arms on the same questions: bootstrap interval and sign-flip test of the mean difference a - b.
 
@@ -261,6 +277,7 @@ def paired_test(
         documents: the document of each question, None to treat all questions as independent.
         above: the difference under the null hypothesis; ``p`` is two-sided.
         resamples: how many bootstrap samples and sign flips are drawn.
+        weights: the weight of each question in the mean difference; () when all are equal.
 
     Raises:
         ValueError: if the lengths differ.
@@ -268,10 +285,15 @@ def paired_test(
     if len(of_a) != len(of_b):
         raise ValueError(f"{a} has {count_noun(len(of_a), 'question')}, {b} has {len(of_b)}")
     differences = np.asarray(of_a, dtype=float) - np.asarray(of_b, dtype=float)
-    interval = bootstrap_interval(differences.tolist(), seed, resamples, documents)
-    groups = document_groups(differences, documents)
+    flipped = differences - above
+    if len(weights):
+        flipped = flipped * np.asarray(weights, dtype=float) / np.mean(weights)
+        differences = np.array(linearised(differences.tolist(), weights))
+    interval = bootstrap_interval(differences.tolist(), seed, resamples, documents, weights)
+    groups = document_groups(differences, documents, weights)
     error = clustered_error(differences, groups)
-    p, units = _paired_p(differences - above, error, groups, documents, seed, resamples)
+    clusters = None if documents is None else cluster_by_document(documents, weights)
+    p, units = _paired_p(flipped, error, groups, clusters, seed, resamples)
     return PairedDifference(
         a=a,
         b=b,
@@ -289,12 +311,11 @@ def _paired_p(
     differences: np.ndarray,
     error: float,
     groups: Clusters | None,
-    documents: Sequence[str | None] | None,
+    clusters: Clusters | None,
     seed: int,
     resamples: int,
 ) -> tuple[float, int]:
     """Return the two-sided p of a mean difference of 0, and the number of units that it rests on."""
-    clusters = None if documents is None else cluster_by_document(documents)
     if clusters is not None and not clusters.by_document:
         return 1.0, max(1, int(clusters.effective))
     if groups is None:
@@ -388,7 +409,7 @@ def holm_correction(chances: Sequence[float]) -> list[float]:
 
 def _per_group(data: np.ndarray, groups: Clusters) -> tuple[np.ndarray, np.ndarray]:
     """Return the sum of the values and the number of values of each group, both float [groups]."""
-    return np.bincount(groups.index, data), np.bincount(groups.index).astype(float)
+    return np.bincount(groups.index, data), groups.sizes
 
 
 def _ratio(sums: np.ndarray, sizes: np.ndarray, axis: int = -1) -> np.ndarray:
@@ -406,6 +427,12 @@ def _widened(units: int) -> float:
 
     student = stats.t.ppf(0.5 + LEVEL / 2, units - 1) * np.sqrt(units / (units - 1))
     return float(2 * stats.norm.cdf(student) - 1)
+
+
+def is_share(data: np.ndarray, weights: np.ndarray) -> bool:
+    """Return whether the values of which these are linearised, by weights of mean 1, are between 0 and 1."""
+    values = data.mean() + (data - data.mean()) / weights
+    return bool(values.min() >= -MIN_SPREAD and values.max() <= 1 + MIN_SPREAD)
 
 
 def _student(data: np.ndarray, groups: Clusters) -> tuple[float, float]:

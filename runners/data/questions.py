@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -47,6 +48,10 @@ class UnusableWording(ValueError):
     """The wordings of a row cannot be used; the message names the value."""
 
 
+class UnusableWeight(ValueError):
+    """The weight of a row is no number above 0; the message names it."""
+
+
 class UnusableGold(ValueError):
     """The answers or parts of a row cannot be used; the message names the value."""
 
@@ -79,6 +84,8 @@ class Question:
 
     all_of: tuple[str, ...] = ()
     """Parts that a right answer must all state: "7:30 to 9:30" and "room 12"."""
+    weight: float = 1.0
+    """How often it is asked, or how many questions of a log it stands for, relative to the others."""
 
     @property
     def short_answers(self) -> tuple[str, ...]:
@@ -110,6 +117,12 @@ class QuestionFile:
             dropped = count_noun(len(self.repeated), "wording")
             notes.append(
                 f"{path}: {dropped} dropped ({_lines(self.repeated)}): another question with the same answer has its words"
+            )
+        if len(weights := {question.weight for question in self.questions}) > 1:
+            asked = sum(question.weight for question in self.questions)
+            notes.append(
+                f"{path}: rows have a weight: {count_noun(len(self.questions), 'question')} for {asked:,.0f} asked "
+                f"(weights {min(weights):,g} to {max(weights):,g}); scores are means over what was asked"
             )
         if self.written:
             notes.append(
@@ -154,6 +167,11 @@ def read_question_file(path: Path | str, columns: Mapping[str, str] | None = Non
             raise BadInput(
                 f"{path}:{line}: {reason}",
                 "wordings: a list of texts that ask the same question in other words",
+            ) from None
+        except UnusableWeight as reason:
+            raise BadInput(
+                f"{path}:{line}: {reason}",
+                "weight: how often the question is asked, a number above 0; rename the column if it is something else",
             ) from None
         except UnusableGold as reason:
             raise BadInput(
@@ -236,6 +254,7 @@ def _question(row: Mapping[str, Any], line: int, declared: Columns | None = None
         made=is_marked_made(meta),
         wordings=_wordings(meta.get("wordings"), messages[-1]["content"]),
         all_of=_parts(meta),
+        weight=_weight(meta.get("weight")),
     )
     return _require_gold(asked, meta)
 
@@ -389,6 +408,19 @@ def _require_gold(question: Question, meta: Mapping[str, Any]) -> Question:
     if empty and question.answerable and not (question.references or question.fact or question.spans):
         raise UnusableGold("answers and all_of are both empty, and nothing else says what is right")
     return question
+
+
+def _weight(value: Any) -> float:
+    """Return the weight of a row, 1 where it has none; UnusableWeight for anything but a number above 0."""
+    if value is None or value == "":
+        return 1.0
+    try:
+        weight = math.nan if isinstance(value, bool) else float(value)
+    except (TypeError, ValueError):
+        weight = math.nan
+    if not 0 < weight < math.inf:
+        raise UnusableWeight(f"weight must be a number above 0, found {value!r:.60}")
+    return weight
 
 
 def _spans(meta: Mapping[str, Any]) -> tuple[tuple[int, int], ...]:

@@ -68,16 +68,23 @@ class AnswerCount:
 
     n: int
     of: int
+    asked_share: float | None = None
+    """Share of all that was asked, where rows of questions have weights."""
 
     @property
     def text(self) -> str:
-        """The count in words: 48 of 65; "–" of no questions."""
-        return f"{self.n:g} of {self.of}" if self.of else NOT_JUDGED
+        """The count in words: 48 of 65; "–" of no questions. With weights: 48 of 65 (71 % of what is asked)."""
+        count = f"{self.n:g} of {self.of}" if self.of else NOT_JUDGED
+        return (
+            count
+            if self.asked_share is None
+            else f"{count} ({100 * self.asked_share:.0f}\u00a0% of what is asked)"
+        )
 
     @property
     def share(self) -> float:
-        """The share of them; of no questions there is none."""
-        return self.n / self.of
+        """The share of them, by how often each is asked; of no questions there is none."""
+        return self.n / self.of if self.asked_share is None else self.asked_share
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -178,16 +178,28 @@ def _weighted_mean(scores: Mapping[str, float], weights: Mapping[str, float], de
 def question_weights(plan: Plan, questions: Sequence[Question]) -> dict[str, float]:
     """Return the weight of each question by its id, 1 on average.
 
-    All are 1, unless the questions on which "there is no answer" is right are more than NO_ANSWER_SHARE of all: then each
-    of those weighs less, so that together they have that share.
+    They are those of :func:`asked_weights`, unless the questions on which "there is no answer" is right are more than
+    NO_ANSWER_SHARE of all: then each of those weighs less, so that together they have that share.
     """
     legal = absence_is_legal(plan) is True
     without = {question.id for question in questions if lacks_answer(question, legal)}
-    share = len(without) / len(questions) if questions else 0.0
+    asked = asked_weights(questions) or {question.id: 1.0 for question in questions}
+    share = sum(asked[id] for id in without) / len(questions) if questions else 0.0
     if not NO_ANSWER_SHARE < share < 1:
-        return {question.id: 1.0 for question in questions}
+        return asked
     low, high = NO_ANSWER_SHARE / share, (1 - NO_ANSWER_SHARE) / (1 - share)
-    return {question.id: low if question.id in without else high for question in questions}
+    return {id: weight * (low if id in without else high) for id, weight in asked.items()}
+
+
+def asked_weights(questions: Sequence[Question]) -> dict[str, float]:
+    """Return how often each question is asked by its id, 1 on average, as the weights of the rows say; {} if all are equal.
+
+    Each wording of a question has the weight of its row.
+    """
+    if len({question.weight for question in questions}) < 2:
+        return {}
+    scale = len(questions) / sum(question.weight for question in questions)
+    return {question.id: question.weight * scale for question in questions}
 
 
 def inapplicable_scores(plan: Plan) -> dict[str, str]:

@@ -8,12 +8,10 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-from rag.evaluation.clusters import linearised, mean_by_question
 from rag.evaluation.statistics import bootstrap_interval
 from rag.files import UPDATE_LOCK, append_lines, sha256_text, write_json, write_text
 from rag.types import Citation, OnEvent
@@ -25,145 +23,14 @@ from runners.inference.types import Generator
 from runners.made_from import MADE_FROM, recorded_answers
 from runners.plan.schema import Plan
 from runners.plan.steps import EvaluateStep
+from runners.report.arm_scores import ArmScores
 from runners.report.json_records import to_json
 from runners.report.records import ScoreEstimate
 from runners.run_folder import SCORES, read_journal
-from runners.scoring.scores import combined_score, question_weights, score_answer
+from runners.scoring.scores import asked_weights, combined_score, question_weights, score_answer
 from runners.selective.routes import ANSWERED_BY
 
 ANSWERS = "answers.jsonl"
-
-
-@dataclass(frozen=True, slots=True)
-class ArmScores:
-    """One arm's scores, one per question, in the order of the test questions."""
-
-    arm: str
-    questions: tuple[str, ...]
-    scores: tuple[dict[str, float], ...]
-    combined: tuple[float, ...]
-    seconds: tuple[float, ...]
-    prompt_tokens: tuple[int, ...]
-    completion_tokens: tuple[int, ...]
-    documents: tuple[str | None, ...] = ()
-    """The source document of each question; () when it was not recorded."""
-    seeds: tuple[tuple[int, float], ...] = ()
-    """(seed, mean combined score) of each seed; () when they were not recorded."""
-    question_weights: tuple[float, ...] = ()
-    """Weight of each question in the arm's mean, 1 on average; () when all are 1. See :func:`question_weights`."""
-    made: tuple[bool, ...] = ()
-    """Whether each question was made from the documents; () when none was."""
-    wording_of: tuple[str | None, ...] = ()
-    """The question that each one asks in other words, None for one as its row has it; () when none has other wordings."""
-    hits: tuple[float | None, ...] = ()
-    """Whether the gold document is among the passages shown, None where no document is known; () where nothing was looked
-    up, or it was not recorded. With several seeds it is their mean."""
-
-    def of_origin(self, from_documents: bool) -> ArmScores:
-        """Return the scores of the made questions alone, or of the others; the means of the seeds are of all questions."""
-        marks = self.made or (False,) * len(self.questions)
-        return self.part([mark == from_documents for mark in marks])
-
-    def of_wordings(self, other: bool) -> ArmScores:
-        """Return the scores of the other wordings alone, or of the questions as their rows have them."""
-        marks = self.wording_of or (None,) * len(self.questions)
-        return self.part([(mark is not None) == other for mark in marks])
-
-    def part(self, of_part: Sequence[bool]) -> ArmScores:
-        """Return the scores of some questions; the means of the seeds are of all questions."""
-        at = [n for n, inside in enumerate(of_part) if inside]
-
-        def pick(values: tuple[Any, ...]) -> tuple[Any, ...]:
-            return tuple(values[n] for n in at) if values else ()
-
-        fields = (
-            "questions",
-            "scores",
-            "combined",
-            "seconds",
-            "prompt_tokens",
-            "completion_tokens",
-            "documents",
-        )
-        optional = ("question_weights", "made", "wording_of", "hits")
-        picked: dict[str, Any] = {name: pick(getattr(self, name)) for name in (*fields, *optional)}
-        return replace(self, **picked)
-
-    @property
-    def originals(self) -> tuple[str, ...]:
-        """The id of the question itself for each that was asked: a wording has that of its question."""
-        if not self.wording_of:
-            return self.questions
-        return tuple(of or id for id, of in zip(self.questions, self.wording_of, strict=True))
-
-    @property
-    def question_count(self) -> int:
-        """How many questions were asked, other wordings of one not counted."""
-        return len(set(self.originals))
-
-    @property
-    def weighted(self) -> tuple[float, ...]:
-        """Combined score times weight of each question: the values whose differences are tested."""
-        weights = self.question_weights or (1.0,) * len(self.combined)
-        return tuple(score * weight for score, weight in zip(self.combined, weights, strict=True))
-
-    @property
-    def mean_score(self) -> float:
-        """The weighted mean of the combined scores; 0 without questions."""
-        total = sum(self.question_weights) or len(self.combined)
-        return sum(self.weighted) / total if total else 0.0
-
-    def of(self, name: str) -> list[float]:
-        """Return one score's values over the questions that have it."""
-        return [scores[name] for scores in self.scores if name in scores]
-
-    def originals_of(self, name: str) -> list[str]:
-        """Return the id of the question itself for each value of :meth:`of`."""
-        return [id for id, scores in zip(self.originals, self.scores, strict=True) if name in scores]
-
-    def by_question(self, name: str) -> list[float]:
-        """Return one value of a score for each question: the mean over its wordings, as :func:`mean_by_question` has it."""
-        return mean_by_question(self.of(name), self.originals_of(name))
-
-    def shown(self, name: str) -> list[float]:
-        """Return the values whose mean and interval are a score as it is shown, one for each question.
-
-        They are those of :meth:`by_question`, but for two weighted means: ``combined``, whose questions have weights, and a
-        balanced ``refusal``: half the share of right refusals among the questions without an answer plus half the share of
-        questions with an answer that were not refused. An arm that never refuses gets .5, however few questions
-        have no answer.
-        """
-        if name == "combined":
-            return mean_by_question(linearised(self.combined, self.question_weights), self.originals)
-        values = self.of(name)
-        without = [("correct_refusal" in scores) for scores in self.scores if name in scores]
-        count = sum(without)
-        if name != "refusal" or not 0 < count < len(values):
-            return self.by_question(name)
-        weights = {True: len(values) / (2 * count), False: len(values) / (2 * (len(values) - count))}
-        balanced = linearised(values, [weights[lacks] for lacks in without])
-        return mean_by_question(balanced, self.originals_of(name))
-
-    def sources(self, name: str | None = None) -> list[str | None]:
-        """Return the document of each question, or of those that have one score, in the order of :meth:`by_question`."""
-        documents = self.documents or (None,) * len(self.questions)
-        rows = zip(self.originals, documents, self.scores, strict=True)
-        of_question: dict[str, str | None] = {}
-        for question, document, scores in rows:
-            if name is None or name in scores:
-                of_question.setdefault(question, document)
-        return list(of_question.values())
-
-    @property
-    def tokens(self) -> float:
-        """Mean tokens per answer, prompt and completion together."""
-        return fmean(self.prompt_tokens) + fmean(self.completion_tokens) if self.questions else 0.0
-
-    @property
-    def seed_spread(self) -> float:
-        """The mean score of the best seed minus that of the worst; 0 with one seed."""
-        means = [mean for _, mean in self.seeds]
-        return max(means) - min(means) if means else 0.0
 
 
 def run_arm(
@@ -266,8 +133,9 @@ def score_trial(
     for row in rows:
         by_key.setdefault((row["arm"], row["id"]), []).append(row)
     weights = {str(name): weight for name, weight in plan.weights.items()}
-    asked = {question_id for _, question_id in by_key}
-    weight_of = question_weights(plan, [question for question in questions if question.id in asked])
+    answered_ids = {question_id for _, question_id in by_key}
+    scored_questions = [question for question in questions if question.id in answered_ids]
+    weight_of, asked = question_weights(plan, scored_questions), asked_weights(scored_questions)
     for arm in plan.arms:
         answered = [
             (question, by_key[arm.arm, question.id])
@@ -299,6 +167,7 @@ def score_trial(
                 else (),
                 tuple(question.wording_of for question, _ in answered) if worded else (),
                 _gold_shown(arm, answered),
+                tuple(asked[question.id] for question, _ in answered) if asked else (),
             )
         )
     return arms
@@ -369,7 +238,8 @@ def scores_with_intervals(arm: ArmScores) -> dict[str, ScoreEstimate]:
     estimates = {}
     for name in dict.fromkeys(["combined", *(name for row in arm.scores for name in row)]):
         whole = name == "combined"
-        interval = bootstrap_interval(arm.shown(name), documents=arm.sources(None if whole else name))
+        sources, weights = arm.sources(None if whole else name), arm.weights_by_question(name)
+        interval = bootstrap_interval(arm.shown(name), documents=sources, weights=weights)
         estimates[name] = ScoreEstimate(
             mean=interval.mean,
             # The values of a weighted mean may lie outside of 0 to 1, and so may a resample's mean; no score does.
@@ -388,7 +258,9 @@ def with_intervals(arm: ArmScores) -> dict[str, Any]:
 def gold_digest(questions: Sequence[Question]) -> str:
     """Return the digest of what the answers to questions are judged by."""
     fields = ("id", "answers", "all_of", "reference", "references", "fact", "answerable", "doc_id", "spans")
-    return sha256_text(repr([[getattr(question, name) for name in fields] for question in questions]))
+    gold = [[getattr(question, name) for name in fields] for question in questions]
+    weights = asked_weights(questions)  # without them the digest is that of earlier versions
+    return sha256_text(repr([gold, weights] if weights else gold))
 
 
 def scored_gold(path: Path) -> str:
@@ -400,8 +272,9 @@ def write_scores(arms: Sequence[ArmScores], path: Path, gold: str = "") -> None:
     """Write the scores of every question, so that other statistics can be computed from them.
 
     The file also holds the source document of each question (questions of one document are not independent),
-    the mean score of each seed, and the questions' weights where they are not all 1. Where questions have other wordings it
-    says which question each of them asks, and for which the gold document was among the passages shown.
+    the mean score of each seed, and the questions' weights where they are not all 1, with the part of them that rows give
+    (``asked``). Where questions have other wordings it says which question each of them asks, and for which the gold
+    document was among the passages shown.
     """
     body = {
         arm.arm: {
@@ -428,12 +301,14 @@ def write_scores(arms: Sequence[ArmScores], path: Path, gold: str = "") -> None:
         for arm in arms
         for question, weight in zip(arm.questions, arm.question_weights, strict=False)
     }
+    asked = {id: times for arm in arms for id, times in zip(arm.questions, arm.asked, strict=False)}
     made_ids = sorted(
         {question for arm in arms for question, mark in zip(arm.questions, arm.made, strict=False) if mark}
     )
     content = {"schema": 1, "arms": body, "documents": documents, "seeds": seeds}
     content |= {"gold": gold} if gold else {}
     content |= {"question_weights": weight_of} if weight_of else {}
+    content |= {"asked": asked} if asked else {}
     content |= {"made": made_ids} if made_ids else {}
     wordings = {
         question: of

@@ -22,7 +22,7 @@ ORDER: dict[str, tuple[str, ...]] = {
     "runners": (
         "paths", "interrupts", "resources", "catalog", "data", "plan", "models", "tokenization", "run_folder", "report",
         "made_from", "tracking", "inference", "distributed", "launch", "training", "preflight", "train", "scoring",
-        "synthesis", "notebook", "classification", "selective", "arms", "runs", "trial", "recheck", "failures",
+        "synthesis", "notebook", "classification", "selective", "arms", "logs", "runs", "trial", "recheck", "failures",
         "serving", "export", "__init__",
     ),
     "advisor": (
@@ -47,6 +47,7 @@ LONG_FUNCTIONS: dict[str, str] = {
     "advisor/calls.py:serve": "one parameter for each flag",
     "advisor/calls.py:train": "one parameter for each flag",
     "advisor/commands/index.py:search": "one parameter for each flag",
+    "advisor/commands/serve.py:command": "one parameter for each flag",
 }
 
 MAX_MODULES_PER_FOLDER = 15

@@ -51,7 +51,7 @@ ERRORS: dict[int | str, dict[str, Any]] = {
 
 
 def index_page(
-    name: str, goal: str = "", words: Mapping[str, str] | None = None
+    name: str, goal: str = "", words: Mapping[str, str] | None = None, notice: str = ""
 ) -> tuple[str, dict[str, str]]:
     """Return the HTML of the page and the headers it is sent with.
 
@@ -59,6 +59,7 @@ def index_page(
         name: the name of the run's plan, the page's title.
         goal: what the run is for, as answered in the questionnaire; "" when it was not.
         words: what the models in the list are, a few words for each name.
+        notice: what people who ask are told, such as that questions are written to a log; "" for nothing.
     """
     text = Path(__file__).with_name("ask.html").read_text("utf-8")
     style, script = (_csp_hash(_tag_content(text, tag)) for tag in ("style", "script"))
@@ -68,6 +69,7 @@ def index_page(
     )
     # after the hashes: neither style nor script holds a placeholder
     text = text.replace("$name", html.escape(name)).replace("$goal", html.escape(goal))
+    text = text.replace("$notice", html.escape(notice))
     items = "".join(
         f"<dt>{html.escape(word)}</dt><dd>{html.escape(meaning)}</dd>"
         for word, meaning in (words or {}).items()
@@ -170,7 +172,8 @@ def _add_read_routes(app: FastAPI, service: Service, words: Mapping[str, str]) -
     served = {method: words[method] for method, _ in arms if method in words}
     roots = {split_arm(model.id)[1]: model.root for model in service.models.values() if not model.raw}
     served |= {f"@{alias}": f"answered with {root}" for alias, root in roots.items() if alias}
-    text, headers = index_page(plan.name, str(goal.value or "") if goal else "", served)
+    notice = service.log.notice if service.log else ""
+    text, headers = index_page(plan.name, str(goal.value or "") if goal else "", served, notice)
 
     @app.api_route("/", methods=["GET", "HEAD"], response_class=HTMLResponse, include_in_schema=False)
     async def root() -> HTMLResponse:

@@ -20,6 +20,7 @@ from runners.arms.followup import stand_alone
 from runners.data.formats import Message
 from runners.data.questions import Question
 from runners.inference.constraints.constraint import OutputConstraint
+from runners.logs.question_log import QuestionLog
 from runners.serving.http.errors import ApiError, as_api_error
 from runners.serving.http.json_schema import ResponseFormat, response_format
 from runners.serving.http.request_models import ChatRequest, CompletionRequest, RequestMessage, SamplingFields
@@ -51,6 +52,12 @@ class ParsedRequest:
     constraint: OutputConstraint | None = None
     """What a model of this process is held to; None where the response has no form, or is only checked."""
     chat: bool = True
+    chat_turns: list[Message] = field(default_factory=list)
+    """The messages of a chat as they came; [] where prompts are texts."""
+    results: list[RequestResult] = field(default_factory=list)
+    """The answers that came, in the order of the prompts."""
+    log: QuestionLog | None = None
+    """Where the request is still to be written."""
     bridges: list[EventLoopBridge] = field(default_factory=list)
     """Where the results of the queued requests arrive, one for each prompt."""
     queued: list[AnswerRequest] = field(default_factory=list)
@@ -65,11 +72,13 @@ async def chat_completion(service: Service, body: ChatRequest, request: Request)
     """Answer a chat completion."""
     body.refuse_unsupported()
     model = service.find_model(body.model)
-    prompt, notes = messages_for_model(read_messages(body.messages, service.limits), model)
+    messages = read_messages(body.messages, service.limits)
+    prompt, notes = messages_for_model(messages, model)
     # The cost of checking a client's schema is bounded, but too high to block the event loop for.
     form = await asyncio.to_thread(response_format, body.response_format) if body.response_format else None
     constraint = await _constraint(service, form, model) if form else None
-    return await _answer(service, ParsedRequest(body, model, [prompt], notes, form, constraint), request)
+    parsed = ParsedRequest(body, model, [prompt], notes, form, constraint, chat_turns=messages)
+    return await _answer(service, parsed, request)
 
 
 async def text_completion(service: Service, body: CompletionRequest, request: Request) -> Response:
@@ -185,14 +194,15 @@ async def _answer(service: Service, parsed: ParsedRequest, request: Request) -> 
     _submit(service, parsed)
     if parsed.body.stream:
         return await _stream_response(service, parsed, request)
+    results = parsed.results
     try:
-        results = [
-            _result(await until_disconnected(bridge.next(), request.receive, parsed.cancel))
-            for bridge in parsed.bridges
-        ]
+        for bridge in parsed.bridges:
+            results.append(_result(await until_disconnected(bridge.next(), request.receive, parsed.cancel)))
     except ApiError:
         parsed.cancel()
         raise
+    finally:
+        await _write_log(parsed)
     service.metrics.count_tokens(parsed.model.id, results)
     extra = [await _x_tunewise(parsed, result) for result in results]
     if error := _format_error(parsed, results[0], extra[0]):
@@ -230,6 +240,29 @@ def _submit(service: Service, parsed: ParsedRequest) -> None:
             raise
         parsed.bridges.append(bridge)
         parsed.queued.append(queued)
+    parsed.log = service.log
+
+
+async def _write_log(parsed: ParsedRequest) -> None:
+    """Write what was asked into the server's log, once, with the answers that came; a full disk stops no answer."""
+    if parsed.log is None:
+        return
+    log, parsed.log = parsed.log, None
+    model = parsed.model.id
+    for number, prompt in enumerate(parsed.prompts):
+        answer = parsed.results[number].text if number < len(parsed.results) else None
+        turns = parsed.chat_turns or prompt_turns(prompt)
+        # shielded: a client that leaves cancels the handler, and was told that its question is written
+        await asyncio.shield(asyncio.to_thread(log.add_or_warn, model, turns, answer))
+
+
+def prompt_turns(prompt: Question | Sequence[Message] | str) -> list[Message]:
+    """Return a prompt as the turns of a chat."""
+    if isinstance(prompt, str):
+        return [{"role": "user", "content": prompt}]
+    if isinstance(prompt, Question):
+        return [*prompt.history, {"role": "user", "content": prompt.question}]
+    return list(prompt)
 
 
 async def _stream_response(service: Service, parsed: ParsedRequest, request: Request) -> Response:
@@ -242,9 +275,11 @@ async def _stream_response(service: Service, parsed: ParsedRequest, request: Req
         first = ""
     except BaseException:
         parsed.cancel()
+        await _write_log(parsed)
         raise
     if isinstance(first, Exception):
         parsed.cancel()
+        await _write_log(parsed)
         raise as_api_error(first)
     return _EventStream(
         parsed,
@@ -269,6 +304,7 @@ class _EventStream(EventSourceResponse):
             await super().__call__(scope, receive, send)
         finally:
             self._parsed.cancel()
+            await _write_log(self._parsed)
 
 
 async def _events(service: Service, parsed: ParsedRequest, first: Any) -> AsyncIterator[dict[str, str]]:
@@ -284,6 +320,7 @@ async def _events(service: Service, parsed: ParsedRequest, first: Any) -> AsyncI
     if isinstance(received, Exception):
         yield {"data": json.dumps(as_api_error(received).body)}
     else:
+        parsed.results.append(received)
         service.metrics.count_tokens(parsed.model.id, [received])
         extra = await _x_tunewise(parsed, received)
         if error := _format_error(parsed, received, extra):

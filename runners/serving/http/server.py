@@ -11,7 +11,7 @@ import os
 import signal
 import socket
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,6 +21,7 @@ import uvicorn
 
 from rag.errors import CannotRun, system_reason
 from rag.types import OnEvent
+from runners.logs.question_log import KEPT_FILES, ROTATE_BYTES, QuestionLog
 from runners.plan.steps import EvaluateStep
 from runners.resources.machine import detect_machine
 from runners.runs.loaded_models import LoadedLimit
@@ -66,6 +67,8 @@ class ServeOptions:
     """The servers that generate, as the values of ``--backend``; None for those that the run was measured with, if any."""
     words: Mapping[str, str] = field(default_factory=dict)
     """What the names of arms mean, shown on the page."""
+    log: QuestionLog | None = None
+    """Where requests are written; None where they are not."""
 
 
 def serve(
@@ -82,9 +85,10 @@ def serve(
     Raises:
         UsageProblem: other machines can reach the address, and there is no token; or no arm can be used by default.
         BadInput: the run is damaged, others can read the token's file, or a backend's server lacks the default model.
-        CannotRun: the address is in use, or no server of the backend answers for the default arm.
+        CannotRun: the address is in use, the log cannot be written, or no server of the backend answers for the default arm.
     """
     auth.check_token(options.host, options.token)
+    _check_log(options.log)
     opening = Opening(on_event=on_event, model=options.model, backend=options.backend)
     session = OpenRun.open(options.run, opening).obtain()
     fingerprint = run_fingerprint(session.folder.path, session.plan)
@@ -94,7 +98,7 @@ def serve(
     token = _access_token(options.token)
     metrics = ServerMetrics()
     worker = BatchingWorker(session, BatchLimits(max_queue=max_queue), metrics.on_event)
-    service = Service(session, worker, models, limits, metrics, fingerprint=fingerprint)
+    service = Service(session, worker, models, limits, metrics, fingerprint=fingerprint, log=options.log)
     access = AccessRules(
         limits,
         token,
@@ -119,10 +123,7 @@ def serve(
         step = session.plan.routed(step)[0]
     session.prepare(step)
     session.generator(step)
-    url_host = f"[{options.host}]" if ":" in options.host else options.host
-    address = f"http://{url_host}:{listening.getsockname()[1]}"
-    ready = f"serving {options.run} on {address}  (models: {', '.join(models)})\n"
-    ready += f"open {address}/ in a browser to ask; programs use {address}/v1"
+    ready = _ready_text(options, listening.getsockname()[1], models)
     backend = session.backend.entries
     bound = listening.getsockname()[:2]
     record = own_record(bound, options.run, fingerprint, options.token, backend, limits.max_tokens)
@@ -146,6 +147,35 @@ def server_config(
         # A client could claim another address in X-Forwarded-For with each request, and escape the rate limit.
         proxy_headers=False,
     )
+
+
+def _check_log(log: QuestionLog | None) -> None:
+    """Raise CannotRun where the log of requests cannot be written."""
+    if log is None:
+        return
+    try:
+        log.check()
+    except OSError as error:
+        raise CannotRun(
+            f"cannot write {log.path}: {system_reason(error)}", "name another file: --log"
+        ) from None
+
+
+def _ready_text(options: ServeOptions, port: int, models: Iterable[str]) -> str:
+    """Return what is said once the server listens: its address, its models, and where requests are written."""
+    host = f"[{options.host}]" if ":" in options.host else options.host
+    address = f"http://{host}:{port}"
+    lines = [f"serving {options.run} on {address}  (models: {', '.join(models)})"]
+    lines.append(f"open {address}/ in a browser to ask; programs use {address}/v1")
+    lines += [log_line(options.log)] if options.log else []
+    return "\n".join(lines)
+
+
+def log_line(log: QuestionLog) -> str:
+    """Return what is written into the log of requests, and what is kept of it."""
+    what = "questions and answers" if log.answers else "questions, without answers,"
+    most = f"the last {KEPT_FILES + 1} parts of {ROTATE_BYTES // 2**20} MB"
+    return f"{what} are written to {log.path} ({most}); remove a person's: tunewise questions forget {log.path} TEXT"
 
 
 def _access_token(path: Path | None) -> auth.AccessToken | None:

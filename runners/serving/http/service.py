@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from rag.text.sanitize import single_line
+from runners.logs.question_log import QuestionLog
 from runners.runs.opened import OpenRun
 from runners.serving.http.errors import ApiError
 from runners.serving.http.metrics import ServerMetrics
@@ -145,6 +146,8 @@ class Service:
     """Held while a client's schema is compiled."""
     fingerprint: str = ""
     """The run as it was loaded: see :func:`runners.serving.server_record.run_fingerprint`."""
+    log: QuestionLog | None = None
+    """Where requests are written; None where they are not."""
 
     @property
     def embedder(self) -> str | None:

@@ -74,6 +74,8 @@ NO_FOLDER = {
     "mcp": "its tools are called below",
     "models pull": "fetches what is named on the command line",
     "models verify": "reads the cache",
+    "questions import": "reads a log",
+    "questions forget": "rewrites a log",
 }
 
 

@@ -348,3 +348,19 @@ def test_empty_answers_and_parts_are_allowed_where_something_else_is_right(tmp_p
         {"question": "Who?", "answers": [""]},
     ]
     assert [q.short_answers for q in load_questions(write(tmp_path / "q.jsonl", rows))] == [(), (), ()]
+
+
+@pytest.mark.parametrize("value", [0, -1, "2 kg", True, float("inf"), [1]])
+def test_a_weight_that_is_no_number_above_zero_is_refused(tmp_path: Path, value: object) -> None:
+    path = tmp_path / "q.jsonl"
+    path.write_text(json.dumps({"question": "Open?", "weight": value}) + "\n", "utf-8")
+    with pytest.raises(BadInput, match="weight must be a number above 0"):
+        load_questions(path)
+
+
+def test_weights_are_read_and_wordings_have_that_of_their_row(tmp_path: Path) -> None:
+    path = tmp_path / "q.jsonl"
+    rows = [{"question": "Open?", "weight": 3.5, "wordings": ["When open?"]}, {"question": "Free?"}]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), "utf-8")
+    questions = load_questions(path)
+    assert [question.weight for question in with_wordings(questions)] == [3.5, 3.5, 1.0]

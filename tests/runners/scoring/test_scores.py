@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -15,6 +16,7 @@ from runners.data.refusals import is_refusal
 from runners.plan.schema import Plan, StyleCheck, parse_plan
 from runners.plan.score_names import SCORE_NAMES
 from runners.scoring.scores import (
+    asked_weights,
     citation_precision,
     citation_share,
     combined_score,
@@ -332,3 +334,19 @@ def test_gold_without_the_form_of_final_answers_is_named(
         {"kind": kind, "value": value, "text": "only that (98 % of 200 examples)"}
     )
     assert missing_form(texts, [check]) == ("only that" if missing else "")
+
+
+def test_weights_of_rows_multiply_those_of_questions_without_answer() -> None:
+    weighted = [
+        replace(q, weight=8.0 if n == 9 else 1.0) for n, q in enumerate(questions_without_answer(0, 10))
+    ]
+    weights = question_weights(plan(), weighted)
+    assert sum(weights.values()) == pytest.approx(10)
+    assert weights["q9"] == pytest.approx(8 * weights["q0"])
+    unanswerable = [
+        replace(q, weight=8.0 if n == 0 else 1.0) for n, q in enumerate(questions_without_answer(1, 10))
+    ]
+    weights = question_weights(plan(), unanswerable)
+    assert weights["q0"] == pytest.approx(0.15 * 10), "one question, but nearly half of what is asked"
+    assert asked_weights(unanswerable)["q0"] == pytest.approx(80 / 17)
+    assert asked_weights([replace(q, weight=0.1) for q in weighted]) == {}, "all alike"

@@ -16,6 +16,7 @@ import pytest
 import uvicorn
 
 from runners.data.examples import Example
+from runners.logs.question_log import QuestionLog
 from runners.models.resolve import Model
 from runners.plan.schema import parse_plan
 from runners.runs.opened import Opening, OpenRun
@@ -114,6 +115,7 @@ def serve(run: Path) -> Iterator[Callable[..., Served]]:
         batches: BatchLimits | None = None,
         backend: tuple[str, ...] | None = None,
         arm: str | None = None,
+        log: QuestionLog | None = None,
     ) -> Served:
         # With fewer digits a sampled token could differ between a batch and a request alone.
         session = OpenRun.open(run, Opening(backend=backend, dtype="float32")).obtain()
@@ -121,7 +123,7 @@ def serve(run: Path) -> Iterator[Callable[..., Served]]:
         limits = limits or ServerLimits(max_tokens=64)
         models, _ = answerable_models(session, served_models(session, arm)[0])
         worker = BatchingWorker(session, batches or BatchLimits(), metrics.on_event)
-        service = Service(session, worker, models, limits, metrics)
+        service = Service(session, worker, models, limits, metrics, log=log)
         app = create_app(service, AccessRules(limits))
         step = next(iter(models.values())).step
         session.prepare(step)

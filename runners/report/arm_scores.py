@@ -1,0 +1,174 @@
+"""The scores of one arm on every question, with what their means and intervals need: weights, wordings, documents, seeds."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from operator import mul
+from statistics import fmean
+from typing import Any
+
+from rag.evaluation.clusters import linearised, mean_by_question, weighted_questions
+
+
+@dataclass(frozen=True, slots=True)
+class ArmScores:
+    """One arm's scores, one per question, in the order of the test questions."""
+
+    arm: str
+    questions: tuple[str, ...]
+    scores: tuple[dict[str, float], ...]
+    combined: tuple[float, ...]
+    seconds: tuple[float, ...]
+    prompt_tokens: tuple[int, ...]
+    completion_tokens: tuple[int, ...]
+    documents: tuple[str | None, ...] = ()
+    """The source document of each question; () when it was not recorded."""
+    seeds: tuple[tuple[int, float], ...] = ()
+    """(seed, mean combined score) of each seed; () when they were not recorded."""
+    question_weights: tuple[float, ...] = ()
+    """Weight of each question in the arm's mean, 1 on average; () when all are 1. See :func:`question_weights`."""
+    made: tuple[bool, ...] = ()
+    """Whether each question was made from the documents; () when none was."""
+    wording_of: tuple[str | None, ...] = ()
+    """The question that each one asks in other words, None for one as its row has it; () when none has other wordings."""
+    hits: tuple[float | None, ...] = ()
+    """Whether the gold document is among the passages shown, None where no document is known; () where nothing was looked
+    up, or it was not recorded. With several seeds it is their mean."""
+    asked: tuple[float, ...] = ()
+    """How often each question is asked, 1 on average, as the weights of its rows say; () when all are equal. It is part of
+    ``question_weights``."""
+
+    def of_origin(self, from_documents: bool) -> ArmScores:
+        """Return the scores of the made questions alone, or of the others; the means of the seeds are of all questions."""
+        marks = self.made or (False,) * len(self.questions)
+        return self.part([mark == from_documents for mark in marks])
+
+    def of_wordings(self, other: bool) -> ArmScores:
+        """Return the scores of the other wordings alone, or of the questions as their rows have them."""
+        marks = self.wording_of or (None,) * len(self.questions)
+        return self.part([(mark is not None) == other for mark in marks])
+
+    def part(self, of_part: Sequence[bool]) -> ArmScores:
+        """Return the scores of some questions; the means of the seeds are of all questions."""
+        at = [n for n, inside in enumerate(of_part) if inside]
+
+        def pick(values: tuple[Any, ...]) -> tuple[Any, ...]:
+            return tuple(values[n] for n in at) if values else ()
+
+        fields = (
+            "questions",
+            "scores",
+            "combined",
+            "seconds",
+            "prompt_tokens",
+            "completion_tokens",
+            "documents",
+        )
+        optional = ("question_weights", "made", "wording_of", "hits", "asked")
+        picked: dict[str, Any] = {name: pick(getattr(self, name)) for name in (*fields, *optional)}
+        return replace(self, **picked)
+
+    @property
+    def originals(self) -> tuple[str, ...]:
+        """The id of the question itself for each that was asked: a wording has that of its question."""
+        if not self.wording_of:
+            return self.questions
+        return tuple(of or id for id, of in zip(self.questions, self.wording_of, strict=True))
+
+    @property
+    def question_count(self) -> int:
+        """How many questions were asked, other wordings of one not counted."""
+        return len(set(self.originals))
+
+    @property
+    def weighted(self) -> tuple[float, ...]:
+        """Combined score times weight of each question: the values whose differences are tested."""
+        weights = self.question_weights or (1.0,) * len(self.combined)
+        return tuple(score * weight for score, weight in zip(self.combined, weights, strict=True))
+
+    @property
+    def mean_score(self) -> float:
+        """The weighted mean of the combined scores; 0 without questions."""
+        total = sum(self.question_weights) or len(self.combined)
+        return sum(self.weighted) / total if total else 0.0
+
+    def of(self, name: str) -> list[float]:
+        """Return one score's values over the questions that have it."""
+        return [scores[name] for scores in self.scores if name in scores]
+
+    def originals_of(self, name: str) -> list[str]:
+        """Return the id of the question itself for each value of :meth:`of`."""
+        return [id for id, scores in zip(self.originals, self.scores, strict=True) if name in scores]
+
+    def by_question(self, name: str) -> list[float]:
+        """Return one value of a score for each question: the mean over its wordings, as :func:`mean_by_question` has it."""
+        return mean_by_question(self.of(name), self.originals_of(name), self._asked_of(name))
+
+    def _asked_of(self, name: str) -> list[float]:
+        """Return how often each question that has a score is asked; [] when all are equal."""
+        if name == "combined":
+            return list(self.question_weights if self.asked else ())
+        return [times for times, scores in zip(self.asked, self.scores, strict=False) if name in scores]
+
+    def weights_by_question(self, name: str) -> list[float]:
+        """Return how often each question is asked, in the order of :meth:`shown`; [] when all are asked as often."""
+        weights = self._asked_of(name)
+        originals = self.originals if name == "combined" else self.originals_of(name)
+        return weighted_questions(weights, originals, weights)[1] if weights else []
+
+    def mean_of(self, name: str) -> float:
+        """Return the mean of a score over what was asked, of the questions that have it."""
+        values, weights = self.of(name), self._asked_of(name)
+        if not weights:
+            return fmean(values)
+        return sum(map(mul, values, weights)) / sum(weights)
+
+    def shown(self, name: str) -> list[float]:
+        """Return the values whose mean and interval are a score as it is shown, one for each question.
+
+        They are those of :meth:`by_question`, but for two weighted means: ``combined``, whose questions have weights, and a
+        balanced ``refusal``: half the share of right refusals among the questions without an answer plus half the share of
+        questions with an answer that were not refused. An arm that never refuses gets .5, however few questions
+        have no answer.
+        """
+        if name == "combined":
+            if self.asked:
+                return mean_by_question(self.combined, self.originals, self.question_weights)
+            return mean_by_question(linearised(self.combined, self.question_weights), self.originals)
+        values = self.of(name)
+        without = [("correct_refusal" in scores) for scores in self.scores if name in scores]
+        count = sum(without)
+        if name != "refusal" or not 0 < count < len(values):
+            return self.by_question(name)
+        weights = {True: len(values) / (2 * count), False: len(values) / (2 * (len(values) - count))}
+        if asked := self._asked_of(name):
+            total = {
+                lacks: sum(times for times, of in zip(asked, without, strict=True) if of is lacks)
+                for lacks in weights
+            }
+            parts = [times / total[lacks] for times, lacks in zip(asked, without, strict=True)]
+            return mean_by_question(values, self.originals_of(name), parts)
+        balanced = linearised(values, [weights[lacks] for lacks in without])
+        return mean_by_question(balanced, self.originals_of(name))
+
+    def sources(self, name: str | None = None) -> list[str | None]:
+        """Return the document of each question, or of those that have one score, in the order of :meth:`by_question`."""
+        documents = self.documents or (None,) * len(self.questions)
+        rows = zip(self.originals, documents, self.scores, strict=True)
+        of_question: dict[str, str | None] = {}
+        for question, document, scores in rows:
+            if name is None or name in scores:
+                of_question.setdefault(question, document)
+        return list(of_question.values())
+
+    @property
+    def tokens(self) -> float:
+        """Mean tokens per answer, prompt and completion together."""
+        return fmean(self.prompt_tokens) + fmean(self.completion_tokens) if self.questions else 0.0
+
+    @property
+    def seed_spread(self) -> float:
+        """The mean score of the best seed minus that of the worst; 0 with one seed."""
+        means = [mean for _, mean in self.seeds]
+        return max(means) - min(means) if means else 0.0
