@@ -207,8 +207,12 @@ def _answer(
     made_from = {
         "plan": plan.digest(),
         "questions": [
-            # what is not set is left out: evaluations by 0.2.0 stay valid
-            {k: v for k, v in asdict(q).items() if k not in ("made", "wordings", "wording_of") or v}
+            # what is not set is left out: evaluations by 0.2.0 stay valid; no answer depends on a question's weight
+            {
+                key: value
+                for key, value in asdict(q).items()
+                if key != "weight" and (value or key not in ("made", "wordings", "wording_of", "all_of"))
+            }
             for q in questions
         ],
         "generation": newest_generation(session.folder.path / INDEX) if _searches(plan, arm) else 0,
