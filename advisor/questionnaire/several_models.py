@@ -98,7 +98,7 @@ def parse_models(value: str | Mapping[str, Any]) -> dict[str, str]:
         if alias in named:
             raise BadInput(f"models: the alias {alias} is given twice", "give each model an alias of its own")
         if alias.lower() in map(str.lower, named):
-            raise BadInput(f"models: {alias!r} is an alias already, but for its case", CASE_RULE)
+            raise BadInput(f"models: {alias!r} differs from another alias in case alone", CASE_RULE)
         same = next((other for other, known in named.items() if _same_model(known, name)), None)
         if same is not None:
             raise BadInput(

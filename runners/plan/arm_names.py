@@ -21,7 +21,7 @@ ALIAS_RULE = (
     "an alias is 1 to 24 letters, digits, dots, hyphens or underscores, and starts with a letter or digit"
 )
 
-CASE_RULE = "some systems take file names that differ in case as one"
+CASE_RULE = "let them differ in more, as some systems take file names that differ in case as one"
 
 
 def written_alike(name: str) -> str:
