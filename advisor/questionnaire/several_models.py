@@ -9,13 +9,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
-from itertools import count
+from itertools import chain, count
 from typing import Any
 
 from advisor.questionnaire.question_types import Condition, Question
 from rag.errors import BadInput
 from runners.catalog import models
-from runners.plan.arm_names import ALIAS, ALIAS_RULE
+from runners.plan.arm_names import ALIAS, ALIAS_RULE, CASE_RULE, written_alike
 
 LIMITS = ("minutes", "usd")
 """The answers that limit the trial of several models."""
@@ -97,6 +97,8 @@ def parse_models(value: str | Mapping[str, Any]) -> dict[str, str]:
             raise BadInput(f"models: {alias!r} is no alias", ALIAS_RULE)
         if alias in named:
             raise BadInput(f"models: the alias {alias} is given twice", "give each model an alias of its own")
+        if alias.lower() in map(str.lower, named):
+            raise BadInput(f"models: {alias!r} differs from another alias in case alone", CASE_RULE)
         same = next((other for other, known in named.items() if _same_model(known, name)), None)
         if same is not None:
             raise BadInput(
@@ -115,16 +117,19 @@ def models_line(named: Mapping[str, str]) -> str:
 def with_aliases(names: Iterable[str], before: Mapping[str, str]) -> dict[str, str]:
     """Return models after those that have an alias, each by one made of its name, with a number where that is taken."""
     named = dict(before)
+    taken = set(map(str.lower, named))
     for name in names:
         last = name.removeprefix("openai:").rpartition("@")[0] if name.startswith("openai:") else name
         written = re.sub(r"[^A-Za-z0-9.-]+", "-", last.rstrip("/").rpartition("/")[2])
         plain = written.strip("-.")[:22] or "model"
         numbered = (f"{plain}{number}" for number in count(2))
-        named[plain if plain not in named else next(alias for alias in numbered if alias not in named)] = name
+        alias = next(alias for alias in chain([plain], numbered) if alias.lower() not in taken)
+        taken.add(alias.lower())
+        named[alias] = name
     return named
 
 
 def _same_model(one: str, other: str) -> bool:
     """Return whether two names are the same model, as far as the names tell."""
     known = [models.find_model(name) for name in (one, other)]
-    return one == other or (known[0] is not None and known[0] is known[1])
+    return written_alike(one) == written_alike(other) or (known[0] is not None and known[0] is known[1])

@@ -220,6 +220,12 @@ def _notes(a: ComparedRun, b: ComparedRun) -> list[str]:
     models = [run.report.verdict.model for run in (a, b)]
     if models[0] != models[1]:
         notes.append(f"the models differ: {models[0]} and {models[1]}")
+    named_a, named_b = (run.report.models or {} for run in (a, b))
+    notes += [
+        f"the alias {alias} is {named_a[alias]} in {a.path}, and {named_b[alias]} in {b.path}"
+        for alias in named_a
+        if named_b.get(alias, named_a[alias]) != named_a[alias]
+    ]
     if a.judges_right != b.judges_right:
         older = b.path if a.judges_right else a.path
         notes.append(

@@ -46,6 +46,7 @@ from rag.evaluation.clusters import cluster_by_document
 from rag.evaluation.statistics import PairedDifference
 from rag.files import check_schema, parse_json
 from runners.made_from import data_files, recorded_files
+from runners.plan.arm_names import name_and_precision
 from runners.plan.named_models import asked_models, reference_arms
 from runners.plan.schema import Plan
 from runners.plan.steps import NF4, QUANTIZED_ANSWERS, TrainStep
@@ -172,7 +173,9 @@ def report_of_run(records: RunRecords) -> TrialReport:
 def _models_asked(plan: Plan) -> dict[str, str] | None:
     """Return the names of the models that are compared, and of a teacher beside them, by alias; None of one model."""
     models = asked_models(plan.models, plan.teacher) if plan.models else {}
-    return {alias: model.name for alias, model in models.items()} or None
+    return {
+        alias: name_and_precision(model.name, model.quantization) for alias, model in models.items()
+    } or None
 
 
 def _judged_by_model(records: RunRecords, arms: Sequence[ArmScores]) -> dict[str, Any] | None:

@@ -147,7 +147,7 @@ def why_none(check: UsableCheck, retrieving: Collection[str], model_of: Mapping[
     cause = (
         "few"
         if share[best] > check.threshold
-        else _cause(check.threshold, share[split], retrieved, read, wrongly)
+        else _cause(check.threshold, share[split], retrieved, read, wrongly if searching else None)
     )
     why = Unusable(
         arm=best,
@@ -174,7 +174,10 @@ def _cause(
     read: AnswerCount | None,
     wrongly: AnswerCount | None,
 ) -> str:
-    """Return what alone keeps the share low: search, refusals or model; "arms" where no search was measured."""
+    """Return what alone keeps the share low: search, refusals or model; "arms" where no search was measured.
+
+    ``wrongly`` is of an arm that searches: questions of others are refused by the model, not by the gate.
+    """
     answered = 1 - wrongly.share if wrongly else 1.0
     if retrieved and retrieved.share < threshold:
         return "search"

@@ -5,6 +5,7 @@ The alias is a key of the plan's ``models``. Where a plan has one model, and for
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
@@ -19,6 +20,18 @@ ALIAS = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,23}")
 ALIAS_RULE = (
     "an alias is 1 to 24 letters, digits, dots, hyphens or underscores, and starts with a letter or digit"
 )
+
+CASE_RULE = "let them differ in more, as some systems take file names that differ in case as one"
+
+
+def written_alike(name: str) -> str:
+    """Return a model's name as it is compared with others: without what changes neither a folder nor an address."""
+    return name.rstrip("/") if name.startswith("openai:") else os.path.normpath(name)
+
+
+def name_and_precision(name: str, quantization: str | None) -> str:
+    """Return a model's name, with its precision behind it where that is not the one of its files."""
+    return f"{name} ({quantization})" if quantization not in (None, "none") else name
 
 
 def split_arm(name: str) -> tuple[str, str]:
@@ -68,10 +81,13 @@ def check_models(models: Mapping[str, PlanModel], model: PlanModel) -> None:
         if not ALIAS.fullmatch(alias):
             raise ValueError(f"models: {alias!r} is no alias: {ALIAS_RULE}")
     seen: dict[tuple[str, str], str] = {}
+    named: dict[str, str] = {}
     for alias, one in models.items():
-        first = seen.setdefault((one.name, one.quantization), alias)
+        first = seen.setdefault((written_alike(one.name), one.quantization), alias)
         if first != alias:
             raise ValueError(f"models: {first} and {alias} are the same model, {one.name}: keep one of them")
+        if (first := named.setdefault(alias.lower(), alias)) != alias:
+            raise ValueError(f"models: the aliases {first} and {alias} differ in case alone: {CASE_RULE}")
     if models and model not in models.values():
         raise ValueError(f"model: {model.name} is none of the plan's models: {', '.join(models)}")
 

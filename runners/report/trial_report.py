@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from rag.evaluation.question_words import QuestionWords
-from runners.plan.arm_names import arm_name, split_arm
+from runners.plan.arm_names import arm_name, name_and_precision, split_arm
 from runners.report.records import (
     NOT_JUDGED,
     ArmReport,
@@ -320,7 +320,7 @@ class TrialReport:
     teacher: TeacherReport | None = None
     """None for a plan without a teacher, and where none of its arms could be judged."""
     models: Mapping[str, str] | None = None
-    """The names of several models that were compared, by alias; None where there is one."""
+    """The names of several models that were compared, with ``(nf4)`` of one in 4 bits, by alias; None where there is one."""
     incomplete: tuple[IncompleteArm, ...] = ()
     """Arms that did not answer all questions, which are not among ``arms``."""
 
@@ -332,7 +332,8 @@ class TrialReport:
 
     def own_arm(self, method: str) -> str:
         """Return the arm of a method with the plan's own model, which the advice is about; of one model the method."""
-        own = next((alias for alias, name in (self.models or {}).items() if name == self.data.model), "")
+        asked = name_and_precision(self.data.model, self.data.quantization)
+        own = next((alias for alias, name in (self.models or {}).items() if name == asked), "")
         return method if split_arm(method)[1] or arm_named(self.arms, method) else arm_name(method, own)
 
     @property

@@ -70,14 +70,15 @@ def check_requirements(
         machine: what was detected of this machine.
 
     Returns:
-        Notes for the user on steps that barely fit.
+        Notes for the user on models that no arm asks, and on steps that barely fit.
     """
-    notes: tuple[str, ...] = ()
+    unasked = [alias for alias, model in plan.models.items() if model not in plan.base_models]
+    notes: tuple[str, ...] = (f"of the plan's models, no arm asks: {', '.join(unasked)}",) if unasked else ()
     local = [folders[model.name] for model in plan.base_models if model.name in folders]
     if local:
         check_gpu(plan, machine)
         check_settings(plan, machine)
-        notes = check_memory(plan, folders.get(plan.model.name), machine, folders)
+        notes += check_memory(plan, folders.get(plan.model.name), machine, folders)
     check_disk(plan, folders, out)
     return notes
 

@@ -385,6 +385,12 @@ REFUSED = {
     "alias rule": (3, ["--models", f"a b={SMALL}", "--models", f"b={TINY}"], "is no alias"),
     "alias twice": (3, ["--models", f"a={SMALL}", "--models", f"a={TINY}"], "the alias a is given twice"),
     "model twice": (3, ["--models", f"a={SMALL}", "--models", f"b={SMALL}"], "a and b are the same model"),
+    "alias in another case": (
+        3,
+        ["--models", f"a={SMALL}", "--models", f"A={TINY}"],
+        "from another alias in case alone",
+    ),
+    "folder twice": (3, ["--models", "a=m", "--models", "b=./m/"], "a and b are the same model"),
     "endpoint": (
         3,
         ["--models", f"a={SMALL}", "--models", "b=openai:foo"],

@@ -21,6 +21,7 @@ from advisor.report.plots.right_cost import method_letters
 from benchmarks.simulated_grids import ARMS, CHOICE, grid_folder, grid_plan, simulated_grid
 from rag.errors import CannotRun
 from runners.plan.schema import Plan, parse_plan
+from runners.plan.steps import PlanModel
 from runners.run_folder import RunFolder
 from tests.support.reports import written
 
@@ -156,7 +157,23 @@ def test_two_runs_share_a_picture_and_a_table(run: RunFolder, tmp_path: Path) ->
     assert "grid: rag@small" in page
     assert "later: rag@small" in page
     assert 'class="stack sortable"' in page
+    assert not [note for note in compared["notes"] if "alias" in note]
     run.check()  # the page is no part of the sealed run
+
+
+def test_compared_runs_say_where_an_alias_is_another_model_or_precision(
+    run: RunFolder, tmp_path: Path
+) -> None:
+    plan = grid_plan()
+    model = PlanModel(name="qwen-small", quantization="nf4")
+    other, data = grid_run(
+        tmp_path / "later", plan.model_copy(update={"models": {**plan.models, "small": model}})
+    )
+    assert data["models"]["small"] == "qwen-small (nf4)"
+    assert "small = qwen-small (nf4);" in shown(other)
+    (note,) = (note for note in compare_runs(run.path, other.path)["notes"] if "alias" in note)
+    assert note.startswith("the alias small is openai:small@")
+    assert "qwen-small (nf4) in " in note
 
 
 def test_table_is_sorted_in_a_browser(browser: Any, run: RunFolder) -> None:

@@ -160,6 +160,14 @@ def test_cause_is_what_alone_keeps_an_arm_below_the_threshold(
         )
 
 
+def test_refusals_of_an_arm_without_search_are_not_those_of_the_gate() -> None:
+    verdict = answers_of([arm("prompting", first(12, 40), false_refusal=[0.0] * 16 + [1.0] * 24)])
+    assert verdict.unusable
+    assert verdict.unusable.cause == "arms"
+    assert "60% are refused wrongly" in verdict.use_reason
+    assert "gate" not in verdict.use_reason
+
+
 def test_with_fewer_than_thirty_questions_it_is_a_tendency() -> None:
     verdict = answers_of([arm("hybrid", first(15, 24))])
     assert (verdict.use, verdict.tendency) == ("hybrid", True)

@@ -86,3 +86,16 @@ def test_teacher_that_is_one_of_the_models_is_compared() -> None:
 def test_what_a_teacher_cannot_be(changes: dict[str, Any], message: str) -> None:
     with pytest.raises(BadInput, match=message):
         plan(**changes)
+
+
+@pytest.mark.parametrize(
+    ("models", "message"),
+    [
+        ({"a": "m", "A": "n"}, "the aliases a and A differ in case alone"),
+        ({"a": "m", "b": "./m/"}, "a and b are the same model"),
+    ],
+)
+def test_models_that_could_be_taken_for_another_are_refused(models: dict[str, str], message: str) -> None:
+    arms = [{"kind": "evaluate", "arm": f"prompting@{alias}"} for alias in models]
+    with pytest.raises(BadInput, match=message):
+        plan(model=None, teacher=None, choice="prompting@a", models=models, steps=arms)

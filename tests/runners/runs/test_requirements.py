@@ -226,3 +226,14 @@ def test_tuning_the_embedder_is_checked_with_a_whole_batch(tmp_path: Path) -> No
         update={"steps": (tuned.steps[0], tuned.steps[1].model_copy(update={"batch_size": 2}))}
     )
     requirements.check_requirements(small, folders, tmp_path, machine(ram_gib=8.0))
+
+
+def test_models_that_no_arm_asks_are_named(tmp_path: Path) -> None:
+    body = plan().model_dump(mode="json", by_alias=True, exclude={"model"})
+    remote = {"a": "openai:a@http://127.0.0.1:1/v1", "b": "openai:b@http://127.0.0.1:1/v1"}
+    arms = [{"kind": "evaluate", "arm": "prompting@a"}]
+    body |= {"choice": "prompting@a", "models": remote, "steps": arms, "data": {"questions": "q.jsonl"}}
+    notes = requirements.check_requirements(parse_plan(body), {}, tmp_path, machine())
+    assert notes == ("of the plan's models, no arm asks: b",)
+    both = parse_plan({**body, "steps": [*arms, {"kind": "evaluate", "arm": "prompting@b"}]})
+    assert requirements.check_requirements(both, {}, tmp_path, machine()) == ()
