@@ -49,5 +49,12 @@ def _cell(arm: Mapping[str, Any] | None) -> str:
     unit = "USD" if arm["in_usd"] else "s"
     if arm["cost"] is None:
         return f"{arm['right']} of {arm['of']}"
-    low, high = (f"{arm[key]:.2g}" if arm[key] is not None else "?" for key in ("low", "high"))
-    return f"{arm['right']} of {arm['of']}, {arm['cost']:.2g} {unit} ({low} to {high})"
+    low, high = (_two_digits(arm[key]) for key in ("low", "high"))
+    return f"{arm['right']} of {arm['of']}, {_two_digits(arm['cost'])} {unit} ({low} to {high})"
+
+
+def _two_digits(value: float | None) -> str:
+    """Return a value to two digits, never as a power of ten; ? for none."""
+    if value is None:
+        return "?"
+    return f"{value:.0f}" if value >= 100 else f"{value:.2g}"
