@@ -228,7 +228,9 @@ def _conditions(report: TrialReport) -> list[str]:
     data, machine = report.data, report.environment
     packages = ", ".join(f"{name} {version}" for name, version in (machine.get("packages") or {}).items())
     known = (("plan", data.plan), ("split", data.split), ("base", data.base))
-    digests = ", ".join(f"{name} `{digest[:12]}`" for name, digest in known if digest)
+    # an endpoint's base is its name and host, no digest
+    shown = {name: value if ":" in value else value[:12] for name, value in known if value}
+    digests = ", ".join(f"{name} `{value}`" for name, value in shown.items())
     asked = f"{questions_asked(report.arms)}, {escape_markdown(models_asked(report))}, seed {data.seed}; {digests}."
     processor, gpu = (escape_markdown(str(machine.get(key, ""))) for key in ("processor", "gpu"))
     system = (

@@ -185,7 +185,8 @@ class OpenRun:
         if wanted is None:
             report = self.report
             reason = report.verdict.none_reason if report else ""
-            arms = " or ".join(step.arm for step in self.plan.arms)
+            incomplete = self.folder.incomplete_arms()
+            arms = " or ".join(step.arm for step in self.plan.arms if step.arm not in incomplete)
             raise UsageProblem(f"no arm is asked by default: {reason}", f"choose one yourself: --arm {arms}")
         for step in self.plan.arms:
             if step.arm == wanted:

@@ -206,15 +206,7 @@ def _answer(
         on_event({"event": "step.start", "step": name, "number": position[0], "total": position[1]})
     made_from = {
         "plan": plan.digest(),
-        "questions": [
-            # what is not set is left out: evaluations by 0.2.0 stay valid; no answer depends on a question's weight
-            {
-                key: value
-                for key, value in asdict(q).items()
-                if key != "weight" and (value or key not in ("made", "wordings", "wording_of", "all_of"))
-            }
-            for q in questions
-        ],
+        "questions": list(map(_recorded_question, questions)),
         "generation": newest_generation(session.folder.path / INDEX) if _searches(plan, arm) else 0,
     }
     if (server := session.backend.model_of(arm)) != plan.servers.model_of(arm):
@@ -248,6 +240,16 @@ def _answer(
     rows = [row for row in read_journal(folder / ANSWERS) if row["arm"] == arm.arm]
     if on_event:
         on_event({"event": "step.end", "step": name, "cut": sum(row["finish"] == "length" for row in rows)})
+
+
+def _recorded_question(question: Question) -> dict[str, Any]:
+    """Return what an answer depends on; what is not set is left out, so that evaluations by 0.2.0 stay valid."""
+    later = ("made", "wordings", "wording_of", "all_of")
+    return {
+        key: value
+        for key, value in asdict(question).items()
+        if key != "weight" and (value or key not in later)
+    }
 
 
 def _keep_answers_of_0_2_0(

@@ -120,6 +120,11 @@ class RemoteArms:
                 and is_one_of_several(context.plan, planned.step)
             ):
                 self._hosts.setdefault(host, []).append(planned)
+        gate = (context.plan.choice, *context.plan.gate.must_beat)
+        for (
+            queue
+        ) in self._hosts.values():  # where the money ends, the arms that the verdict is about are there
+            queue.sort(key=lambda planned: getattr(planned.step, "arm", "") not in gate)
         self._threads: list[threading.Thread] = []
         self._stop = threading.Event()
         self._ran: list[bool] = []
