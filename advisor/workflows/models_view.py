@@ -112,12 +112,17 @@ def render_models_difference(before: ModelsRecommendation, after: ModelsRecommen
 
 
 def _call_text(advice: BaseRecommendation, estimate: Mapping[str, Any]) -> str:
-    """Return USD of 1,000 calls of a model; of a server of one's own none, and of a hosted model without a price unknown."""
+    """Return USD of 1,000 calls of a model; of a server of one's own none, and of a hosted model without a price unknown.
+
+    A model on this machine has the price that a provider takes for one of its size, and says so.
+    """
     model = PlanModel(name=str(advice.profile.model))
     usd = estimate["per_call_usd"]
     if usd is None or (advice.profile.remote and not is_hosted(model)):
         return "–"
-    return "unknown" if price_of_tokens(model) is None else f"{usd * 1000:.2g}"
+    if price_of_tokens(model) is None:
+        return "unknown"
+    return f"{usd * 1000:.2g}" + ("" if advice.profile.remote else " if hosted")
 
 
 def _left_out_lines(rec: ModelsRecommendation) -> list[str]:
