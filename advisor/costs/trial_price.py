@@ -7,32 +7,18 @@ address, costs time and no money.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from advisor.catalog import prices
 from advisor.costs.call_prices import CALL_RANGES
 from advisor.costs.step_time import corpus_tokens, passage_tokens
 from advisor.costs.tokens import PROMPT_TOKENS, output_tokens, row_tokens
 from advisor.questionnaire.profile import Profile
+from runners.inference.servers.spending import TokenPrice, token_price
 from runners.models.endpoint import is_private
 from runners.models.resolve import parse_remote
 from runners.plan.schema import Plan
 from runners.plan.steps import EvaluateStep, PlanModel
 
-
-@dataclass(frozen=True, slots=True)
-class TokenPrice:
-    """USD of a million tokens that a model reads, and of a million that it writes."""
-
-    read: float
-    written: float
-
-    def usd(self, read: float, written: float) -> float:
-        """Return the price of so many tokens."""
-        return (read * self.read + written * self.written) / 1e6
-
-
-FREE = TokenPrice(0.0, 0.0)
+FREE = TokenPrice(read=0.0, written=0.0)
 
 
 def is_hosted(model: PlanModel) -> bool:
@@ -46,13 +32,13 @@ def price_of_tokens(model: PlanModel) -> TokenPrice | None:
 
     A model of this machine or of a private address is free: what it costs is time.
     """
-    if model.usd_per_million_input is not None and model.usd_per_million_output is not None:
-        return TokenPrice(model.usd_per_million_input, model.usd_per_million_output)
+    if own := token_price(model):
+        return own
     remote = parse_remote(model.name)
     if remote is None or is_private(remote.url):
         return FREE
     listed = prices.find_price(remote.name)
-    return None if listed is None else TokenPrice(listed.input, listed.output)
+    return None if listed is None else TokenPrice(read=listed.input, written=listed.output)
 
 
 def with_list_price(model: PlanModel) -> PlanModel:
