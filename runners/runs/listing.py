@@ -20,6 +20,7 @@ from typing import Any
 from rag.errors import BadInput, UsageProblem
 from rag.files import MANIFEST, has_active_writer, move_folder, sync_folder, writer_lock
 from runners.plan.schema import Plan, plan_differences, step_name
+from runners.report.json_records import to_json
 from runners.report.records import RightAnswers
 from runners.report.report_file import read_report
 from runners.report.trial_report import arm_named
@@ -67,8 +68,9 @@ class RunSummary:
 
     def to_json(self) -> dict[str, Any]:
         """Return the row that ``runs list --json`` prints."""
-        row = asdict(self) | {"path": str(self.path)}
-        return row | row.pop("extra")
+        row = asdict(self) | {"path": str(self.path), "right": to_json(self.right), **to_json(self.extra)}
+        row.pop("extra")
+        return row
 
 
 def find_runs(folder: Path = RUNS_FOLDER) -> list[RunSummary]:

@@ -150,7 +150,8 @@ def test_ctrl_c_prints_the_line_that_goes_on(tmp_path: Path, root: Path, embedde
     texts = [f"Is berth {n} at pier {n // 7} free for ship {n % 13} on day {n // 3}?" for n in range(2_500)]
     log = chats(tmp_path / "log.jsonl", texts)
     code = (
-        "import sys, _thread, numpy as np\n"
+        "import signal, sys, _thread, numpy as np\n"
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
         "from advisor import cli\n"
         "save, calls = np.save, []\n"
         "def stop(*a, **k):\n    save(*a, **k); calls.append(1); len(calls) == 2 and _thread.interrupt_main()\n"
