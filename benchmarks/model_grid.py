@@ -88,7 +88,8 @@ def record(run: Path, name: str) -> None:
         "date": str(report["environment"]["date"])[:10],
         "models": report["models"],
         "outcome": verdict["outcome"],
-        "said": " ".join(verdict["three_answers"][:2]),
+        "said": " ".join(verdict.get("three_answers", ())[:2])
+        or f"no arm can be used: {verdict['use_reason']}.",
         "arms": arms,
     }
     write_text(RECORD, json.dumps(sets, indent=1, ensure_ascii=False) + "\n")
