@@ -15,7 +15,7 @@ INTRO = """
 
 Trials of several models at once, on two public sets and on a house whose questions are also written as customers write
 (70 questions, or some of them, each in three wordings). In a cell: right answers, and what a right one costs with its 95 %
-interval: seconds of this machine, or USD at 0.10 an hour, a price set by hand. The times were taken on two cores beside
+interval: seconds of this machine, or USD of 1,000 at 0.10 an hour, a price set by hand. The times were taken on two cores beside
 other work, so only their order says something. *server* is gemma-3-270m in 4 bits behind llama-server, asked while the
 others work. No strong model could be had: that a small tuned model is as good as a large prompted one is not shown by this.
 `python -m benchmarks.model_grid --record RUN NAME` takes a run into the table."""
@@ -46,15 +46,16 @@ def _cell(arm: Mapping[str, Any] | None) -> str:
     """Return an arm's right answers and the cost of one; – for an arm that was not measured."""
     if arm is None:
         return "–"
-    unit = "USD" if arm["in_usd"] else "s"
     if arm["cost"] is None:
         return f"{arm['right']} of {arm['of']}"
-    low, high = (_two_digits(arm[key]) for key in ("low", "high"))
-    return f"{arm['right']} of {arm['of']}, {_two_digits(arm['cost'])} {unit} ({low} to {high})"
+    times, unit = (1000.0, "USD per 1,000") if arm["in_usd"] else (1.0, "s")
+    cost, low, high = (_two_digits(arm[key], times) for key in ("cost", "low", "high"))
+    return f"{arm['right']} of {arm['of']}, {cost} {unit} ({low} to {high})"
 
 
-def _two_digits(value: float | None) -> str:
-    """Return a value to two digits, never as a power of ten; ? for none."""
+def _two_digits(value: float | None, times: float) -> str:
+    """Return a value, multiplied, to two digits and never as a power of ten; ? for none."""
     if value is None:
         return "?"
+    value *= times
     return f"{value:.0f}" if value >= 100 else f"{value:.2g}"
