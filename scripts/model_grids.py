@@ -13,12 +13,13 @@ from scripts.pages import table
 INTRO = """
 ## Methods and models together
 
-Trials of several models at once, on two public sets and on a house whose questions are also written as customers write
-(70 questions, or some of them, each in three wordings). In a cell: right answers, and what a right one costs with its 95 %
-interval: seconds of this machine, or USD of 1,000 at 0.10 an hour, a price set by hand. The times were taken on two cores
-beside other work, so only their order says something. *server* is gemma-3-270m in 4 bits behind llama-server, asked while the
-others work. No strong model could be had: that a small tuned model is as good as a large prompted one is not shown by this.
-`python -m benchmarks.model_grid --record RUN NAME` takes a run into the table."""
+Trials of several models at once, on two public sets and on a house whose questions are also written as customers
+write (70 questions, or some of them, each in three wordings). In a cell: right answers, and what a right one costs
+with its 95 % interval: seconds of this machine, or USD of 1,000 at 0.10 an hour, a price set by hand. The times were
+taken on two cores beside other work, so only their order says something. *server* is gemma-3-270m in 4 bits behind
+llama-server, asked while the others work. No strong model could be had: that a small tuned model is as good as a
+large prompted one is not shown by this. `python -m benchmarks.model_grid --record RUN NAME` takes a run into the
+table."""
 
 
 def grids_section() -> list[str]:
