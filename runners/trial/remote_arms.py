@@ -120,11 +120,10 @@ class RemoteArms:
                 and is_one_of_several(context.plan, planned.step)
             ):
                 self._hosts.setdefault(host, []).append(planned)
-        gate = (context.plan.choice, *context.plan.gate.must_beat)
-        for (
-            queue
-        ) in self._hosts.values():  # where the money ends, the arms that the verdict is about are there
-            queue.sort(key=lambda planned: getattr(planned.step, "arm", "") not in gate)
+        gate = {f"evaluate:{arm}" for arm in (context.plan.choice, *context.plan.gate.must_beat)}
+        for waiting in self._hosts.values():
+            # where the money ends, the arms that the verdict is about are answered
+            waiting.sort(key=lambda planned: planned.name not in gate)
         self._threads: list[threading.Thread] = []
         self._stop = threading.Event()
         self._ran: list[bool] = []
