@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from advisor.report.data import read_report, read_scores
 from advisor.verdict.comparison import corrected_comparisons
 from rag.errors import BadInput
-from rag.evaluation.clusters import mean_by_question
+from rag.evaluation.clusters import mean_by_question, weighted_questions
 from rag.evaluation.statistics import PairedDifference, paired_test
 from runners.data.examples import normalise_text
 from runners.report.json_records import to_json
@@ -19,9 +19,16 @@ from runners.run_folder import TRIAL, read_journal
 from runners.scoring.scores import combined_score
 from runners.trial.trial import ANSWERS, ArmScores
 
-ScoredQuestion = tuple[float, float, str | None]
-"""Score of one question in the first run, in the second run, and the document the question is about."""
 COMPARISON_KEYS = ("difference", "low", "high", "p", "p_holm", "units")
+
+
+class ScoredQuestion(NamedTuple):
+    """Score of one question in the first run and in the second, the document it is about, and how often it is asked."""
+
+    score_a: float
+    score_b: float
+    document: str | None
+    weight: float = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +56,11 @@ class ComparedRun:
     def judges_right(self) -> bool:
         """Whether the run's answers were judged right or not right; runs of early versions were not."""
         return any("right" in scores for arm in self.arms.values() for scores in arm.scores)
+
+    @property
+    def is_weighted(self) -> bool:
+        """Whether its questions say how often each is asked."""
+        return any(arm.asked for arm in self.arms.values())
 
     def weight_of(self, matched: Mapping[str, str]) -> dict[str, float]:
         """Return the weights of the matched questions by their id in the first run; {} when all are 1."""
@@ -82,12 +94,13 @@ def compare_runs(first: Path, second: Path) -> dict[str, Any]:
             f"{first} and {second} have no question in common",
             "run both on the same questions: data.test_questions in the plan",
         )
-    notes = _notes(a, b)
+    notes = _notes(a, b, matched)
     if a.report.weights != b.report.weights or a.judges_right != b.judges_right:
         without_right = not (a.judges_right and b.judges_right)
         weights = dict(a.report.weights or b.report.weights)
         a, b = (replace(run, arms=_reweighted(run.arms, weights, without_right)) for run in (a, b))
-    weight_of = {**b.weight_of(matched), **a.weight_of(matched)}
+    leading, other = (b, a) if b.is_weighted and not a.is_weighted else (a, b)
+    weight_of = {**other.weight_of(matched), **leading.weight_of(matched)}
     values = {
         name: _values(a.arms[name], b.arms[name], matched, weight_of) for name in a.arms if name in b.arms
     }
@@ -168,10 +181,11 @@ def _reweighted(
 def _values(
     a: ArmScores, b: ArmScores, matched: Mapping[str, str], weight_of: Mapping[str, float]
 ) -> list[ScoredQuestion]:
-    """Return the weighted scores of both arms on every question that both answered, with the question's document.
+    """Return the scores of both arms on every question that both answered, with the question's document.
 
-    The weights are scaled to 1 on average over these questions. Wordings of one question, as the first run has them, are one
-    value.
+    Where questions say how often they are asked, these weights stand beside the scores. Others, which balance kinds of
+    questions, are scaled to 1 on average over these questions, and the scores are multiplied by them. Wordings of one
+    question, as the first run has them, are one value.
     """
     place_in_b = {question_id: n for n, question_id in enumerate(b.questions)}
     common = [
@@ -179,42 +193,55 @@ def _values(
         for n, question_id in enumerate(a.questions)
         if question_id in matched and matched[question_id] in place_in_b
     ]
-    weights = [weight_of.get(a.questions[n], 1.0) for n, _ in common]
-    scale = len(common) / sum(weights) if common else 1.0
+    times = [weight_of.get(a.questions[n], 1.0) for n, _ in common]
     originals = [a.originals[n] for n, _ in common]
     documents: dict[str, str | None] = {}
     for original, (n, m) in zip(originals, common, strict=True):
         of_a, of_b = (arm.documents[k] if arm.documents else None for arm, k in ((a, n), (b, m)))
         documents.setdefault(original, of_a or of_b)
-    scores_a, scores_b = (
-        mean_by_question(
-            [scores[at[side]] * w * scale for at, w in zip(common, weights, strict=True)], originals
-        )
-        for side, scores in enumerate((a.combined, b.combined))
+    of_both = ([scores[at[side]] for at in common] for side, scores in enumerate((a.combined, b.combined)))
+    if a.asked or b.asked:
+        (first, weights), (second, _) = (weighted_questions(scores, originals, times) for scores in of_both)
+        return [ScoredQuestion(*row) for row in zip(first, second, documents.values(), weights, strict=True)]
+    scale = len(common) / sum(times) if common else 1.0
+    first, second = (
+        mean_by_question([score * time * scale for score, time in zip(scores, times, strict=True)], originals)
+        for scores in of_both
     )
-    return list(zip(scores_a, scores_b, documents.values(), strict=True))
+    return [ScoredQuestion(*row) for row in zip(first, second, documents.values(), strict=True)]
 
 
 def _pair(name: str, rows: Sequence[ScoredQuestion]) -> PairedDifference:
+    weights = [row.weight for row in rows]
     return paired_test(
         name,
         name,
-        [score_a for score_a, _, _ in rows],
-        [score_b for _, score_b, _ in rows],
-        documents=[document for _, _, document in rows],
+        [row.score_a for row in rows],
+        [row.score_b for row in rows],
+        documents=[row.document for row in rows],
+        weights=weights if len(set(weights)) > 1 else (),
     )
 
 
 def _row(pair: PairedDifference, rows: Sequence[ScoredQuestion]) -> dict[str, Any]:
-    count = len(rows)
+    total = sum(row.weight for row in rows)
     means = {
-        "mean_a": sum(score_a for score_a, _, _ in rows) / count,
-        "mean_b": sum(score_b for _, score_b, _ in rows) / count,
+        "mean_a": sum(row.score_a * row.weight for row in rows) / total,
+        "mean_b": sum(row.score_b * row.weight for row in rows) / total,
     }
     return {**means, **{key: getattr(pair, key) for key in COMPARISON_KEYS}, "n": pair.questions}
 
 
-def _notes(a: ComparedRun, b: ComparedRun) -> list[str]:
+def _asked(run: ComparedRun, questions: Sequence[str]) -> list[float]:
+    """Return how often each question is asked, as shares of all that these are asked."""
+    times = {
+        id: time for arm in run.arms.values() for id, time in zip(arm.questions, arm.asked, strict=False)
+    }
+    asked = [times.get(question, 1.0) for question in questions]
+    return [round(time / sum(asked), 6) for time in asked]
+
+
+def _notes(a: ComparedRun, b: ComparedRun, matched: Mapping[str, str]) -> list[str]:
     """Return what differs between the two runs besides the arms: model and weights."""
     notes = []
     models = [run.report.verdict.model for run in (a, b)]
@@ -232,6 +259,9 @@ def _notes(a: ComparedRun, b: ComparedRun) -> list[str]:
             f"{older} was scored before answers were judged right or not: both are compared by the weighted mean of their "
             "scores, as it was"
         )
+    if _asked(a, list(matched)) != _asked(b, list(matched.values())):
+        leading = b if b.is_weighted and not a.is_weighted else a
+        notes.append(f"how often questions are asked differs: both runs are counted as in {leading.path}")
     if a.report.weights != b.report.weights:
         notes.append(
             f"the weights of the scores differ: both are weighed as in {a.path if a.report.weights else b.path}"

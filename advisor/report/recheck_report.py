@@ -105,8 +105,7 @@ def _arm_json(arm: RecheckedArm, result: Recheck, changes: Sequence[ScoreChange]
         "touched": arm.touched,
         "right": right
         and {
-            "before": round(right.before * right.n),
-            "now": round(right.now * right.n),
+            **dict(zip(("before", "now"), right.counts, strict=True)),
             "of": right.n,
         },
         "scores": [change.to_json() for change in own if change.decides or change.losses or change.gains],

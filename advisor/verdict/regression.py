@@ -22,12 +22,14 @@ from __future__ import annotations
 import math
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
+from operator import mul
 from typing import TYPE_CHECKING, Any
 
 from advisor.verdict.comparison import LEANING_BELOW, STATISTICAL_POWER
 from advisor.verdict.right_answers import RIGHT
 from rag.evaluation.clusters import (
     MIN_CLUSTERS,
+    MIN_FREEDOM,
     MIN_SPREAD,
     Clusters,
     cluster_by_document,
@@ -36,7 +38,9 @@ from rag.evaluation.clusters import (
     mean_by_question,
     pull,
     student_p,
+    weighted_questions,
 )
+from rag.evaluation.sign_flips import sign_flip_family
 from rag.evaluation.statistics import bootstrap_interval, holm_correction
 from rag.text.words import count_noun
 from runners.plan.score_names import SCORE_BY_NAME
@@ -50,14 +54,10 @@ COMBINED = "combined"
 GUARDS = ("citation", "refusal", "style")
 """Scores that are shown beside; they decide only where the answers demand them."""
 LEVEL = 0.025
-"""Largest adjusted one-sided p of a sure loss, and of a sure gain."""
+"""Largest adjusted one-sided p of a sure change."""
 SMALL_LOSS = 0.05
 """A loss that is excluded down to this share of the questions counts as none."""
-MOST_ENUMERATED = 12
-"""Documents with differences up to which all sign changes are tried: 4,096 of them."""
-DRAWS = 9_999
-SIMULATIONS = 2_000
-SIMULATED_SIGNS = 1_999
+SIMULATIONS, SIMULATED_SIGNS = 2_000, 1_999
 REGRESSION, IMPROVED, UNCHANGED = "regression", "improved", "unchanged"
 UNDECIDED, NEW_GOLD = "undecided", "needs new gold"
 
@@ -87,11 +87,22 @@ class ScoreChange:
     error: float = float("nan")
     questions: int | None = None
     """How many questions ``n`` are, where some are other wordings of others; None where none is."""
+    full: tuple[int, int] | None = None
+    """Questions of full score before and now, where rows have weights, so that the means are no counts; None elsewhere."""
+    effective: float | None = None
+    """The effective number of questions of unequal weights (Kish 1965); None where all are equal."""
 
     @property
     def independent(self) -> int:
-        """The number of questions, all wordings of one taken together."""
-        return self.n if self.questions is None else self.questions
+        """The number of questions, all wordings of one taken together; of unequal weights their effective number."""
+        count = self.n if self.questions is None else self.questions
+        return count if self.effective is None else min(count, round(self.effective))
+
+    @property
+    def counts(self) -> tuple[int, int]:
+        """Right answers before and now, where the score is that of right answers."""
+        before, now = self.full or (round(self.before * self.n), round(self.now * self.n))
+        return before, now
 
     def sure_loss(self, margin: float) -> bool:
         """Return whether the score surely lost more than the margin."""
@@ -111,14 +122,12 @@ class ScoreChange:
 
 @dataclass(frozen=True, slots=True)
 class FoundLoss:
-    """The smallest loss of right answers that is found with 80 % chance."""
+    """The smallest loss of right answers that is found with 80 % chance: so many of those right before become wrong."""
 
     answers: int
-    """Right answers that become wrong."""
     share: float
     """The same as a share of all questions."""
     right: int
-    """Right answers before."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,20 +160,18 @@ def paired_changes(
     for before, now in pairs:
         originals = dict(zip(now.questions, now.originals, strict=True))
         sources = dict(zip(dict.fromkeys(now.originals), now.sources(), strict=True))
+        asked = dict(zip(now.questions, now.asked, strict=False))
+        balance = dict(zip(now.questions, now.question_weights, strict=False)) if asked else {}
         for score in (RIGHT, COMBINED, *GUARDS):
             values = _pairs_of(before, now, score)
             values = {q: pair for q, pair in values.items() if only is None or q in only}
             if values:
-                rows.append(_ScoreRow(now.arm, score, values, originals, sources))
+                weights = balance if score == COMBINED else asked
+                rows.append(_ScoreRow(now.arm, score, values, originals, sources, weights))
     deciding = [row for row in rows if row.score in (RIGHT, COMBINED) or row.score in demanded]
     losses, gains = _family(deciding, seed)
-    changes = []
-    for row in rows:
-        decides = row in deciding
-        position = deciding.index(row) if decides else -1
-        p = (losses[position], gains[position]) if decides else (1.0, 1.0)
-        changes.append(_change(row, p, decides))
-    return tuple(changes)
+    p_of = {id(row): p for row, *p in zip(deciding, losses, gains, strict=True)}
+    return tuple(_change(row, p_of.get(id(row))) for row in rows)
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,6 +185,8 @@ class _ScoreRow:
     """Id of the question itself by what was asked."""
     sources: Mapping[str, str | None]
     """Document by the id of the question itself."""
+    weights: Mapping[str, float]
+    """How often each is asked, by what was asked; {} when all are asked as often."""
 
     @property
     def questions(self) -> list[str]:
@@ -185,9 +194,21 @@ class _ScoreRow:
         return [self.originals[asked] for asked in self.values]
 
     @property
+    def times(self) -> list[float]:
+        """How often each of the values is asked, 1 on average; [] when all are asked as often."""
+        times = [self.weights[asked] for asked in self.values] if self.weights else []
+        return [time * len(times) / sum(times) for time in times]
+
+    @property
     def by_question(self) -> list[float]:
-        """New minus old of each question, the mean over its wordings."""
-        return mean_by_question([new - old for old, new in self.values.values()], self.questions)
+        """New minus old of each question, the mean over its wordings; their plain mean is that over all that is asked."""
+        return mean_by_question([new - old for old, new in self.values.values()], self.questions, self.times)
+
+    @property
+    def weight_by_question(self) -> list[float]:
+        """How often each question is asked, in the order of :attr:`by_question`; [] when all are asked as often."""
+        times = self.times
+        return weighted_questions(times, self.questions, times)[1] if times else []
 
     @property
     def documents(self) -> list[str | None]:
@@ -198,7 +219,10 @@ class _ScoreRow:
 def _pairs_of(before: ArmScores, now: ArmScores, score: str) -> dict[str, tuple[float, float]]:
     """Return both values of each question that has the score on both sides; higher is better."""
     if score == COMBINED:
-        old, new = (dict(zip(arm.questions, arm.weighted, strict=True)) for arm in (before, now))
+        old, new = (
+            dict(zip(arm.questions, arm.combined if now.asked else arm.weighted, strict=True))
+            for arm in (before, now)
+        )
     else:
         definition = SCORE_BY_NAME.get(score)
         gain = definition.gain if definition else float
@@ -209,28 +233,33 @@ def _pairs_of(before: ArmScores, now: ArmScores, score: str) -> dict[str, tuple[
     return {question: (old[question], value) for question, value in new.items() if question in old}
 
 
-def _change(row: _ScoreRow, p: tuple[float, float], decides: bool) -> ScoreChange:
+def _change(row: _ScoreRow, p: Sequence[float] | None) -> ScoreChange:
+    p_loss, p_gain = p or (1.0, 1.0)
     old, new = zip(*row.values.values(), strict=True)
-    differences = [b - a for a, b in row.values.values()]
-    by_question = row.by_question
-    interval = bootstrap_interval(by_question, documents=row.documents)
-    count = len(differences)
+    by_question, weights = row.by_question, row.weight_by_question
+    interval = bootstrap_interval(by_question, documents=row.documents, weights=weights)
+    differences, count = [b - a for a, b in row.values.values()], len(old)
+    times = row.times or [1.0] * count
     return ScoreChange(
         arm=row.arm,
         score=row.score,
-        before=sum(old) / count,
-        now=sum(new) / count,
+        before=sum(map(mul, old, times)) / count,
+        now=sum(map(mul, new, times)) / count,
         difference=interval.mean,
         low=interval.low,
         high=interval.high,
-        p_loss=p[0],
-        p_gain=p[1],
+        p_loss=p_loss,
+        p_gain=p_gain,
         losses=sum(d < -MIN_SPREAD for d in differences),
         gains=sum(d > MIN_SPREAD for d in differences),
         n=count,
-        decides=decides,
+        decides=p is not None,
         error=_row_error(row),
         questions=len(by_question) if len(by_question) < count else None,
+        full=(sum(v > 1 - MIN_SPREAD for v in old), sum(v > 1 - MIN_SPREAD for v in new))
+        if weights
+        else None,
+        effective=sum(weights) ** 2 / sum(w * w for w in weights) if weights else None,
     )
 
 
@@ -241,75 +270,42 @@ def _family(rows: Sequence[_ScoreRow], seed: int) -> tuple[list[float], list[flo
     if not rows:
         return [], []
     documents: dict[str, str | None] = {}
+    weights: dict[str, float] = {}
     for row in rows:
         documents |= {question: row.sources[question] for question in row.questions}
+        weights |= dict(zip(dict.fromkeys(row.questions), row.weight_by_question, strict=False))
     position = {question: n for n, question in enumerate(documents)}
-    units = cluster_by_document(list(documents.values()))
+    units = cluster_by_document(list(documents.values()), [weights[q] for q in documents] if weights else ())
     if not units.by_document:
         return [1.0] * len(rows), [1.0] * len(rows)
-    if units.units < MIN_CLUSTERS and not units.single:
+    if _too_few(units):
         losses = [_student_loss_p(row) for row in rows]
         return holm_correction(losses), holm_correction([1 - p for p in losses])
     table = np.zeros((len(rows), units.units))
     for n, row in enumerate(rows):
-        for question, (old, new) in zip(row.questions, row.values.values(), strict=True):
-            table[n, units.index[position[question]]] += new - old
+        times = row.times or [1.0] * len(row.values)
+        for question, (old, new), time in zip(row.questions, row.values.values(), times, strict=True):
+            table[n, units.index[position[question]]] += time * (new - old)
     return sign_flip_family(table, seed), sign_flip_family(-table, seed)
 
 
 def _row_error(row: _ScoreRow) -> float:
-    """Return the standard error of the mean difference, clustered by document."""
     import numpy as np
 
     differences = np.array(row.by_question)
-    return clustered_error(differences, document_groups(differences, row.documents))
+    return clustered_error(differences, document_groups(differences, row.documents, row.weight_by_question))
+
+
+def _too_few(units: Clusters) -> bool:
+    return units.units < MIN_CLUSTERS and (not units.single or units.weights is not None)
 
 
 def _student_loss_p(row: _ScoreRow) -> float:
-    """Return the one-sided p of a loss over few documents."""
     import numpy as np
 
     mean = np.array([sum(row.by_question) / len(row.by_question)])
-    effective = cluster_by_document(row.documents).effective
-    return float(student_p(mean, np.array([_row_error(row)]), effective)[0]) if effective > 1 else 0.5
-
-
-def sign_flip_family(table: np.ndarray, seed: int = 0) -> list[float]:
-    """Return the adjusted one-sided p-values of sums below 0: step-down min-p over sign changes of whole units.
-
-    Exact under the hypothesis that each unit's column of differences is as likely with the opposite sign. All sign changes
-    are tried for at most :data:`MOST_ENUMERATED` units that differ; else :data:`DRAWS` random ones, and the observed one
-    counts with them, so that p is never 0 (Phipson and Smyth 2010).
-
-    Args:
-        table: differences summed over each unit, float [tests, units].
-        seed: of the random sign changes.
-    """
-    import numpy as np
-
-    moving = table[:, np.abs(table).max(axis=0, initial=0.0) > MIN_SPREAD]
-    tests, units = moving.shape
-    if not units:
-        return [1.0] * tests
-    if units <= MOST_ENUMERATED:
-        bits = (np.arange(2**units)[:, None] >> np.arange(units)) & 1
-        signs = 1.0 - 2.0 * bits  # the first row is the observed one
-    else:
-        rng = np.random.default_rng(seed)
-        signs = np.vstack([np.ones(units), rng.choice(np.array([-1.0, 1.0]), (DRAWS, units))])
-    sums = np.round(moving @ signs.T, 9)  # [tests, sign changes]; equal sums must not differ by rounding
-    ordered = np.sort(sums, axis=1)
-    chances = np.stack([np.searchsorted(ordered[n], sums[n], side="right") for n in range(tests)]) / len(
-        signs
-    )
-    order = np.argsort(chances[:, 0], kind="stable")
-    adjusted = [1.0] * tests
-    largest = 0.0
-    for rank, test in enumerate(order):
-        smallest = chances[order[rank:]].min(axis=0)
-        largest = max(largest, float((smallest <= chances[test, 0] + 1e-12).mean()))
-        adjusted[test] = largest
-    return adjusted
+    units = cluster_by_document(row.documents, row.weight_by_question).effective
+    return float(student_p(mean, np.array([_row_error(row)]), units)[0]) if units > 1 else 0.5
 
 
 def smallest_found_loss(
@@ -339,7 +335,7 @@ def smallest_found_loss(
 
     values = np.array([round(v) for v in before.of(RIGHT)], dtype=bool)
     right = int(values.sum())
-    units = cluster_by_document(before.sources(RIGHT))
+    units = cluster_by_document(before.sources(RIGHT), before.weights_by_question(RIGHT))
     if not right or not units.by_document:
         return None
     number = {question: n for n, question in enumerate(dict.fromkeys(before.originals_of(RIGHT)))}
@@ -388,11 +384,17 @@ def _found(changes: np.ndarray, units: Clusters, bound: float, margin: float) ->
     by_unit = np.zeros((count, units.units))
     by_unit[np.arange(count), units.index] = 1.0
     residuals = changes - mean[:, None]
+    if units.weights is not None:  # of a weighted mean, as `linearised` has them
+        mean = changes @ units.weights / count
+        residuals, changes = (changes - mean[:, None]) * units.weights, changes * units.weights
     sums = residuals @ by_unit
     error = _error_of_sums(sums, count)
-    if units.few:
+    if units.few or units.weights is not None:
         error = np.maximum(_error_of_sums(sums * pull(units), count), _error_of_sums(residuals, count))
-        high = mean + stdtrit(units.effective - 1, 1 - LEVEL) * error
+        if units.weights is not None:  # as `clustered_error` has it
+            spread = (residuals**2 / units.weights).mean(axis=1) * (units.weights**2).mean()
+            error = np.maximum(error, np.sqrt(spread / count))
+        high = mean + stdtrit(max(units.effective - 1, MIN_FREEDOM), 1 - LEVEL) * error
     else:
         spread = np.sqrt((sums**2).mean(axis=1)) + MIN_SPREAD
         skew = (sums**3).mean(axis=1) / spread**3 / (6 * math.sqrt(units.units))
@@ -400,10 +402,7 @@ def _found(changes: np.ndarray, units: Clusters, bound: float, margin: float) ->
         quantile = normal if units.single else stdtrit(units.units - 1, 1 - LEVEL)
         quantile = skew + (skew + quantile) / (1 - skew * (skew + quantile))
         high = mean + error * (quantile + skew * (quantile**2 - 1))
-    if units.units < MIN_CLUSTERS and not units.single:
-        p = student_p(mean, error, units.effective)
-    else:
-        p = _loss_p(changes @ by_unit)
+    p = student_p(mean, error, units.effective) if _too_few(units) else _loss_p(changes @ by_unit)
     return (p <= bound) & (high < -margin)
 
 
@@ -413,7 +412,7 @@ def _error_of_sums(residuals: np.ndarray, count: int) -> np.ndarray:
 
 
 def _loss_p(sums: np.ndarray) -> np.ndarray:
-    """Return the one-sided p of a loss by sign changes of the units' sums [rechecks, units], of single answers exactly."""
+    """Return the one-sided p of a loss by sign changes of sums [rechecks, units], of single answers exactly."""
     import numpy as np
     from scipy.special import bdtr
 
@@ -495,6 +494,7 @@ def change_text(change: ScoreChange) -> str:
     """Return a change in words: the counts of right answers, else the means, with the interval."""
     interval = f"{change.difference:+.2f} [{change.low:+.2f}, {change.high:+.2f}]"
     if change.score == RIGHT:
-        before, now = (round(value * change.n) for value in (change.before, change.now))
-        return f"{change.arm} answers {now} of {change.n} right, {before} before ({interval})"
+        before, now = change.counts
+        shares = f"; of what is asked {change.now:.0%}, {change.before:.0%} before" if change.full else ""
+        return f"{change.arm} answers {now} of {change.n} right, {before} before ({interval}{shares})"
     return f"{change.arm}: {change.score} {change.now:.2f}, {change.before:.2f} before ({interval})"

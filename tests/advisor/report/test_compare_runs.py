@@ -105,6 +105,29 @@ def test_wordings_of_a_question_are_one_value_of_the_comparison(make_run: Make) 
         assert [other[key] for key in keys] == pytest.approx([one[key] for key in keys], abs=0.01)
 
 
+def test_weights_count_in_the_comparison_and_where_they_differ_it_is_said(make_run: Make) -> None:
+    """The first run's questions are asked unequally often: means and interval are over what is asked."""
+    first, second = (
+        make_run(name, ["prompting", "rag"], ferry_questions(*range(30)), rag_lift=lift)
+        for name, lift in (("first", 0.05), ("second", 0.0))
+    )
+    plain = compare_runs(first, second)
+    times = tuple(30 / 39 * (10.0 if n == 0 else 1.0) for n in range(30))
+    arms = [replace(arm, question_weights=times, asked=times) for arm in read_scores(first)]
+    write_scores(arms, first / "trial" / "scores.json")
+    for runs, sign in (((first, second), 1), ((second, first), -1)):
+        weighted = compare_runs(*runs)
+        rag = weighted["arms"][1]
+        scores = arms[1].combined
+        mean = sum(score * time for score, time in zip(scores, times, strict=True)) / 30
+        assert rag["mean_a" if sign > 0 else "mean_b"] == pytest.approx(mean)
+        assert rag["difference"] == pytest.approx(0.05 * sign)
+        assert weighted["notes"] == [
+            f"how often questions are asked differs: both runs are counted as in {first}"
+        ]
+    assert plain["notes"] == []
+
+
 def test_compare_runs_matches_questions_by_text(make_run: Make) -> None:
     first = make_run("first", ["prompting", "rag"], ferry_questions(*range(40)), rag_lift=0.1)
     second = make_run("second", ["prompting", "rag"], ferry_questions(*range(4, 44), start=50))

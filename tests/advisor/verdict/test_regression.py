@@ -11,9 +11,9 @@ from advisor.verdict.regression import (
     ScoreChange,
     decide,
     paired_changes,
-    sign_flip_family,
     smallest_found_loss,
 )
+from rag.evaluation.sign_flips import sign_flip_family
 from runners.trial.trial import ArmScores
 from tests.support.worded import repeat_in_wordings
 
