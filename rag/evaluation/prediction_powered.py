@@ -38,6 +38,8 @@ MIN_LABELS = 3
 """Fewest labels with an interval: two are used up by the line."""
 RIGHT_FROM = 0.75
 """Grades from here on are right: "partly" (.5) is not, and of two people who disagree by one grade the mean is."""
+GRADE_STEP = 0.5
+"""The difference of neighbouring grades; by so much the one further label that widens the error is off the line."""
 STATED_POWER = 0.8
 """Probability that the further labels of :func:`labels_needed` decide, if the true difference is the one seen."""
 
@@ -122,7 +124,7 @@ class _Estimate:
     freedom: float
     tuning: float
     fresh: float
-    """The part of the error that one further label with a residual of 1 makes."""
+    """The part of the error that one further label makes."""
     residuals: np.ndarray
     """People's difference less that of the line fitted without it, 0 without a label, float [rows]."""
     units: int
@@ -139,7 +141,7 @@ def prediction_powered(
     difference is their weighted mean. Wordings of a question are one value, and documents are clusters where they repeat
     (:mod:`rag.evaluation.clusters`). The line is fitted to the labels by least squares, each weighted by its part in the
     variance, and the tuning is cut to 0 to 1. The error takes each label's residual from a line without it (Long and Ervin
-    2000, HC3), and one further label with a residual of 1: where few labels differ from the line, their number varies
+    2000, HC3), and one further label that is off by a grade: where few labels differ from the line, their number varies
     much. The interval is that of Student's t with the labelled units, by their weights, as degrees of freedom.
 
     Args:
@@ -351,12 +353,12 @@ def _error(data: np.ndarray, groups: Clusters | None) -> float:
 
 
 def _fresh(table: _Table) -> float:
-    """Return by how much one more label, of mean weight over chance, with a residual of 1 moves the difference."""
+    """Return by how much one more label, of mean weight over chance and off by a grade, moves the difference."""
     drawn = table.chances[table.counted]
     if not drawn.size:
         return 0.0
     step = float((table.weights[table.counted] / drawn).mean()) / table.known.size
-    return step * math.sqrt(float((1 - drawn).mean()))
+    return GRADE_STEP * step * math.sqrt(float((1 - drawn).mean()))
 
 
 def _by_question(
