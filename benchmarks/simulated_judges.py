@@ -190,7 +190,7 @@ def measured(cell: Cell, draws: int, seed: int) -> dict[str, Any]:
     return {
         "coverage": round(float(((low <= true) & (true <= high)).mean()), 3),
         "apart": round(called / draws, 3),
-        "bias": round(float(np.mean([one.difference for one in found]) - true), 4),
+        "off": round(float(np.mean([one.difference for one in found]) - true), 4),
         "tuning": round(float(np.mean([one.tuning for one in found])), 2),
         "narrower": round(float(1 - np.mean(high - low) / np.mean(alone)), 2),
         "width": round(float(np.mean(high - low)), 3),

@@ -341,7 +341,7 @@ def _estimate(rows: LabelledDifferences, table: _Table, tune: bool) -> _Estimate
 
 
 def _error(data: np.ndarray, groups: Clusters | None) -> float:
-    """Return the standard error of the mean, with weights that of the jackknife over the units.
+    """Return the standard error of the mean, with weights that of the jackknife over the units or that of single values.
 
     :func:`rag.evaluation.clusters.clustered_error` asks more of weights: at least the values' own spread over their
     effective number. Rows are labelled by their weight, which evens out what the spread there is to guard against.
@@ -349,7 +349,8 @@ def _error(data: np.ndarray, groups: Clusters | None) -> float:
     if groups is None or groups.weights is None:
         return clustered_error(data, groups)
     sums = np.bincount(groups.index, data - data.mean()) * pull(groups)
-    return float(np.sqrt(sums.size / (sums.size - 1) * (sums**2).sum()) / data.size)
+    jackknife = float(np.sqrt(sums.size / (sums.size - 1) * (sums**2).sum()) / data.size)
+    return max(jackknife, clustered_error(data, None))
 
 
 def _fresh(table: _Table) -> float:
