@@ -12,7 +12,7 @@ import pytest
 from benchmarks.mtrag_judges import ASPECTS, COMPUTED, FILE, JUDGES, pair_row, read_answers, rows_drawn
 
 
-def annotations(*ratings: int) -> dict[str, Any]:
+def rated(*ratings: int) -> dict[str, Any]:
     """Of people whose lowest rating is as given; the other aspects have 4."""
     people: dict[str, dict[str, Any]] = {
         aspect: {f"p{n}": {"value": "4"} for n in range(len(ratings))} for aspect in ASPECTS
@@ -27,7 +27,7 @@ def annotations(*ratings: int) -> dict[str, Any]:
 def folder(tmp_path: Path) -> Path:
     ratings = {"one": (4, 4, 3), "two": (3, 2, 1)}
     rows = [
-        {"task_id": f"c{n // 4}<::>{n}", "model_id": model, "annotations": annotations(*of_model[n % 3 :], 4)}
+        {"task_id": f"c{n // 4}<::>{n}", "model_id": model, "annotations": rated(*of_model[n % 3 :], 4)}
         for model, of_model in ratings.items()
         for n in range(40)
     ]
