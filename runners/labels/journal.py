@@ -58,7 +58,7 @@ class Click:
         sentence = self.sentence and {
             name: getattr(self.sentence, name) for name in ("doc_id", "start", "end", "text")
         }
-        later = {"answers": list(self.answers), "grade": self.grade, "better": self.better}
+        later: dict[str, Any] = {"answers": list(self.answers), "grade": self.grade, "better": self.better}
         later |= {"answerable": self.answerable, "text": self.text, "sentence": sentence}
         return body | {key: value for key, value in later.items() if value not in (None, "", [])}
 
