@@ -9,6 +9,8 @@ from runners.labels.records import PairProgress
 
 ENOUGH_LABELS = 30
 """Labels of a pair from which the next one is asked for, once it is decided; a judge needs as many to count."""
+STATED_FROM = 10
+"""Labels from which it is said how many more decide: a few show too little of how grades differ."""
 
 
 def pair_progress(a: str, b: str, labels: PairLabels) -> PairProgress:
@@ -34,7 +36,7 @@ def pair_progress(a: str, b: str, labels: PairLabels) -> PairProgress:
         high=estimate.high if estimate else None,
         decided=decided,
         settled=every or (counted >= ENOUGH_LABELS and (apart or not reachable)),
-        more=None if decided or not reachable else more,
+        more=None if decided or not reachable or counted < STATED_FROM else more,
         text=_sentence(a, b, labels, apart, more if reachable else None),
     )
 
@@ -50,8 +52,8 @@ def _sentence(a: str, b: str, labels: PairLabels, apart: bool, more: int | None)
         text = (
             f"all {count_noun(labels.counted, 'question')} are labelled, and {a} and {b} are not told apart"
         )
-    elif labels.counted < MIN_LABELS:
-        text = f"{count}: how many more decide {a} against {b} can be said after {MIN_LABELS}"
+    elif labels.counted < STATED_FROM:
+        text = f"{count}: how many more decide {a} against {b} can be said after {min(STATED_FROM, labels.differing)}"
     elif more is None:
         text = f"{count}: {a} and {b} are so close that not even all {left} others would tell them apart"
     else:
