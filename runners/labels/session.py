@@ -17,6 +17,7 @@ from runners.data.questions import Question
 from runners.labels.journal import (
     Click,
     Journal,
+    active_people,
     check_person,
     journal_paths,
     now,
@@ -248,7 +249,8 @@ class LabelSession:
         return _Place(row, pair, (low, high) if drawn < 0.5 else (high, low))
 
     def _key(self, place: _Place) -> str:
-        return sha256_text(canonical_json([place.row, *map(answer_digest, self._answers(place))]))[:16]
+        shown = [place.row, *place.pair, *map(answer_digest, self._answers(place))]
+        return sha256_text(canonical_json(shown))[:16]
 
     def _place(self, key: str) -> _Place:
         if key not in self._places:
@@ -299,18 +301,31 @@ class LabelSession:
                 if unsettled and pair.settled:
                     continue
                 if rows := self._rows(labels, own, (pair.a, pair.b))[1]:
-                    return self._shown(rows[0], (pair.a, pair.b))
+                    return self._shown(self._own_share(rows), (pair.a, pair.b))
         return None
+
+    def _own_share(self, rows: list[str]) -> str:
+        """Return the first of these rows, or of those that fall to this person while others are labelling as well.
+
+        Else two people who label at once would always be asked the same. Once the others end, their rows are asked too, so
+        that no gap stays.
+        """
+        active = sorted({self.by, *active_people(self.run.folder.path)})
+        share = active.index(self.by)
+        places = {row.id: place for place, row in enumerate(self._order.rows)}
+        if places[rows[0]] < ASKED_OF_ALL:
+            return rows[0]
+        return next((row for row in rows if places[row] % len(active) == share), rows[0])
 
     def _rows(
         self, labels: RunLabels, own: PersonLabels, pair: tuple[str, str]
     ) -> tuple[list[str], list[str]]:
         """Return the rows that this person has labelled for a pair, and those still to label, in the order of labelling."""
         a, b = (self.run.answers[arm] for arm in pair)
-        rows = [row.id for row in self._order.rows if row.id in a and row.id in b]
-        differing = [row for row in rows if a[row].strip() != b[row].strip()]
         done, left = [], []
-        for place, row in enumerate(differing):
+        for place, row in enumerate(row.id for row in self._order.rows):
+            if row not in a or row not in b or a[row].strip() == b[row].strip():
+                continue
             complete = None not in (labels.value_by(own, row, a[row]), labels.value_by(own, row, b[row]))
             if own.on(self._originals[row]).skipped or complete:
                 done.append(row)
