@@ -80,7 +80,7 @@ def _say_progress(progress: LabelProgress, flags: LabelFlags) -> None:
             note(f"  {pair.text}")
     if progress.agreement:
         note(f"  {progress.agreement.text}")
-    note(f"go on with: {flags.resume_line()}")
+    note(f"continue with: {flags.resume_line()}")
 
 
 def _read(flags: LabelFlags) -> tuple[RunLabels, LabelQuestions]:
@@ -127,7 +127,7 @@ def _show(changes: GoldChanges, target: Path) -> None:
         for line in change_lines(change):
             note(f"  {line}")
     if more := [change.id for change in changes.changes[SHOWN_CHANGES:]]:
-        note(f"  and {len(more)} more: {', '.join(more)}")
+        note(f"  and {count_noun(len(more), 'more row')}: {', '.join(more)}")
     for line in changes.notes():
         note(f"  {line}")
 
@@ -158,7 +158,7 @@ def _agreed(flags: LabelFlags, target: Path, rows: int) -> bool:
         return typer.confirm(f"Write the gold of {count_noun(rows, 'row')} into {target}?", err=True)
     if flags.write:
         raise UsageProblem(
-            "nothing was written: nobody agreed to it", "look at what changes above, then give --yes"
+            "nothing was written, as no one agreed to it", "look at what changes above, then give --yes"
         )
     return False
 

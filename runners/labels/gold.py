@@ -58,7 +58,7 @@ class GoldChanges:
     file: Path
     changes: tuple[GoldChange, ...]
     unlabelled: int
-    """Rows for which nobody wrote gold."""
+    """Rows without gold by people."""
     same: int
     """Rows that have the gold already."""
     disagree: tuple[str, ...]
@@ -176,19 +176,19 @@ def _line(row: Mapping[str, Any]) -> str:
 
 
 def _gold(labels: RunLabels, question: str) -> _Gold | None:
-    """Return the gold that people wrote for a question; None where nobody did."""
+    """Return the gold that people wrote for a question; None where none is."""
     of_people = [(person.by, person.on(question)) for person in labels.people]
     writers = [(by, own) for by, own in of_people if own.gold or own.sentence or own.answerable is not None]
     if not writers:
         return None
     texts = {own.gold for _, own in writers if own.gold}
-    said = {own.answerable for _, own in writers if own.answerable is not None}
+    answerable = {own.answerable for _, own in writers if own.answerable is not None}
     sentences = {own.sentence for _, own in writers if own.sentence}
     several = len({sentence.doc_id for sentence in sentences}) > 1
-    differing = {"gold answer": len(texts) > 1, "answerable": len(said) > 1, "document": several}
+    differing = {"gold answer": len(texts) > 1, "answerable": len(answerable) > 1, "document": several}
     return _Gold(
         text=next(iter(texts)) if len(texts) == 1 else None,
-        answerable=next(iter(said)) if len(said) == 1 else None,
+        answerable=next(iter(answerable)) if len(answerable) == 1 else None,
         sentences=() if several else tuple(sorted(sentences, key=lambda sentence: sentence.start)),
         by=tuple(by for by, _ in writers),
         at=max(own.changed for _, own in writers),
@@ -201,8 +201,8 @@ def _edited(row: Mapping[str, Any], gold: _Gold) -> dict[str, Any]:
     edited = dict(row)
     if gold.text is not None:
         _set_reference(edited, gold.text)
-        kept = _drop_other_gold(edited, gold.text)
-        if not kept and not gold.sentences:
+        short = _drop_other_gold(edited, gold.text)
+        if not short and not gold.sentences:
             _drop(edited, ("spans", "start", "end"))
     if gold.sentences:
         _drop(edited, ("start", "end"))
