@@ -122,7 +122,7 @@ def _write(flags: LabelFlags, labels: RunLabels, questions: LabelQuestions) -> d
 
 
 def _show(changes: GoldChanges, target: Path) -> None:
-    note(f"gold for {target}: {count_noun(len(changes.changes), 'row')} change")
+    note(f"gold for {target} changes {count_noun(len(changes.changes), 'row')}:")
     for change in changes.changes[:SHOWN_CHANGES]:
         for line in change_lines(change):
             note(f"  {line}")

@@ -70,24 +70,17 @@ class GoldChanges:
 
     def notes(self) -> list[str]:
         """Return what is not written and why, in sentences."""
-        notes = (
-            [f"{count_noun(self.unlabelled, 'row')} without gold of people stay as they are"]
-            if self.unlabelled
-            else []
+        sentences = (
+            (self.unlabelled, f"unchanged: {count_noun(self.unlabelled, 'row')} without gold by people"),
+            (self.same, f"unchanged: {count_noun(self.same, 'row')} with this gold already"),
+            (self.disagree, f"not written, as people wrote different gold: {_some(self.disagree)}"),
+            (self.unwritable, f"not written, as the row's form cannot take it: {_some(self.unwritable)}"),
+            (
+                self.missing,
+                f"not written, as the file lacks it: gold of {count_noun(self.missing, 'question')}",
+            ),
         )
-        if self.same:
-            notes.append(f"{count_noun(self.same, 'row')} have the gold already")
-        if self.disagree:
-            notes.append(f"people wrote different gold, which is not written: {_some(self.disagree)}")
-        if self.unwritable:
-            notes.append(
-                f"rows whose form cannot take the gold, which is not written: {_some(self.unwritable)}"
-            )
-        if self.missing:
-            notes.append(
-                f"gold of {count_noun(self.missing, 'question')} that the file does not have is not written"
-            )
-        return notes
+        return [text for count, text in sentences if count]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -177,13 +177,11 @@ class LabelQuestions:
         notes = []
         if self.missing:
             missing = count_noun(self.missing, "question")
-            notes.append(
-                f"{self.file} does not have {missing} of the run: they are labelled, without gold, which cannot be written"
-            )
+            notes.append(f"not in {self.file}: {missing} of the run, which can be graded but get no gold")
         if self.others:
             others = count_noun(self.others, "question")
             notes.append(
-                f"{others} of {self.file} were not asked in the trial, such as dev questions: they have no answers"
+                f"not asked in the trial, so without answers: {others} of {self.file}, such as dev questions"
             )
         return notes
 

@@ -123,7 +123,7 @@ def test_gold_is_written_only_after_agreement(planted: PlantedRun, call: Call) -
     code, _, err = call(planted, "--write", "--yes")
     assert code == 0
     assert "no gold to write" in err
-    assert "1 row have the gold already" in err
+    assert "unchanged: 1 row with this gold already" in err
 
 
 @pytest.mark.parametrize(
