@@ -81,6 +81,8 @@ def _say_progress(progress: LabelProgress, flags: LabelFlags) -> None:
     if progress.agreement:
         note(f"  {progress.agreement.text}")
     note(f"continue with: {flags.resume_line()}")
+    if any(pair.labels for pair in progress.pairs):
+        note(f"take the labels into the report: {command_line('run', flags.run, '--resume')}")
 
 
 def _read(flags: LabelFlags) -> tuple[RunLabels, LabelQuestions]:

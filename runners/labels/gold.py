@@ -207,6 +207,8 @@ def _edited(row: Mapping[str, Any], gold: _Gold) -> dict[str, Any]:
     has = _get(edited, "answerable", True)
     if answerable is False or (answerable and has is not True):
         _set(edited, "answerable", answerable)
+    if answerable is False and gold.text is None:
+        _drop_answer(edited)
     if edited == dict(row):
         return edited
     drawn_by = {"doc_id": _get(row, "doc_id"), "answerable": _get(row, "answerable", True)}
@@ -231,6 +233,16 @@ def _set_reference(row: dict[str, Any], text: str) -> None:
             row[name] = text
             return
     _set(row, "references", [text])
+
+
+def _drop_answer(row: dict[str, Any]) -> None:
+    """Take the answer out of a row that has none: kept as its gold, it would be no refusal."""
+    if isinstance(row.get("question"), str):
+        _drop(row, ("reference", "reply", "references", "answers", "answer", "all_of", "fact"))
+        _drop(row, ("spans", "start", "end"))
+    turns = row.get("messages")
+    if isinstance(turns, list) and len(turns) > 1 and turns[-1].get("role") == "assistant":
+        row["messages"] = turns[:-1]
 
 
 def _drop_other_gold(row: dict[str, Any], text: str) -> bool:

@@ -99,6 +99,7 @@ def test_gold_replaces_what_it_contradicts_and_keeps_what_it_states(tmp_path: Pa
         ["Pier 2: berths?"],
     )
     assert after[3]["answerable"] is False
+    assert "answers" not in after[3]
     assert after[3]["split_by"] == {"doc_id": None, "answerable": True}
     assert {row.get("labelled_by") for row in after} == {"anna", None}
     assert after[4] == rows[4]
