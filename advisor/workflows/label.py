@@ -112,7 +112,7 @@ def _write(flags: LabelFlags, labels: RunLabels, questions: LabelQuestions) -> d
     target = flags.out or flags.questions
     _show(changes, target)
     if not _agreed(flags, target, rows):
-        note(f"the gold is not written; write it with: {flags.resume_line('--write')}")
+        note(f"the gold is not written; write it with: {flags.write_line()}")
         return body
     backup = write_gold(changes, flags.out)
     note(

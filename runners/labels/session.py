@@ -232,7 +232,7 @@ class LabelSession:
         yield from self.questions.notes()
         if labels.torn:
             lines = count_noun(labels.torn, "incomplete line")
-            yield f"{lines} of the journals do not count: a crash cut them before they were stored"
+            yield f"not counted: {lines} of the journals, cut by a crash before the label was stored"
 
     def _all_places(self) -> Iterator[_Place]:
         for pair in self.run.pairs:
