@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import combinations
@@ -154,7 +155,7 @@ class RunLabels:
     """Lines of journals that were left out, as a crash left them incomplete."""
 
     def value(self, question: str, answer: str) -> float | None:
-        """Return the mean of people's grades of an answer, right 1, partly .5, wrong 0; None where nobody graded it.
+        """Return the mean of people's grades of an answer, right 1, partly .5, wrong 0; None where it has none.
 
         Of a question that a person found not answerable, an answer that refuses counts 1 for that person, another one 0.
 
@@ -265,20 +266,20 @@ class RunLabels:
 def _kappa(pairs: Sequence[tuple[Grade, Grade]]) -> float | None:
     """Return Cohen's kappa (1960) of pairs of grades, symmetric in the people; None where chance explains all of it."""
     grades = [grade for pair in pairs for grade in pair]
-    chance = sum((grades.count(grade) / len(grades)) ** 2 for grade in GRADE_VALUE)
-    same = sum(one == other for one, other in pairs) / len(pairs)
+    chance = sum((count / len(grades)) ** 2 for count in Counter(grades).values())
+    same = sum(1.0 for one, other in pairs if one == other) / len(pairs)
     return None if chance > 1 - 1e-9 else (same - chance) / (1 - chance)
 
 
 def read_labels(run: Path) -> RunLabels:
-    """Return the labels of a run; one that nobody labelled has none.
+    """Return the labels of a run; one without labels has none.
 
     Raises:
         BadInput: there is no run, or the order or a journal is damaged or of another run.
     """
     folder = open_run_folder(run)
     identity = run_identity(folder)
-    facts = read_facts(run)
+    facts = read_row_facts(run)
     originals = {row: fact.original for row, fact in facts.items()}
     journals = [read_journal_of(path, identity) for path in journal_paths(run)]
     order = read_order(run, identity)
@@ -301,7 +302,7 @@ def person_of(journal: Journal, originals: Mapping[str, str]) -> PersonLabels:
     return PersonLabels.of(journal.by, journal.clicks, originals)
 
 
-def read_facts(run: Path) -> dict[str, RowFacts]:
+def read_row_facts(run: Path) -> dict[str, RowFacts]:
     """Return question, document and weight of every row that a run scored."""
     scores = read_scores(run)
     rows = dict.fromkeys(row for of_arm in scores.get("arms", {}).values() for row in of_arm)
