@@ -480,9 +480,7 @@ class Browser:
 
 
 @pytest.fixture(scope="session")
-def browser(
-    tmp_path_factory: pytest.TempPathFactory, pytestconfig: pytest.Config
-) -> Iterator[Browser]:
+def browser(tmp_path_factory: pytest.TempPathFactory, pytestconfig: pytest.Config) -> Iterator[Browser]:
     """A browser; where there is none the test is skipped, and fails among the tests of engines, for which CI installs it."""
     names = ("chromium", "chromium-browser", "google-chrome")
     program = next((found for name in names if (found := shutil.which(name))), None)
