@@ -178,7 +178,7 @@ class LabelRequests:
         return {
             "revision": self._revision,
             "task": None if task is None else _task_body(task),
-            "progress": {"counts": _counts(progress), "sentences": _sentences(progress)},
+            "progress": _progress_body(progress),
         }
 
     def _stale(self, task: LabelTask | None) -> ApiError:
@@ -332,6 +332,12 @@ def _counts(progress: LabelProgress) -> str:
     return f"{progress.by}: {', '.join(parts)}"
 
 
-def _sentences(progress: LabelProgress) -> list[str]:
+def _progress_body(progress: LabelProgress) -> dict[str, Any]:
+    """Return what the page shows beside a task; which of the two answers is of which arm is no part of it."""
     agreement = [progress.agreement.text] if progress.agreement else []
-    return [*(pair.text for pair in progress.pairs), *agreement, *progress.notes]
+    return {
+        "counts": _counts(progress),
+        "pair": progress.text,
+        "other_pairs": [pair.text for pair in progress.pairs[1:]],
+        "notes": [*agreement, *progress.notes],
+    }

@@ -169,7 +169,8 @@ def test_labels_are_on_the_disk_when_they_are_confirmed(
     assert labels.gold == "From 7 o’clock. 🚢"
     assert labels.sentence is not None
     assert labels.sentence.text == marked[0]["text"]
-    assert PERSON in shown["progress"]["counts"]
+    assert shown["progress"]["counts"] == f"{PERSON}: 1 done, {QUESTIONS - 1} left for the two arms at hand"
+    assert shown["progress"]["pair"].startswith(f"1 label of {QUESTIONS}: ")
 
 
 def test_pieces_of_a_passage_are_its_text(
@@ -217,6 +218,18 @@ def test_many_tabs_at_once_store_one_label(
         thread.join(HANG_S)
     assert sorted(codes) == [200] + [409] * 11
     assert state(http.get("/task"))["revision"] == 1
+
+
+def test_label_that_cannot_be_written_is_not_confirmed(
+    http: httpx.Client, start: dict[str, Any], label_page: LabelPageServer
+) -> None:
+    in_the_way = label_page.run / "trial" / "labels" / f"{PERSON}.jsonl"
+    in_the_way.mkdir()
+    failed = post(http, start, "grade", side="first", grade="right")
+    assert (failed.status_code, failed.json()["error"]["code"]) == (503, "cannot_run")
+    in_the_way.rmdir()
+    assert state(http.get("/task")) == start
+    assert state(post(http, start, "grade", side="first", grade="right"))["revision"] == 1
 
 
 def test_undo_goes_back_to_the_task_of_the_click(http: httpx.Client, start: dict[str, Any]) -> None:

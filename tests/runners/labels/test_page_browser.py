@@ -164,7 +164,7 @@ def test_answers_are_shown_as_text_and_scripts_are_blocked(page: Any) -> None:
 
 def test_equal_answers_are_shown_once(page: Any) -> None:
     one = "task: { ...task, answers: task.answers.slice(0, 1), grades: [null] }"
-    page.js(f"show({{ revision, {one}, progress: {{ counts: '', sentences: [] }} }})")
+    page.js(f"show({{ revision, {one}, progress: {{ counts: '', pair: '', other_pairs: [], notes: [] }} }})")
     assert page.js("document.querySelectorAll('.answer:not([hidden])').length") == 1
     assert page.js(visible("preference")) is False
     press(page, "4", "b")
