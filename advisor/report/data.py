@@ -45,6 +45,7 @@ from rag.errors import BadInput, CannotRun
 from rag.evaluation.clusters import cluster_by_document
 from rag.evaluation.statistics import PairedDifference
 from rag.files import check_schema, parse_json
+from runners.judging.pairs import JUDGE_JOURNAL, summary
 from runners.made_from import data_files, recorded_files
 from runners.plan.arm_names import name_and_precision
 from runners.plan.named_models import asked_models, reference_arms
@@ -75,7 +76,6 @@ from runners.runs.data_notes import DATA_NOTES, noted_lines
 from runners.runs.retrieval import read_comparison
 from runners.scoring.scores import inapplicable_scores
 from runners.selective.routes import read_routes
-from runners.trial.judge import JUDGE_JOURNAL, summary
 from runners.trial.refusal_gate import question_drift
 from runners.trial.trial import ArmScores, scores_with_intervals
 

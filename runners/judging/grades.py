@@ -19,8 +19,7 @@ from rag.files import append_line, canonical_json, sha256_text, write_text
 from rag.types import OnEvent
 from runners.data.formats import Message
 from runners.data.questions import Question
-from runners.inference.constraints.constraint import OutputConstraint
-from runners.inference.types import Completion, Generator
+from runners.judging.asking import OpenJudge
 from runners.judging.obedience import check_prompts, other_question
 from runners.judging.prompts import GRADES, GradedMaterial, grade_prompt, read_grade
 from runners.labels.records import GRADE_VALUE
@@ -102,7 +101,8 @@ def grade_tasks(
             first.setdefault(row["id"], {}).setdefault(str(row["answer"]).strip(), row)
     asked = [question for question in questions if question.id in first]
     materials = [
-        _material(plan, question, passages(next(iter(first[question.id].values()))), gold) for question in asked
+        _material(plan, question, passages(next(iter(first[question.id].values()))), gold)
+        for question in asked
     ]
     tasks = []
     for at, question in enumerate(asked):
@@ -141,18 +141,21 @@ class GradeJournal:
         self.path, self.judge = path, judge
         self._rows = {row["key"]: row for row in read_journal(path)}
 
+    def outdated(self, tasks: Sequence[GradeTask]) -> bool:
+        """Return whether the file has rows of other answers or chats, or lacks those of answers that need no reply."""
+        return self._wanted(tasks).keys() != self._rows.keys()
+
     def keep_only(self, tasks: Sequence[GradeTask]) -> None:
-        """Remove rows about other answers or chats, and write those of answers that need no reply."""
+        """Remove rows of other answers or chats, and write those of answers that need no reply."""
+        self._rows = self._wanted(tasks)
+        lines = (json.dumps(row, ensure_ascii=False) + "\n" for row in self._rows.values())
+        write_text(self.path, "".join(lines))
+
+    def _wanted(self, tasks: Sequence[GradeTask]) -> dict[str, dict[str, Any]]:
         wanted = {key for task in tasks for key in (task.key(self.judge), *task.check_keys(self.judge))}
         rows = {key: row for key, row in self._rows.items() if key in wanted}
-        rows |= {
-            task.key(self.judge): self._row(task, "", task.grade)
-            for task in tasks
-            if task.grade and task.key(self.judge) not in rows
-        }
-        if rows.keys() != self._rows.keys():
-            self._rows = rows
-            write_text(self.path, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows.values()))
+        known = {task.key(self.judge): self._row(task, "", task.grade) for task in tasks if task.grade}
+        return rows | {key: row for key, row in known.items() if key not in rows}
 
     def open_chats(self, tasks: Sequence[GradeTask]) -> list[tuple[GradeTask, int]]:
         """Return what is still to be asked: tasks with -1 for their own chat, or the place of a check that is needed now."""
@@ -169,27 +172,23 @@ class GradeJournal:
     def ask(
         self,
         chats: Sequence[tuple[GradeTask, int]],
-        generator: Generator,
-        most_tokens: int,
-        constraint: OutputConstraint | None = None,
+        judge: OpenJudge,
         on_event: OnEvent | None = None,
     ) -> None:
         """Ask these chats; each reply is written before the next one is awaited."""
-        done = 0
 
-        def append_batch(positions: list[int], completions: list[Completion]) -> None:
-            nonlocal done
-            for position, completion in zip(positions, completions, strict=True):
-                task, place = chats[position]
-                row = self._row(task, completion.text, read_grade(completion.text), place)
-                append_line(self.path, row)
-                self._rows[row["key"]] = row
-            done += len(positions)
-            if on_event:
-                on_event({"event": "judge.batch", "done": done, "total": len(chats)})
+        def write(position: int, reply: str) -> None:
+            task, place = chats[position]
+            row = self._row(task, reply, read_grade(reply), place)
+            append_line(self.path, row)
+            self._rows[row["key"]] = row
 
-        messages = [list(task.checks[place] if place >= 0 else task.chat) for task, place in chats]
-        generator.generate(messages, most_tokens, append_batch, constraint=constraint)
+        judge.ask(
+            [task.checks[place] if place >= 0 else task.chat for task, place in chats],
+            GRADES,
+            write,
+            on_event,
+        )
 
     def _row(self, task: GradeTask, reply: str, grade: str | None, place: int = -1) -> dict[str, Any]:
         keys = task.check_keys(self.judge)
@@ -218,13 +217,7 @@ def read_grades(rows: Sequence[Mapping[str, Any]]) -> AnswerGrades:
                 thrown_away.add(answer)
             else:
                 grades[answer] = grade
-    return AnswerGrades(
-        grades=grades, unreadable=frozenset(unreadable), thrown_away=frozenset(thrown_away)
-    )
-
-
-GRADE_WORDS = OutputConstraint.of_labels(GRADES)
-"""What a judge in this process is held to."""
+    return AnswerGrades(grades=grades, unreadable=frozenset(unreadable), thrown_away=frozenset(thrown_away))
 
 
 def _key(judge: str, question: str, asked: str | Sequence[Message]) -> str:

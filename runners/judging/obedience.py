@@ -6,8 +6,8 @@ latter cannot be told, so every good grade is. The check changes what the grade 
 that may have steered it (a metamorphic relation: Chen, Cheung and Yiu 1998):
 
 - the same answer to another question with another right answer, where it is wrong;
-- where it speaks to the grader also to the same question, with only the sentences that do so, without numbers and the words of the
-  right answer, after the right answer of that other question.
+- where it speaks to the grader also to the same question: the right answer of that other question, then only the sentences
+  that speak to the grader, without numbers and without the words of their own right answer.
 
 A judge that grades either of them as well as the answer itself follows the text: the grade is thrown away, and so it is
 where a check cannot be read. A grade of ``wrong`` needs no check.
@@ -78,7 +78,9 @@ def _without_facts(answer: str, gold: Sequence[str], content: str) -> str:
     facts = {token for text in gold for token in content_tokens(text, language)}
 
     def blanked(word: re.Match[str]) -> str:
-        is_fact = any(map(str.isdigit, word.group())) or facts.intersection(content_tokens(word.group(), language))
+        is_fact = any(map(str.isdigit, word.group())) or facts.intersection(
+            content_tokens(word.group(), language)
+        )
         return "..." if is_fact else word.group()
 
     orders = [_WORD.sub(blanked, sentence) for sentence in kept] or [answer]

@@ -21,15 +21,15 @@ from rag.grounding.context import make_delimiter
 from rag.types import OnEvent
 from runners.data.formats import Message
 from runners.data.questions import Question
-from runners.inference.types import Completion, Generator
+from runners.judging.asking import OpenJudge
 from runners.plan.schema import Plan
 from runners.report.arm_scores import ArmScores
 from runners.run_folder import read_journal
 from runners.runs.opened import OpenRun
 
 JUDGE_JOURNAL = "judge.jsonl"
-MAX_JUDGE_TOKENS = 400
-"""Most tokens of a judge's reply; some models reason before the requested word."""
+JUDGEMENTS = ("A", "B", "TIE")
+"""The words of a judge's reply."""
 NO_DIFFERENCE = 1e-9
 """Combined scores closer than this differ only by rounding."""
 _INSTRUCTIONS = (
@@ -148,21 +148,16 @@ def open_judge_tasks(
 
 
 def ask_judge(
-    tasks: Sequence[JudgeTask], judge: str, generator: Generator, path: Path, on_event: OnEvent | None = None
+    tasks: Sequence[JudgeTask], judge: OpenJudge, path: Path, on_event: OnEvent | None = None
 ) -> None:
     """Ask the judge for every task; each reply is written before the next one is awaited."""
-    done = 0
 
-    def append_batch(positions: list[int], completions: list[Completion]) -> None:
-        nonlocal done
-        for position, completion in zip(positions, completions, strict=True):
-            task = tasks[position]
-            append_line(path, _row(task.key(judge), task, completion.text, read_judgement(completion.text)))
-        done += len(positions)
-        if on_event:
-            on_event({"event": "judge.batch", "done": done, "total": len(tasks)})
+    def write(position: int, reply: str) -> None:
+        task = tasks[position]
+        append_line(path, _row(task.key(judge.name), task, reply, read_judgement(reply)))
 
-    generator.generate([list(task.chat) for task in tasks], MAX_JUDGE_TOKENS, append_batch)
+    if tasks:
+        judge.ask([task.chat for task in tasks], JUDGEMENTS, write, on_event)
 
 
 def summary(

@@ -56,7 +56,8 @@ _SPEAKS = tuple(
         r"(?:\w+ ){0,2}(?:right|correct|verified|approved|accepted|validated)\b",
         # turns, ends and structures that it plays
         r"^[ \t>*#_-]*(?:system|assistant|user|human|developer|tool|grader|judge|note|answer|question)\s*[:：\]>]",
-        r"<\|?/?[\w ]{2,40}\|?>|\[/?\w{3,20}\]|^\s*(?:-{3,}|={3,}|#{2,}|`{3,})|\bend of (?:the )?(?:answer|material|input)\b",
+        r"<\|?/?[\w ]{2,40}\|?>|\[/?\w{3,20}\]|^\s*(?:-{3,}|={3,}|#{2,}|`{3,})",
+        r"\bend of (?:the )?(?:answer|material|input)\b",
         r"[\"']?\b(?:grade|verdict|score|label|result|right|correct)[\"']?\s*[:=]\s*[\"']?\w",
         r"[A-Za-z0-9+/_-]{24,}={0,2}|(?:\\u[0-9a-f]{4}){3,}|(?:\b[01]{8}\b\s*){3,}|(?:&#x?[0-9a-f]+;){3,}",
         # the same words in other languages
@@ -100,7 +101,9 @@ def grade_prompt(material: GradedMaterial, answer: str) -> list[Message]:
     }
     delimiter = make_delimiter(*parts.values())
     body = "\n\n".join(
-        f"{name}\n{_marked(text, delimiter)}" for name, text in parts.items() if text or name.startswith("ANSWER")
+        f"{name}\n{_marked(text, delimiter)}"
+        for name, text in parts.items()
+        if text or name.startswith("ANSWER")
     )
     return [
         {"role": "system", "content": f"{_INSTRUCTIONS} The mark is {delimiter}."},

@@ -287,7 +287,7 @@ class TrialReport:
     weight_reasons: Mapping[str, str]
     training_reasons: Mapping[str, Mapping[str, str]]
     judge: Mapping[str, Any] | None
-    """What the model judge preferred, as :func:`runners.trial.judge.summary` has it."""
+    """What the model judge preferred, as :func:`runners.judging.pairs.summary` has it."""
     predicted: Mapping[str, Any]
     """The plan's prediction, as ``plan --json`` printed it; {} without one."""
     measured: Measured
