@@ -22,6 +22,7 @@ from rag.files import (
     append_line,
     canonical_json,
     check_manifest,
+    is_below,
     is_older,
     is_reserved_name,
     move_folder,
@@ -45,6 +46,8 @@ TUNED_INDEX = "index-tuned"
 RETRIEVER = "retriever"
 """The tuned embedder and reranker; see :mod:`runners.runs.retrieval`."""
 TRIAL = "trial"
+LABELS = "trial/labels"
+"""What people say of the answers, a journal for each person; see :mod:`runners.labels`."""
 LAUNCH = "launch"
 """Scripts of a launcher, the output of Slurm's jobs, the exit code of the first process."""
 REPORT = "report.json"
@@ -77,10 +80,11 @@ UNSEALED = (
     UNCONFIRMED_ENDPOINTS,
     TRACKING,
     COMPARISONS,
+    LABELS,
 )
 """Parts that still change in a sealed run: the log, the indexes, which have manifests of their own, later evaluations,
 rechecks, learning curves and causes of wrong answers, what a launcher writes, the endpoints to be confirmed, the files
-of trackers, and pages that compare runs."""
+of trackers, pages that compare runs, and people's labels."""
 ADAPTER_MIB = 60
 """Disk space for one adapter with its checkpoint, in MiB."""
 EMBEDDER_MIB = 130
@@ -197,9 +201,7 @@ class RunFolder:
     def seal(self, extra: dict[str, Any]) -> None:
         """Write the manifest with the hashes of all files that no longer change, and the ``extra`` values."""
         names = [p.relative_to(self.path).as_posix() for p in sorted(self.path.rglob("*")) if p.is_file()]
-        sealed = [
-            n for n in names if n.split("/")[0] not in UNSEALED and not n.startswith(".") and n != MANIFEST
-        ]
+        sealed = [n for n in names if not is_below(n, UNSEALED) and not n.startswith(".") and n != MANIFEST]
         write_manifest(self.path, "run", extra, sealed)
 
     def unseal(self) -> None:

@@ -49,6 +49,7 @@ from runners.plan.steps import (
     IndexStep,
     JudgeModel,
     PlanModel,
+    JudgeModel,
     Route,
     StrictModel,
     Thinking,
@@ -363,6 +364,7 @@ def step_name(step: Step) -> str:
 PLAN_MODELS = (
     Plan,
     PlanModel,
+    JudgeModel,
     PlanData,
     Prompts,
     IndexStep,
