@@ -16,6 +16,7 @@ from advisor.verdict.comparison import (
     ArmComparison,
     ArmStanding,
     QuestionsNeeded,
+    margin_text,
     mean_combined,
 )
 from advisor.verdict.right_answers import right_answers
@@ -26,16 +27,7 @@ from runners.report.records import AnswerCount, ArmReport, Outcome, RightAnswers
 from runners.report.trial_report import DevBudget, ScoredReport, TrialReport, arm_named, question_count
 from runners.trial.trial import ArmScores
 
-STRENGTHS: Mapping[Strength, tuple[str, str]] = {
-    Strength.MEASURED: ("measured", "on the plan's own model, with enough questions"),
-    Strength.LEANING: ("a tendency only", "fewer than 30 test questions, or of one or two documents"),
-    Strength.PROXY: ("with another model", "not with the plan's own, so a hint only"),
-    Strength.MADE: (
-        "on generated questions",
-        "all test questions come from the documents, so nothing is confirmed",
-    ),
-}
-"""The strength of a verdict as people read it, and its explanation."""
+JUDGED = "by the grades of a judge that was calibrated on people's labels of the same answers"
 MOST_TIMES = 10
 """Times the questions that were asked beyond which more of them are not asked for: nobody collects 9,000 more."""
 NONE_USABLE = "none of these can be used yet"
@@ -71,6 +63,8 @@ class VerdictFacts:
     """Arms that did not answer all questions."""
     substitute: str
     """A sentence on the recommended arm, where the plan holds another one to account; else ""."""
+    more_labels: int | None
+    """About how many more labels decide a rival that is compared by grades; None where no number would, and for others."""
     quick: bool
     """Whether the run was shortened by ``--quick``."""
     prefers_best: bool
@@ -163,6 +157,9 @@ class VerdictFacts:
         """What would decide: the full run after a quick one, else how many more questions."""
         if self.quick:
             return " This was a quick run; the full one is the next step."
+        if self.more_labels and self.use.arm is not None:
+            labels = f"About {count_noun(self.more_labels, 'more label')}"
+            return f" {labels} would decide it 8 times in 10, if the difference is as large as seen."
         if self.needed is None or self.use.arm is None:
             return ""
         questions, of = self.needed.questions, self.needed.documents
@@ -197,22 +194,6 @@ def unverdicted_text(
         until = f"No other arm can be used: {use.reason}."
     first = f"No verdict on {choice} with {model}: {why}."
     return " ".join(filter(None, (first, *left_out, until)))
-
-
-def margin_text(comparison: ArmComparison) -> str:
-    """Return the difference with its interval, such as +0.18 [+0.13, +0.24] against rag."""
-    pair = comparison.pair
-    if pair.low == pair.high == 0:
-        return f"the same as {pair.b}"
-    return f"{signed_number(pair.difference)} [{signed_number(pair.low)}, {signed_number(pair.high)}] against {pair.b}"
-
-
-def signed_number(value: float) -> str:
-    """Return a signed number of two decimals, or of as many as show that it is not zero (four at most)."""
-    for decimals in (2, 3, 4):
-        if float(f"{value:.{decimals}f}") or value == 0:
-            return f"{value:+.{decimals}f}"
-    return f"{value:+.0e}"
 
 
 def rounded_up(count: int) -> str:
@@ -271,7 +252,14 @@ class Conclusion:
     def sentences(self) -> tuple[str, ...]:
         """One to seven entries of one or two sentences each; the first names the right answers where there are any."""
         if arm := arm_named(self.report.arms, self.verdict.use):
-            lines = [self._use(arm), self._cheaper, _weak(arm), self._standing(arm.arm), _refusals(arm)]
+            lines = [
+                self._use(arm),
+                self._graded,
+                self._cheaper,
+                _weak(arm),
+                self._standing(arm.arm),
+                _refusals(arm),
+            ]
             lines += [self._needs(arm), self._change(arm)]
         else:
             lines = [self._nothing_to_use, self._what_to_do]
@@ -305,6 +293,21 @@ class Conclusion:
         text = f"It answers {right.n} of {right.of} questions right{_as_asked(right)}{_in_both_wordings(arm)}"
         few = " These are too few questions to say whether any can be used." if self.verdict.tendency else ""
         return f"{self._first} {text}" + (f"; {', '.join(beside)}." if beside else ".") + few
+
+    @property
+    def _graded(self) -> str:
+        """What decides where that is the grades of a judge, and not the counted answers."""
+        margin, labels = self.verdict.margin, self.verdict.judged_labels
+        if not margin or not labels:
+            return ""
+        if margin.labels is None:
+            return f"Some arms are compared {JUDGED} ({count_noun(labels, 'label')})."
+        better = "better" if margin.difference >= 0 else "worse"
+        away = f"{abs(margin.difference):.2f} [{margin.low:+.2f}, {margin.high:+.2f}]"
+        return (
+            f"{self.verdict.recommended} is {away} {better} than {margin.against} in mean grade, {JUDGED} "
+            f"({count_noun(labels, 'label')}): that decides, and not the count of right answers."
+        )
 
     def _standing(self, use: str) -> str:
         """Return what the trial says of the recommendation."""
@@ -347,6 +350,8 @@ class Conclusion:
             return f"it {reason}"
         if margin := verdict.margin:
             mine, theirs = self._right(verdict.recommended), self._right(margin.against)
+            if margin.labels is not None:
+                return f"{margin.against} is {-margin.difference:.2f} better in mean grade"
             if mine and theirs:
                 return f"it answers {mine.n} right, {margin.against} {_beside(theirs, mine)}"
         return verdict.use_reason or "another arm did better"

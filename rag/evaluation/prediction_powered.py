@@ -96,6 +96,7 @@ class PredictionPowered:
             error=self.error,
             questions=self.questions,
             units=self.units,
+            labels=self.labels,
         )
 
 

@@ -22,6 +22,7 @@ from runners.data.questions import Question
 from runners.judging.asking import OpenJudge
 from runners.judging.obedience import check_prompts, other_question
 from runners.judging.prompts import GRADES, GradedMaterial, grade_prompt, read_grade
+from runners.labels.labels import answer_digest
 from runners.labels.records import GRADE_VALUE
 from runners.plan.schema import Plan
 from runners.run_folder import read_journal
@@ -70,11 +71,6 @@ class AnswerGrades:
         if key in self.unreadable or key in self.thrown_away:
             return UNKNOWN_GRADE
         return GRADE_VALUE[self.grades[key]] if key in self.grades else None
-
-
-def answer_digest(answer: str) -> str:
-    """Return the digest by which an answer is known."""
-    return sha256_text(answer.strip())
 
 
 def grade_tasks(

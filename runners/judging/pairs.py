@@ -24,7 +24,7 @@ from runners.data.questions import Question
 from runners.judging.asking import OpenJudge
 from runners.plan.schema import Plan
 from runners.report.arm_scores import ArmScores
-from runners.run_folder import read_journal
+from runners.run_folder import TRIAL, read_journal
 from runners.runs.opened import OpenRun
 
 JUDGE_JOURNAL = "judge.jsonl"
@@ -158,6 +158,13 @@ def ask_judge(
 
     if tasks:
         judge.ask([task.chat for task in tasks], JUDGEMENTS, write, on_event)
+
+
+def preferences(run: Path, plan: Plan, arms: Sequence[ArmScores]) -> dict[str, Any] | None:
+    """Return the judge's part of a run's report; None without one, or where the recommended arm has no scores."""
+    if plan.judge is None or plan.choice not in [arm.arm for arm in arms]:
+        return None
+    return summary(plan.judge.name, plan.choice, arms, read_journal(run / TRIAL / JUDGE_JOURNAL))
 
 
 def summary(

@@ -49,7 +49,6 @@ from runners.plan.steps import (
     IndexStep,
     JudgeModel,
     PlanModel,
-    JudgeModel,
     Route,
     StrictModel,
     Thinking,

@@ -330,6 +330,8 @@ class PairReport:
     units: int
     """Documents, of which questions are not independent."""
     n: int
+    labels: int | None = None
+    """Where the pair is compared by the grades of a calibrated judge: the labels of people behind it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -342,6 +344,8 @@ class Margin:
     high: float
     p: float
     p_holm: float
+    labels: int | None = None
+    """As of :class:`PairReport`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -460,6 +464,10 @@ class Verdict:
     """None where no arm can be used, answers cannot be judged, and in reports of 0.2.0."""
     three_answers: tuple[str, ...] = ()
     """The best arm, the cheapest that is not worse, the one with most right answers for the money: a sentence each."""
+    judged_labels: int | None = None
+    """People's labels on which the judge was calibrated by whose grades arms are compared; None where by computed scores."""
+    more_labels_needed: int | None = None
+    """About how many more labels would decide it; None where no number would, or labels do not decide."""
 
     @property
     def use_text(self) -> str:
