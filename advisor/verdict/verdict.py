@@ -157,8 +157,7 @@ def _judge_choice(trial: Trial, standing: ArmStanding, model: str) -> Verdict:
     advised = advised_arm(plan)
     use = choose_arm(trial, standing)
     unbeaten = _unbeaten(trial, standing, use)
-    outcome = _outcome(standing, gate, unbeaten, use)
-    outcome = outcome if advised == plan.choice else Outcome.UNDECIDED
+    outcome = _outcome(standing, gate, unbeaten, use) if advised == plan.choice else Outcome.UNDECIDED
     blocking = _undecided_comparisons(standing, unbeaten) if outcome is Outcome.UNDECIDED else []
     needed = None if missing or advised != plan.choice else questions_needed(blocking, trial.family)
     rival = _rival(outcome, standing, by_name, blocking)

@@ -4,7 +4,7 @@ A judge that favours one arm turns the sign of a comparison when it is corrected
 So each pair is calibrated by its own labels (:func:`rag.evaluation.prediction_powered.prediction_powered`), and its grades
 count only with :data:`MIN_PAIR_LABELS` labelled rows on which its answers differ, and where the judge tells its right
 answers from others better than chance: Youden's J of at least :data:`MIN_J` over the labelled answers of the pair. An arm by
-itself, for its share of right answers, is calibrated alike. :func:`calibrate` says of each pair what counts, or is missing.
+itself, for its share of right answers, is calibrated alike. :func:`calibrate_pairs` says of each pair what counts, or is missing.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ MIN_J = 0.2
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Calibration:
+class CalibratedPairs:
     """What people's labels, and a judge's grades with them, say of the arms of a run."""
 
     pairs: tuple[GradedPair, ...]
@@ -66,7 +66,7 @@ def with_grades(
     grades = read_grades(read_journal(run / TRIAL / GRADE_JOURNAL)) if counts else None
     asked_by_people = [arm.of_origin(from_documents=False) for arm in arms]
     real = asked_by_people if any(arm.questions for arm in asked_by_people) else list(arms)
-    calibration = calibrate(real, rows, labels, grades)
+    calibration = calibrate_pairs(real, rows, labels, grades)
     shown = [
         pair for pair in calibration.pairs if pair.labels or (counts and plan.choice in (pair.a, pair.b))
     ]
@@ -85,12 +85,12 @@ def with_grades(
     return calibration.attached(arms), graded
 
 
-def calibrate(
+def calibrate_pairs(
     arms: Sequence[ArmScores],
     rows: Sequence[Mapping[str, Any]],
     labels: RunLabels,
     grades: AnswerGrades | None,
-) -> Calibration:
+) -> CalibratedPairs:
     """Compare every pair of arms by people's labels, and by a judge's grades where these may count.
 
     Args:
@@ -110,7 +110,7 @@ def calibrate(
     for arm in answers if grades else ():
         if (own := _own_grades(answers[arm], labels, grades)) is not None:
             graded[arm][ITSELF] = own
-    return Calibration(pairs=tuple(pairs), graded=graded)
+    return CalibratedPairs(pairs=tuple(pairs), graded=graded)
 
 
 def _first_answers(arms: Sequence[ArmScores], rows: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, str]]:

@@ -196,7 +196,7 @@ class GradeJournal:
 
 def read_grades(rows: Sequence[Mapping[str, Any]]) -> AnswerGrades:
     """Return the grades in a journal; an answer whose checks are not all asked has none yet."""
-    said = {row["key"]: row["grade"] for row in rows}
+    replies = {row["key"]: row["grade"] for row in rows}
     grades: dict[tuple[str, str], str] = {}
     unreadable, thrown_away = set(), set()
     for row in rows:
@@ -207,8 +207,8 @@ def read_grades(rows: Sequence[Mapping[str, Any]]) -> AnswerGrades:
             unreadable.add(answer)
         elif not GRADE_VALUE[grade] or not row["checks"]:
             grades[answer] = grade
-        elif all(key in said for key in row["checks"]):
-            checks = [said[key] for key in row["checks"]]
+        elif all(key in replies for key in row["checks"]):
+            checks = [replies[key] for key in row["checks"]]
             if any(check is None or GRADE_VALUE[check] >= GRADE_VALUE[grade] for check in checks):
                 thrown_away.add(answer)
             else:

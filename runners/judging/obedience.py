@@ -73,7 +73,7 @@ def other_question(
 
 def _without_facts(answer: str, gold: Sequence[str], content: str) -> str:
     """Return wrong content and the sentences of an answer that speak to its grader, without numbers and the gold's words."""
-    kept = [answer[start:end] for start, end in sentence_spans(answer) if speaks_to_grader(answer[start:end])]
+    orders = [answer[start:end] for start, end in sentence_spans(answer) if speaks_to_grader(answer[start:end])]
     language = language_of(answer)
     facts = {token for text in gold for token in content_tokens(text, language)}
 
@@ -83,5 +83,4 @@ def _without_facts(answer: str, gold: Sequence[str], content: str) -> str:
         )
         return "..." if is_fact else word.group()
 
-    orders = [_WORD.sub(blanked, sentence) for sentence in kept] or [answer]
-    return "\n".join([content, *orders])
+    return "\n".join([content, *([_WORD.sub(blanked, sentence) for sentence in orders] or [answer])])
