@@ -20,6 +20,7 @@ from rag.files import (
     append_lines,
     canonical_json,
     check_schema,
+    has_active_writer,
     is_reserved_name,
     parse_json,
     sha256_text,
@@ -58,7 +59,7 @@ class Click:
         sentence = self.sentence and {
             name: getattr(self.sentence, name) for name in ("doc_id", "start", "end", "text")
         }
-        later = {"answers": list(self.answers), "grade": self.grade, "better": self.better}
+        later: dict[str, Any] = {"answers": list(self.answers), "grade": self.grade, "better": self.better}
         later |= {"answerable": self.answerable, "text": self.text, "sentence": sentence}
         return body | {key: value for key, value in later.items() if value not in (None, "", [])}
 
@@ -239,3 +240,9 @@ def person_lock(run: Path, by: str) -> Iterator[None]:
         yield
     finally:
         lock.__exit__(None, None, None)
+
+
+def active_people(run: Path) -> list[str]:
+    """Return who is labelling a run right now."""
+    folders = (run / LABELS).glob(".*/")
+    return sorted(folder.name[1:] for folder in folders if has_active_writer(folder))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import combinations
@@ -265,8 +266,8 @@ class RunLabels:
 def _kappa(pairs: Sequence[tuple[Grade, Grade]]) -> float | None:
     """Return Cohen's kappa (1960) of pairs of grades, symmetric in the people; None where chance explains all of it."""
     grades = [grade for pair in pairs for grade in pair]
-    chance = sum((grades.count(grade) / len(grades)) ** 2 for grade in GRADE_VALUE)
-    same = sum(one == other for one, other in pairs) / len(pairs)
+    chance = sum((count / len(grades)) ** 2 for count in Counter(grades).values())
+    same = sum(1.0 for one, other in pairs if one == other) / len(pairs)
     return None if chance > 1 - 1e-9 else (same - chance) / (1 - chance)
 
 

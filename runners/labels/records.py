@@ -91,6 +91,8 @@ class PairProgress:
     high: float | None
     decided: bool
     """Whether the interval leaves 0 out, or everything is labelled."""
+    settled: bool
+    """Whether the next pair is asked for: everything is labelled, or enough is, and it is decided or cannot be."""
     more: int | None
     """How many more labels decide it by estimate; None where that cannot be said."""
     text: str

@@ -285,8 +285,10 @@ def _with_document_ids(
     if path is None or plan.index is None or not path.exists():
         return examples, questions, own_test
     row_names = [name for row in examples if (name := _named_document(row))]
-    names = [question.doc_id for question in (*questions, *own_test) if question.doc_id]
-    if not (names or row_names):
+    asked = (*questions, *own_test)
+    names = [question.doc_id for question in asked if question.doc_id]
+    drawn_by = [name for question in asked if (name := question.drawn_by[0])]
+    if not (names or row_names or drawn_by):
         return examples, questions, own_test
     from rag.loading.reader import list_document_ids
 
@@ -301,7 +303,10 @@ def _with_document_ids(
         else row
         for row in examples
     )
-    return rows, with_document_ids(questions, match.ids), with_document_ids(own_test, match.ids)
+    by_name = (
+        match_documents(drawn_by, ids).ids | match.ids
+    )  # a document that only divides is no gold to warn of
+    return rows, with_document_ids(questions, by_name), with_document_ids(own_test, by_name)
 
 
 def _named_document(row: Example) -> str:
