@@ -2,7 +2,8 @@
 
 **The rule.** Counted are the questions that have an answer, so refusing is never right. An arm is usable when its share of
 right answers is surely above the threshold: the lower bound of :func:`rag.evaluation.statistics.clustered_share`, one-sided
-at 5 %, corrected for the number of arms by Holm's steps. So where no arm is above the threshold, one is called usable in at
+at 5 %, corrected for the number of arms by Holm's steps; of an arm for which a judge counts
+(:mod:`runners.judging.calibration`) the lower bound of its mean grade. So where no arm is above the threshold, one is called usable in at
 most 5 % of trials. With fewer than :data:`advisor.verdict.comparison.LEANING_BELOW` such questions, with questions of one or
 two documents, and after ``--quick`` nothing is sure: an arm passes when its own share reaches the threshold, which is a
 tendency, and "too few to say whether any can be used" is said. Without gold there is no threshold.
@@ -25,9 +26,12 @@ from statistics import NormalDist
 from advisor.verdict.comparison import LEANING_BELOW, SIGNIFICANCE_LEVEL, STATISTICAL_POWER
 from advisor.verdict.predictions import is_quick
 from advisor.verdict.right_answers import RIGHT, UNANSWERABLE_SCORE, counted
-from rag.evaluation.clusters import cluster_by_document, clustered_error, document_groups
+from rag.evaluation.clusters import LEVEL, cluster_by_document, clustered_error, document_groups
+from rag.evaluation.prediction_powered import PredictionPowered, prediction_powered
 from rag.evaluation.statistics import Interval, clustered_share
+from rag.text.words import count_noun
 from runners.plan.schema import Plan
+from runners.report.arm_scores import ITSELF
 from runners.report.records import AnswerCount, Unusable
 from runners.trial.trial import ArmScores
 
@@ -63,9 +67,16 @@ class UsableCheck:
         """The arms below the threshold, each with the reason."""
         reasons = {}
         for name, count in self.counts.items():
-            if name not in self.usable:
-                short = "below" if count.share < self.threshold else "not clearly above"
-                least = f"{10 * self.threshold:g} of 10"
+            graded = _graded(self.answerable[name])
+            share = count.share if graded is None else graded.difference
+            short = "below" if share < self.threshold else "not clearly above"
+            least = f"{10 * self.threshold:g} of 10"
+            if name not in self.usable and graded is not None:
+                grade = f"{graded.difference:.2f} [{graded.low:.2f}, {graded.high:.2f}]"
+                reasons[name] = (
+                    f"has a mean grade of {grade} by {count_noun(graded.labels, 'label')} and the judge, {short} {least}"
+                )
+            elif name not in self.usable:
                 reasons[name] = f"is right on {count.text} answerable questions, {short} {least}"
         return reasons
 
@@ -89,7 +100,7 @@ def check_usable(plan: Plan, arms: Mapping[str, ArmScores]) -> UsableCheck | Non
     threshold = usable_from(plan)
     tendency = is_quick(plan) or any(map(_shows_a_tendency, answerable.values()))
     if tendency:
-        usable = [name for name, arm in answerable.items() if arm.mean_of(RIGHT) >= max(threshold, 1e-9)]
+        usable = [name for name, arm in answerable.items() if _share(arm) >= max(threshold, 1e-9)]
     else:
         usable = _surely_above(threshold, answerable)
     return UsableCheck(
@@ -118,7 +129,20 @@ def _surely_above(threshold: float, arms: Mapping[str, ArmScores]) -> list[str]:
     return above
 
 
+def _graded(arm: ArmScores, level: float = LEVEL) -> PredictionPowered | None:
+    """Return an arm's mean grade by labels and a judge that counts for it; None where computed scores decide."""
+    rows = arm.graded.get(ITSELF)
+    return prediction_powered(rows.differences, level=level) if rows else None
+
+
+def _share(arm: ArmScores) -> float:
+    graded = _graded(arm)
+    return arm.mean_of(RIGHT) if graded is None else graded.difference
+
+
 def _lower_bound(arm: ArmScores, level: float) -> float:
+    if (graded := _graded(arm, level)) is not None:
+        return graded.low
     return clustered_share(
         arm.by_question(RIGHT), arm.sources(RIGHT), level, arm.weights_by_question(RIGHT)
     ).low
@@ -132,7 +156,7 @@ def why_none(check: UsableCheck, retrieving: Collection[str], model_of: Mapping[
         retrieving: the arms that search.
         model_of: the name of each arm's model.
     """
-    share = {name: arm.mean_of(RIGHT) for name, arm in check.answerable.items()}
+    share = {name: _share(arm) for name, arm in check.answerable.items()}
     best = max(share, key=lambda name: share[name])
     searching = [name for name in share if name in retrieving]
     # The arm that searches says most about the cause: one without may be right as seldom, but shows no passage.

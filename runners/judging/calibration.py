@@ -3,8 +3,9 @@
 A judge that favours one arm turns the sign of a comparison when it is corrected by labels of other arms (arXiv 2605.06939).
 So each pair is calibrated by its own labels (:func:`rag.evaluation.prediction_powered.prediction_powered`), and its grades
 count only with :data:`MIN_PAIR_LABELS` labelled rows on which its answers differ, and where the judge tells its right
-answers from others better than chance: Youden's J of at least :data:`MIN_J` over the labelled answers of the pair. An arm by
-itself, for its share of right answers, is calibrated alike. :func:`calibrate_pairs` says of each pair what counts, or is missing.
+answers from others better than chance: Youden's J of at least :data:`MIN_J` over the labelled answers of the pair. The mean
+grade of an arm by itself, which the threshold of usable arms is compared with, is estimated alike on its best labelled pair.
+:func:`calibrate_pairs` says of each pair what counts, or is missing.
 """
 
 from __future__ import annotations
@@ -16,12 +17,11 @@ from itertools import combinations
 from pathlib import Path
 from typing import Any
 
-from rag.evaluation.prediction_powered import LabelledDifferences, labels_needed, prediction_powered, youden_j
+from rag.evaluation.prediction_powered import labels_needed, prediction_powered, youden_j
 from rag.text.words import count_noun
 from runners.judging.grades import GRADE_JOURNAL, AnswerGrades, read_grades
 from runners.labels.journal import journal_paths
 from runners.labels.labels import PairLabels, RunLabels, read_labels
-from runners.labels.order import LabelOrder, RowStatus
 from runners.plan.schema import Plan
 from runners.report.arm_scores import ITSELF, ArmScores, GradedRows
 from runners.report.graded import GradedAnswers, GradedPair
@@ -99,7 +99,7 @@ def calibrate_pairs(
         labels: people's labels.
         grades: the judge's; None where they may not count.
     """
-    answers = _first_answers(arms, rows)
+    answers, scores = _first_answers(arms, rows), {arm.arm: arm for arm in arms}
     pairs: list[GradedPair] = []
     graded: dict[str, dict[str, GradedRows]] = {arm.arm: {} for arm in arms}
     for a, b in combinations(answers, 2):
@@ -107,9 +107,12 @@ def calibrate_pairs(
         pairs.append(pair)
         if rows_that_count is not None:
             graded[a][b], graded[b][a] = rows_that_count, rows_that_count.reversed()
-    for arm in answers if grades else ():
-        if (own := _own_grades(answers[arm], labels, grades)) is not None:
-            graded[arm][ITSELF] = own
+    for pair in sorted(pairs, key=lambda pair: -pair.labels):
+        for arm, other in ((pair.a, pair.b), (pair.b, pair.a)):
+            if grades and pair.counts and ITSELF not in graded[arm]:
+                graded[arm][ITSELF] = _own_grades(
+                    graded[arm][other], scores[arm], answers[arm], labels, grades
+                )
     return CalibratedPairs(pairs=tuple(pairs), graded=graded)
 
 
@@ -213,33 +216,24 @@ def _too_few(pair: GradedPair, labels: RunLabels) -> str:
 
 
 def _own_grades(
-    answers: Mapping[str, str], labels: RunLabels, grades: AnswerGrades | None
-) -> GradedRows | None:
-    """Return an arm's own grades with people's labels; None where they may not count."""
-    if grades is None or any(grades.value(row, answer) is None for row, answer in answers.items()):
-        return None
+    rows: GradedRows, arm: ArmScores, answers: Mapping[str, str], labels: RunLabels, grades: AnswerGrades
+) -> GradedRows:
+    """Return an arm's own grades on the rows of a pair that counts.
 
-    def status(row: str) -> RowStatus:
-        if labels.value(row, answers[row]) is not None:
-            return "labelled"
-        return "skipped" if labels.is_skipped(row) else "open"
-
-    rows = tuple(row for row in labels.order.rows if row.id in answers)
-    prefix = LabelOrder(run=labels.order.run, seed=labels.order.seed, rows=rows).prefix(status)
-    of = {row: (labels.value(row, answers[row]), grades.value(row, answers[row])) for row in prefix.chances}
-    counted = [(label, grade) for row, (label, grade) in of.items() if row in prefix.counted]
-    j = _j([(label, grade) for label, grade in counted if label is not None and grade is not None])
-    if len(counted) < MIN_PAIR_LABELS or j is None or j < MIN_J:
-        return None
-    asked = tuple(prefix.chances)
-    return GradedRows(
-        asked=asked,
-        differences=LabelledDifferences(
-            labels=[of[row][0] if row in prefix.counted else None for row in asked],
-            predicted=[of[row][1] or 0.0 for row in asked],
-            chances=[prefix.chances[row] for row in asked],
-            questions=[labels.original(row) for row in asked],
-            sources=[fact.document if (fact := labels.facts.get(row)) else None for row in asked],
-            weights=[fact.weight if (fact := labels.facts.get(row)) else 1.0 for row in asked],
-        ),
+    Rows on which the answers of the pair are equal were not to be labelled: they count by the score ``right``.
+    """
+    known = rows.differences
+    right = dict(zip(arm.questions, (scores.get("right", 0.0) for scores in arm.scores), strict=True))
+    same = known.same or (False,) * len(rows.asked)
+    places = list(zip(rows.asked, same, known.labels, strict=True))
+    own = replace(
+        known,
+        labels=[
+            right[row] if equal else None if label is None else labels.value(row, answers[row])
+            for row, equal, label in places
+        ],
+        predicted=[
+            right[row] if equal else grades.value(row, answers[row]) or 0.0 for row, equal, _ in places
+        ],
     )
+    return replace(rows, differences=own)

@@ -73,7 +73,9 @@ def other_question(
 
 def _without_facts(answer: str, gold: Sequence[str], content: str) -> str:
     """Return wrong content and the sentences of an answer that speak to its grader, without numbers and the gold's words."""
-    orders = [answer[start:end] for start, end in sentence_spans(answer) if speaks_to_grader(answer[start:end])]
+    orders = [
+        answer[start:end] for start, end in sentence_spans(answer) if speaks_to_grader(answer[start:end])
+    ]
     language = language_of(answer)
     facts = {token for text in gold for token in content_tokens(text, language)}
 
