@@ -3,9 +3,9 @@
 **The rule.** Counted are the questions that have an answer, so refusing is never right. An arm is usable when its share of
 right answers is surely above the threshold: the lower bound of :func:`rag.evaluation.statistics.clustered_share`, one-sided
 at 5 %, corrected for the number of arms by Holm's steps; of an arm for which a judge counts
-(:mod:`runners.judging.calibration`) the lower bound of its mean grade. So where no arm is above the threshold, one is called usable in at
-most 5 % of trials. With fewer than :data:`advisor.verdict.comparison.LEANING_BELOW` such questions, with questions of one or
-two documents, and after ``--quick`` nothing is sure: an arm passes when its own share reaches the threshold, which is a
+(:mod:`runners.judging.calibration`) that of its mean grade. So where no arm is above the threshold, one is called usable in
+at most 5 % of trials. With fewer than :data:`advisor.verdict.comparison.LEANING_BELOW` such questions, with questions of one
+or two documents, and after ``--quick`` nothing is sure: an arm passes when its own share reaches the threshold, which is a
 tendency, and "too few to say whether any can be used" is said. Without gold there is no threshold.
 
 The threshold is the answer ``usable_from``; unknown, it is :data:`USABLE_FROM`, or :data:`USABLE_FROM_COSTLY` where a wrong
