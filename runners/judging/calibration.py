@@ -66,6 +66,7 @@ def with_grades(
     grades = read_grades(read_journal(run / TRIAL / GRADE_JOURNAL)) if counts else None
     asked_by_people = [arm.of_origin(from_documents=False) for arm in arms]
     real = asked_by_people if any(arm.questions for arm in asked_by_people) else list(arms)
+    real.sort(key=lambda arm: arm.arm != plan.choice)  # so that it is the first of its pairs
     calibration = calibrate_pairs(real, rows, labels, grades)
     shown = [
         pair for pair in calibration.pairs if pair.labels or (counts and plan.choice in (pair.a, pair.b))
