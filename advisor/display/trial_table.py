@@ -88,7 +88,9 @@ def paired_table(report: ScoredReport, recommended: str) -> Table:
     right = {arm.arm: arm.right_text for arm in report.arms}
     for pair in report.paired:
         difference = _difference(pair.difference, pair.low, pair.high)
-        table.add_row(escape(pair.b), right.get(pair.b, NOT_JUDGED), *difference, p_text(pair.p_holm))
+        table.add_row(
+            escape(pair.compared_with), right.get(pair.b, NOT_JUDGED), *difference, p_text(pair.p_holm)
+        )
     return table
 
 

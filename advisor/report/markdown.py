@@ -152,7 +152,7 @@ def _pairs(report: TrialReport) -> list[str]:
     title = f"{escape_markdown(recommended)} ({right.get(recommended, NOT_JUDGED)} right) compared with"
     rows = [
         (
-            escape_markdown(pair.b),
+            escape_markdown(pair.compared_with),
             right.get(pair.b, NOT_JUDGED),
             f"{pair.difference:+.2f} ({pair.low:+.2f} to {pair.high:+.2f})",
             escape_markdown(p_text(pair.p_holm)),

@@ -35,12 +35,12 @@ from functools import lru_cache
 from statistics import NormalDist
 
 from advisor.costs.arm_costs import only_explains
-from rag.evaluation.clusters import FEW_CLUSTERS, MIN_CLUSTERS, mean_by_question, weighted_questions
-from rag.evaluation.prediction_powered import prediction_powered
+from rag.evaluation.clusters import FEW_CLUSTERS, LEVEL, MIN_CLUSTERS, mean_by_question, weighted_questions
+from rag.evaluation.prediction_powered import PredictionPowered, prediction_powered
 from rag.evaluation.statistics import RESAMPLES, PairedDifference, holm_correction, paired_test
 from rag.text.words import count_noun
 from runners.plan.score_names import SCORE_BY_NAME
-from runners.trial.trial import ArmScores
+from runners.report.arm_scores import ITSELF, ArmScores
 
 RIGHT = "right"
 """The score that a grade stands for."""
@@ -399,6 +399,12 @@ def best_combined(arms: Mapping[str, ArmScores], costs: Mapping[str, int]) -> st
         return min(arms, key=lambda name: (-round(leads[name], 9), costs[name]))
     # Scores are rounded so that equal arms are ordered by their costs, not by floating-point noise.
     return min(arms, key=lambda name: (-round(mean_combined(arms[name]), 9), costs[name]))
+
+
+def mean_grade(arm: ArmScores, level: float = LEVEL) -> PredictionPowered | None:
+    """Return an arm's mean grade by people's labels and a judge that counts for it; None where computed scores decide."""
+    rows = arm.graded.get(ITSELF)
+    return prediction_powered(rows.differences, level=level) if rows else None
 
 
 def _lead(arm: ArmScores, other: ArmScores) -> float:

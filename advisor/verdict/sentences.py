@@ -18,12 +18,13 @@ from advisor.verdict.comparison import (
     QuestionsNeeded,
     margin_text,
     mean_combined,
+    mean_grade,
 )
 from advisor.verdict.right_answers import right_answers
 from rag.text.words import count_noun
 from runners.arms.few_shot import PLAN_INSTRUCTIONS
 from runners.plan.arm_names import split_arm
-from runners.report.records import AnswerCount, ArmReport, Outcome, RightAnswers, Strength, Verdict
+from runners.report.records import AnswerCount, ArmReport, Estimate, Outcome, RightAnswers, Strength, Verdict
 from runners.report.trial_report import DevBudget, ScoredReport, TrialReport, arm_named, question_count
 from runners.trial.trial import ArmScores
 
@@ -83,7 +84,12 @@ class VerdictFacts:
             return " ".join((only, *self.limits))
         other = self.rival.pair.b
         theirs = right_answers(self.arms[other])
-        if right and theirs:
+        if self.rival.pair.labels is not None:
+            grades = [grade.difference for name in (choice, other) if (grade := mean_grade(self.arms[name]))]
+            score = (
+                f"{choice} has a mean grade of {grades[0]:.2f} with {self.model}, {other} of {grades[1]:.2f}"
+            )
+        elif right and theirs:
             score = (
                 f"{choice} answers {right.text} right with {self.model}, {other} {_beside(theirs, right)}; "
                 f"combined score {combined}"
@@ -168,34 +174,6 @@ class VerdictFacts:
         return f" {more} would decide it 8 times in 10, if the difference is as large as seen."
 
 
-def unverdicted_text(
-    choice: str,
-    model: str,
-    why: str,
-    left_out: Sequence[str],
-    use: ArmToUse,
-    others: Mapping[str, ArmScores],
-) -> str:
-    """Return the text where there is no verdict on the recommended arm: it was not trained as planned, or is incomplete.
-
-    Args:
-        choice: the recommended arm.
-        model: the name of the base model.
-        why: the reason, as a clause.
-        left_out: sentences on other arms that are left out.
-        use: the arm to use until then.
-        others: the arms that were compared.
-    """
-    until = ""
-    if use.arm:
-        right = right_answers(others[use.arm])
-        until = f"Until then use {use.arm}" + (f", which answers {right.text} right." if right else ".")
-    elif others:
-        until = f"No other arm can be used: {use.reason}."
-    first = f"No verdict on {choice} with {model}: {why}."
-    return " ".join(filter(None, (first, *left_out, until)))
-
-
 def rounded_up(count: int) -> str:
     """Return a count rounded up to two significant digits from a hundred on: 1,041 as 1,100."""
     step = 10 ** max(0, len(str(count)) - 2)
@@ -256,7 +234,7 @@ class Conclusion:
                 self._use(arm),
                 self._graded,
                 self._cheaper,
-                _weak(arm),
+                _weak(arm, self._grade(arm.arm)),
                 self._standing(arm.arm),
                 _refusals(arm),
             ]
@@ -278,6 +256,8 @@ class Conclusion:
     def _use(self, arm: ArmReport) -> str:
         """Return which arm to use and how many answers are right, beside today's prompt and the best alternative."""
         right = arm.right
+        if grade := self._grade(arm.arm):
+            return self._by_grade(arm, grade)
         if not right:
             uncounted = "which answers are right was not counted, so whether enough are is not known"
             return f"{self._first} It scored {arm.score.mean:.2f}; {uncounted}."
@@ -302,11 +282,26 @@ class Conclusion:
             return ""
         if margin.labels is None:
             return f"Some arms are compared {JUDGED} ({count_noun(labels, 'label')})."
-        better = "better" if margin.difference >= 0 else "worse"
-        away = f"{abs(margin.difference):.2f} [{margin.low:+.2f}, {margin.high:+.2f}]"
+        better, sign = ("better", 1) if margin.difference >= 0 else ("worse", -1)
+        low, high = sorted((sign * margin.low, sign * margin.high))
+        away = f"{abs(margin.difference):.2f} [{low:.2f}, {high:.2f}] {better} than {margin.against}"
+        return f"In mean grade {self.verdict.recommended} is {away}: that decides, and not the count of right answers."
+
+    def _grade(self, name: str) -> Estimate | None:
+        """Return the mean grade of an arm where the grades of a judge decide."""
+        graded = self._trial.graded if self._trial and self.verdict.judged_labels else None
+        return graded.arms.get(name) if graded else None
+
+    def _by_grade(self, arm: ArmReport, grade: Estimate) -> str:
+        """Return which arm to use by its mean grade, beside the counts by rule."""
+        compared = self.verdict.compared
+        others = dict.fromkeys(one.arm for one in (compared.today, compared.alternative) if one)
+        beside = "".join(f", {name} of {other.mean:.2f}" for name in others if (other := self._grade(name)))
+        rule = f"; by rule {arm.right.text} are right" if arm.right else ""
+        labels = count_noun(self.verdict.judged_labels or 0, "label")
         return (
-            f"{self.verdict.recommended} is {away} {better} than {margin.against} in mean grade, {JUDGED} "
-            f"({count_noun(labels, 'label')}): that decides, and not the count of right answers."
+            f"{self._first} Its answers have a mean grade of {grade.mean:.2f} [{grade.low:.2f}, {grade.high:.2f}], where 1 "
+            f"is right and 0 wrong{beside}, {JUDGED} ({labels}){rule}."
         )
 
     def _standing(self, use: str) -> str:
@@ -477,9 +472,9 @@ def _as_asked(right: RightAnswers) -> str:
     return "" if right.asked_share is None else f" ({right.asked_share:.0%} of what is asked)"
 
 
-def _weak(arm: ArmReport) -> str:
+def _weak(arm: ArmReport, grade: Estimate | None) -> str:
     """Return a warning where the arm to use answers fewer than half of the questions right."""
-    if not arm.right or arm.right.share >= 0.5:
+    if not arm.right or (grade.mean if grade else arm.right.share) >= 0.5:
         return ""
     return "That is fewer than half: have a person check its answers, or try a larger model first."
 

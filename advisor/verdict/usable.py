@@ -23,15 +23,13 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from statistics import NormalDist
 
-from advisor.verdict.comparison import LEANING_BELOW, SIGNIFICANCE_LEVEL, STATISTICAL_POWER
+from advisor.verdict.comparison import LEANING_BELOW, SIGNIFICANCE_LEVEL, STATISTICAL_POWER, mean_grade
 from advisor.verdict.predictions import is_quick
 from advisor.verdict.right_answers import RIGHT, UNANSWERABLE_SCORE, counted
-from rag.evaluation.clusters import LEVEL, cluster_by_document, clustered_error, document_groups
-from rag.evaluation.prediction_powered import PredictionPowered, prediction_powered
+from rag.evaluation.clusters import cluster_by_document, clustered_error, document_groups
 from rag.evaluation.statistics import Interval, clustered_share
 from rag.text.words import count_noun
 from runners.plan.schema import Plan
-from runners.report.arm_scores import ITSELF
 from runners.report.records import AnswerCount, Unusable
 from runners.trial.trial import ArmScores
 
@@ -67,7 +65,7 @@ class UsableCheck:
         """The arms below the threshold, each with the reason."""
         reasons = {}
         for name, count in self.counts.items():
-            graded = _graded(self.answerable[name])
+            graded = mean_grade(self.answerable[name])
             share = count.share if graded is None else graded.difference
             short = "below" if share < self.threshold else "not clearly above"
             least = f"{10 * self.threshold:g} of 10"
@@ -129,19 +127,13 @@ def _surely_above(threshold: float, arms: Mapping[str, ArmScores]) -> list[str]:
     return above
 
 
-def _graded(arm: ArmScores, level: float = LEVEL) -> PredictionPowered | None:
-    """Return an arm's mean grade by labels and a judge that counts for it; None where computed scores decide."""
-    rows = arm.graded.get(ITSELF)
-    return prediction_powered(rows.differences, level=level) if rows else None
-
-
 def _share(arm: ArmScores) -> float:
-    graded = _graded(arm)
+    graded = mean_grade(arm)
     return arm.mean_of(RIGHT) if graded is None else graded.difference
 
 
 def _lower_bound(arm: ArmScores, level: float) -> float:
-    if (graded := _graded(arm, level)) is not None:
+    if (graded := mean_grade(arm, level)) is not None:
         return graded.low
     return clustered_share(
         arm.by_question(RIGHT), arm.sources(RIGHT), level, arm.weights_by_question(RIGHT)

@@ -42,7 +42,7 @@ from advisor.verdict.comparison import (
 )
 from advisor.verdict.predictions import is_quick
 from advisor.verdict.right_answers import right_answers
-from advisor.verdict.sentences import VerdictFacts, unverdicted_text
+from advisor.verdict.sentences import VerdictFacts
 from rag.evaluation.clusters import cluster_by_document
 from rag.evaluation.prediction_powered import labels_needed
 from rag.evaluation.statistics import PairedDifference
@@ -356,6 +356,34 @@ def _without_verdict(trial: Trial, measured: Mapping[str, ArmScores], model: str
         cheaper=use.cheaper,
         not_worse=use.not_worse,
     )
+
+
+def unverdicted_text(
+    choice: str,
+    model: str,
+    why: str,
+    left_out: Sequence[str],
+    use: ArmToUse,
+    others: Mapping[str, ArmScores],
+) -> str:
+    """Return the text where there is no verdict on the recommended arm: it was not trained as planned, or is incomplete.
+
+    Args:
+        choice: the recommended arm.
+        model: the name of the base model.
+        why: the reason, as a clause.
+        left_out: sentences on other arms that are left out.
+        use: the arm to use until then.
+        others: the arms that were compared.
+    """
+    until = ""
+    if use.arm:
+        right = right_answers(others[use.arm])
+        until = f"Until then use {use.arm}" + (f", which answers {right.text} right." if right else ".")
+    elif others:
+        until = f"No other arm can be used: {use.reason}."
+    first = f"No verdict on {choice} with {model}: {why}."
+    return " ".join(filter(None, (first, *left_out, until)))
 
 
 def same_model(a: str, b: str) -> bool:

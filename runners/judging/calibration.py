@@ -43,6 +43,16 @@ class CalibratedPairs:
     graded: Mapping[str, Mapping[str, GradedRows]]
     """By arm and other arm, where the grades count."""
 
+    @property
+    def mean_grades(self) -> dict[str, Estimate]:
+        """The mean grade of each arm whose grades count."""
+        means = {
+            arm: prediction_powered(of[ITSELF].differences) for arm, of in self.graded.items() if ITSELF in of
+        }
+        return {
+            arm: Estimate(mean=mean.difference, low=mean.low, high=mean.high) for arm, mean in means.items()
+        }
+
     def attached(self, arms: Sequence[ArmScores]) -> list[ArmScores]:
         """Return the arms with the grades that count."""
         return [replace(arm, graded=self.graded.get(arm.arm, {})) for arm in arms]
@@ -80,6 +90,7 @@ def with_grades(
         unreadable=len(grades.unreadable) if grades else 0,
         thrown_away=len(grades.thrown_away) if grades else 0,
         pairs=tuple(shown),
+        arms=calibration.mean_grades,
         agreement=agreement.text if agreement else "",
         notes=(torn,) if labels.torn else (),
     )

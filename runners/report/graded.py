@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from rag.text.words import count_noun
@@ -83,6 +84,8 @@ class GradedAnswers:
     """Answers whose grade followed words in them instead of what they state."""
     pairs: tuple[GradedPair, ...]
     """Those with labels, and the plan's choice against every other arm."""
+    arms: Mapping[str, Estimate]
+    """The mean grade of each arm for which the judge counts, by labels and grades."""
     agreement: str = ""
     """How often people agree; "" with one person."""
     notes: tuple[str, ...] = ()
@@ -98,6 +101,12 @@ class GradedAnswers:
         ]
         if self.judge:
             lines.append(f"The judge {self.judge} graded {count_noun(self.graded, 'answer')}.")
+        if self.arms:
+            grades = (
+                f"{arm} {grade.mean:.2f} [{grade.low:.2f}, {grade.high:.2f}]"
+                for arm, grade in self.arms.items()
+            )
+            lines.append(f"Mean grades by labels and judge, from 0, wrong, to 1, right: {', '.join(grades)}.")
         if self.thrown_away:
             lines.append(
                 f"{count_noun(self.thrown_away, 'grade')} thrown away: the judge graded the same words as well where they "

@@ -333,6 +333,11 @@ class PairReport:
     labels: int | None = None
     """Where the pair is compared by the grades of a calibrated judge: the labels of people behind it."""
 
+    @property
+    def compared_with(self) -> str:
+        """The other arm, and by what the two are compared where that is not the combined score."""
+        return self.b if self.labels is None else f"{self.b} (by grade)"
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Margin:
