@@ -254,11 +254,11 @@ def check_run_folder(path: Path, plan: Plan, resume: bool, overwrite: bool) -> b
             raise UsageProblem(f"{path} exists", "continue it with --resume, or start again with --overwrite")
     if (path / PLAN).exists():
         # Servers move between a start and a resumption, and a limit may be raised; steps that other servers answered are
-        # repeated.
+        # repeated. The judge is asked after all steps: one can be added, or allowed to count, once answers are labelled.
         changed = [
             key
             for key, _, _ in plan_differences(
-                read_run_plan(path), plan, {*RECORD_KEYS, "backend", "most_usd"}
+                read_run_plan(path), plan, {*RECORD_KEYS, "backend", "most_usd", "judge"}
             )
         ]
         if changed:

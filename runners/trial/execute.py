@@ -173,9 +173,9 @@ def carry_out(request: RunRequest, on_event: OnEvent | None = None) -> Run:
     recorded = read_run_plan(folder.path)
     executed = plan.model_copy(update={"steps": recorded.steps})
     with folder.writing(), closing(obtained.servers) if obtained.servers else nullcontext():
-        if (recorded.backend, recorded.most_usd) != (plan.backend, plan.most_usd):
+        changed = {key: getattr(plan, key) for key in ("backend", "most_usd", "judge")}
+        if any(getattr(recorded, key) != value for key, value in changed.items()):
             folder.unseal()
-            changed = {"backend": plan.backend, "most_usd": plan.most_usd}
             write_plan(recorded.model_copy(update=changed), folder.path / PLAN)
         context = OpenRun(folder, executed, obtained, data=data, on_event=one_at_a_time(on_event))
         spending = context.models.spending = open_spending(plan, folder.path)

@@ -196,11 +196,15 @@ def test_labels_without_a_judge_are_shown_and_decide_nothing(server: Any, tmp_pa
     assert labelled.verdict == plain.verdict
     assert labelled.graded is not None
     (pair,) = labelled.graded.pairs
+    assert labelled.graded.judge is None
     assert (pair.counts, pair.missing, pair.difference) == (False, "", None)
     assert pair.by_labels is not None
     assert pair.by_labels.low > 0
     assert "| few-shot against prompting | " in (run / "report.md").read_text("utf-8")
     assert len(read_labels(run).people) == 1
+    # a judge that may count can be added to a run that is finished and labelled
+    run_plan(plan_of(server, tmp_path), run, resume=True, accept_failing_gold=True)
+    assert report_of(run).verdict.judged_labels == pair.labels
 
 
 @pytest.mark.parametrize("changes", [{}, {"judge": None}])
