@@ -111,7 +111,6 @@ class VerbsByHeading(TyperGroup):
         """Write usage, one line for each verb, and the options."""
         formatter.write_usage("tunewise", "[OPTIONS] VERB ...    (about one verb: tunewise VERB --help)")
         formatter.write_text(str(self.help))
-        formatter.write_paragraph()
         headings = {**VERBS, **GROUPS}
         width = max(map(len, headings))
         for heading in (START, MEASURE, USE, INSPECT):

@@ -277,9 +277,14 @@ def is_run(path: Path) -> bool:
 def check_replaceable(path: Path, plan: Plan) -> None:
     """Raise UsageProblem when a run folder must not be deleted to make place for a run of this plan.
 
-    Refused are a symbolic link, the current folder, and a folder that contains files or models which this plan or the
-    existing run's plan reads.
+    Refused are a run that people have labelled, a symbolic link, the current folder, and a folder that contains files or
+    models which this plan or the existing run's plan reads.
     """
+    if people := sorted(file.stem for file in (path / LABELS).glob("*.jsonl")):
+        raise UsageProblem(
+            f"{path} has what people labelled ({', '.join(people)}), so it is not replaced",
+            f"choose another --out, or delete {path / LABELS} first",
+        )
     if path.is_symlink():
         raise UsageProblem(
             f"{path} is a link: only real files and folders are replaced", "choose another --out"

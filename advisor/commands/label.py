@@ -8,7 +8,7 @@ from advisor.flags.records import takes_flags
 
 @takes_flags
 def command(flags: LabelFlags) -> None:
-    """Grade a run's answers, two at a time and blind, and write gold answers.
+    """Grade the answers of a run, and write gold for its questions.
 
     A page opens on this machine (--terminal: the same here, by keys). Which question comes next is a random draw in
     which those that decide most come early, so that few labels are enough; how many more decide two methods is said all

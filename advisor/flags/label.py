@@ -36,8 +36,10 @@ class LabelFlags:
     yes: Annotated[bool, flag("Write without asking, after what changes was shown.", "--yes")] = False
     as_json: Annotated[bool, flag("Print at the end as JSON what is labelled and written.", "--json")] = False
 
-    def resume_line(self, *more: str) -> str:
+    def resume_line(self) -> str:
         """Return the command that goes on with the same labels."""
-        return command_line(
-            "label", self.questions, "--run", self.run, *flag_words(self, "by", "terminal"), *more
-        )
+        return command_line("label", self.questions, "--run", self.run, *flag_words(self, "by", "terminal"))
+
+    def write_line(self) -> str:
+        """Return the command that writes the gold."""
+        return command_line("label", self.questions, "--run", self.run, "--write")

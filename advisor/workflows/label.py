@@ -80,7 +80,9 @@ def _say_progress(progress: LabelProgress, flags: LabelFlags) -> None:
             note(f"  {pair.text}")
     if progress.agreement:
         note(f"  {progress.agreement.text}")
-    note(f"go on with: {flags.resume_line()}")
+    note(f"continue with: {flags.resume_line()}")
+    if any(pair.labels for pair in progress.pairs):
+        note(f"take the labels into the report: {command_line('run', flags.run, '--resume')}")
 
 
 def _read(flags: LabelFlags) -> tuple[RunLabels, LabelQuestions]:
@@ -110,7 +112,7 @@ def _write(flags: LabelFlags, labels: RunLabels, questions: LabelQuestions) -> d
     target = flags.out or flags.questions
     _show(changes, target)
     if not _agreed(flags, target, rows):
-        note(f"the gold is not written; write it with: {flags.resume_line('--write')}")
+        note(f"the gold is not written; write it with: {flags.write_line()}")
         return body
     backup = write_gold(changes, flags.out)
     note(
@@ -122,12 +124,12 @@ def _write(flags: LabelFlags, labels: RunLabels, questions: LabelQuestions) -> d
 
 
 def _show(changes: GoldChanges, target: Path) -> None:
-    note(f"gold for {target}: {count_noun(len(changes.changes), 'row')} change")
+    note(f"gold for {target} changes {count_noun(len(changes.changes), 'row')}:")
     for change in changes.changes[:SHOWN_CHANGES]:
         for line in change_lines(change):
             note(f"  {line}")
     if more := [change.id for change in changes.changes[SHOWN_CHANGES:]]:
-        note(f"  and {len(more)} more: {', '.join(more)}")
+        note(f"  and {count_noun(len(more), 'more row')}: {', '.join(more)}")
     for line in changes.notes():
         note(f"  {line}")
 
@@ -158,7 +160,7 @@ def _agreed(flags: LabelFlags, target: Path, rows: int) -> bool:
         return typer.confirm(f"Write the gold of {count_noun(rows, 'row')} into {target}?", err=True)
     if flags.write:
         raise UsageProblem(
-            "nothing was written: nobody agreed to it", "look at what changes above, then give --yes"
+            "nothing was written, as no one agreed to it", "look at what changes above, then give --yes"
         )
     return False
 

@@ -10,6 +10,7 @@ from advisor.display import console
 from advisor.output import print_plain
 from rag.errors import UsageProblem
 from rag.text.sanitize import single_line
+from rag.text.words import count_noun
 from runners.labels.records import Better, Grade, LabelPassage, LabelProgress, LabelTask, Side
 from runners.labels.session import LabelSession
 
@@ -25,7 +26,7 @@ n       not answerable: the documents have no answer (again: they have one)
 a b =   A is better, B is better, both are as good (may be left out)
 g       write the gold answer; `g TEXT` at once
 m 3     the sentence [3] of the passages states the answer
-s       skip the question: it is left out
+s       skip the question: it is not counted
 u       undo the last label; again for the one before
 i       the instructions that all methods were told, and how far the labels are
 Enter   the next question, once nothing is missing here
@@ -105,7 +106,7 @@ class _Form:
     def _grade(self, letters: str, task: LabelTask) -> LabelTask:
         sides: list[Side] = ["first", "second"][: len(task.answers)]  # type: ignore[assignment]
         if len(letters) > len(sides):
-            self._say(f"{len(letters)} letters for {len(sides)} answers")
+            self._say(f"{len(letters)} letters, and {count_noun(len(sides), 'answer')}")
             return task
         if len(letters) == 1 and len(sides) == 2 and task.grades[0] is not None and task.grades[1] is None:
             sides = sides[1:]
@@ -173,16 +174,12 @@ class _Form:
 
 
 def _edited(prompt: str, text: str) -> str:
-    """Return a line from the keyboard that begins as a text, where the system can edit lines."""
-    try:
-        import readline
-    except ImportError:  # Windows
+    """Return a line from the keyboard, which begins as a text that can be edited."""
+    if not text:
         return input(prompt)
-    readline.set_startup_hook(lambda: readline.insert_text(single_line(text)))
-    try:
-        return input(prompt)
-    finally:
-        readline.set_startup_hook(None)
+    from prompt_toolkit import prompt as edit
+
+    return str(edit(prompt, default=single_line(text)))
 
 
 def _prompt(task: LabelTask) -> str:
@@ -207,10 +204,9 @@ def _show_task(task: LabelTask, to: Console) -> None:
             print_plain(to, f"    [{number}] {single_line(passage.text[start:end])}", "dim")
             number += 1
     for letter, answer, grade in zip(LETTERS, task.answers, task.grades, strict=False):
+        answer = answer.strip().replace("\n", "\n   ")
         same = " and B are the same" if len(task.answers) == 1 else ""
-        print_plain(
-            to, f"{letter}{same}: {answer.strip() or '(empty)'}{f'  [{grade}]' if grade else ''}", "cyan"
-        )
+        print_plain(to, f"{letter}{same}: {answer or '(empty)'}{f'  [{grade}]' if grade else ''}", "cyan")
 
 
 def _sentences(passages: tuple[LabelPassage, ...]) -> list[tuple[int, int, int]]:
@@ -228,6 +224,8 @@ def _state(task: LabelTask) -> str:
 
 def progress_lines(progress: LabelProgress) -> list[str]:
     """Return how far the labels are, in lines."""
-    lines = [f"{progress.done} questions labelled, {progress.left} left for the pair at hand"]
+    lines = [
+        f"{count_noun(progress.done, 'question')} labelled, {progress.left} to label for the pair at hand"
+    ]
     lines += [f"  {pair.text}" for pair in progress.pairs if pair.labels or pair is progress.pairs[0]]
     return lines + ([f"  {progress.agreement.text}"] if progress.agreement else [])

@@ -29,6 +29,7 @@ from rag.evaluation.clusters import (
     clustered_error,
     document_groups,
     linearised,
+    pull,
     weighted_questions,
 )
 from rag.evaluation.statistics import PairedDifference
@@ -37,6 +38,8 @@ MIN_LABELS = 3
 """Fewest labels with an interval: two are used up by the line."""
 RIGHT_FROM = 0.75
 """Grades from here on are right: "partly" (.5) is not, and of two people who disagree by one grade the mean is."""
+GRADE_STEP = 0.5
+"""The difference of neighbouring grades; by so much the one further label that widens the error is off the line."""
 STATED_POWER = 0.8
 """Probability that the further labels of :func:`labels_needed` decide, if the true difference is the one seen."""
 
@@ -121,8 +124,10 @@ class _Estimate:
     error: float
     freedom: float
     tuning: float
+    fresh: float
+    """The part of the error that one further label makes."""
     residuals: np.ndarray
-    """People's difference less that of the line, 0 without a label, float [rows]."""
+    """People's difference less that of the line fitted without it, 0 without a label, float [rows]."""
     units: int
     certain: bool
     """Whether it says something about other documents than these."""
@@ -137,7 +142,7 @@ def prediction_powered(
     difference is their weighted mean. Wordings of a question are one value, and documents are clusters where they repeat
     (:mod:`rag.evaluation.clusters`). The line is fitted to the labels by least squares, each weighted by its part in the
     variance, and the tuning is cut to 0 to 1. The error takes each label's residual from a line without it (Long and Ervin
-    2000, HC3), and one further label with a residual of 1: where few labels differ from the line, their number varies
+    2000, HC3), and one further label that is off by a grade: where few labels differ from the line, their number varies
     much. The interval is that of Student's t with the labelled units, by their weights, as degrees of freedom.
 
     Args:
@@ -149,7 +154,8 @@ def prediction_powered(
         The estimate; with fewer than :data:`MIN_LABELS` labels and rows without one its interval is -1 to 1 and p is 1.
 
     Raises:
-        ValueError: if there are not as many entries of each kind, none at all, or chances outside of (0, 1].
+        ValueError: if there are not as many entries of each kind, none at all, chances outside of (0, 1], or a chance of 1
+            without a label.
     """
     table = _table_of(rows)
     count = int(table.counted.sum())
@@ -192,22 +198,23 @@ def labels_needed(rows: LabelledDifferences, above: float = 0.0, level: float = 
         0 where the difference is decided, None where not even all labels would, or where there are too few to say.
     """
     table = _table_of(rows)
-    if table.counted.sum() < MIN_LABELS or not (~table.known).any():
-        return None if table.counted.sum() < MIN_LABELS or not _decided(rows, table, above, level) else 0
+    if table.counted.sum() < MIN_LABELS:
+        return None
     if _decided(rows, table, above, level):
         return 0
+    if table.known.all():
+        return None
     now = _estimate(rows, table, tune=True)
     normal = NormalDist()
     steps = normal.inv_cdf(0.5 + level / 2) + normal.inv_cdf(STATED_POWER)
-    needed = (abs(now.difference - above) / steps) ** 2
-    of_drawing = _drawing_variance(table, now.residuals, 1.0)
-    open_rows = table.chances < 1
-    expected = float(table.chances[open_rows].sum())
-    for factor in np.geomspace(1, 1 / table.chances.min(), 400):
-        drawn = _drawing_variance(table, now.residuals, float(factor))
-        if max(now.error**2 - of_drawing, 0.0) + drawn <= needed:
-            more = float(np.minimum(1, factor * table.chances[open_rows]).sum()) - expected
-            return min(max(1, math.ceil(more)), int((~table.known).sum()))
+    allowed = ((now.difference - above) / steps) ** 2
+    of_rows = max(0.0, now.error**2 - now.fresh**2 - _drawing_variance(table, now.residuals, 1.0))
+    drawn = table.chances[table.chances < 1]
+    for factor in np.geomspace(1, 1 / drawn.min(), 400).tolist():
+        of_drawing = _drawing_variance(table, now.residuals, factor) + (now.fresh / factor) ** 2
+        if of_rows + of_drawing <= allowed:
+            more = math.ceil(float(np.minimum(1, factor * drawn).sum() - drawn.sum()))
+            return min(max(1, more), int((~table.known).sum()))
     return None
 
 
@@ -276,6 +283,8 @@ def _table_of(rows: LabelledDifferences) -> _Table:
     if not ((chances > 0) & (chances <= 1)).all():
         raise ValueError("a chance of being labelled is above 0 and at most 1")
     known = ~np.isnan(labels)
+    if (~known & (chances == 1)).any():
+        raise ValueError("a row that was labelled by a chance of 1 has no label")
     same = np.asarray(rows.same, dtype=bool) if rows.same else np.zeros(count, dtype=bool)
     return _Table(
         labels=np.where(known, labels, 0.0),
@@ -313,30 +322,45 @@ def _estimate(rows: LabelledDifferences, table: _Table, tune: bool) -> _Estimate
     line = intercept + slope * table.predicted
     residuals = np.where(table.known, table.labels - line, 0.0)
     values = line + residuals / table.chances
-    without = line + residuals / (1 - leverage) / table.chances
-    data, sources, weights = _by_question(without, rows, table)
+    residuals = residuals / (1 - leverage)
+    data, sources, weights = _by_question(line + residuals / table.chances, rows, table)
     groups = document_groups(data, sources, weights)
-    error = clustered_error(data, groups)
-    drawn = table.chances[table.counted]
-    fresh = 0.0
-    if drawn.size and drawn.min() < 1:
-        # one more label, of mean weight, with a residual of 1
-        fresh = float((table.weights / table.chances)[table.counted].mean()) / table.known.size
-        fresh *= math.sqrt(float(np.clip(1 - drawn, 0, 1).mean()))
-    labelled = _labelled_units(rows, table, groups)
-    freedom = labelled - 1 - (slope > 0)
-    clusters = cluster_by_document(sources, weights)
+    fresh = _fresh(table)
+    freedom = _labelled_units(rows, table, groups) - 1 - (slope > 0)
     if groups is not None:
         freedom = min(freedom, groups.effective - 1)
     return _Estimate(
         difference=float((table.weights * values).mean()),
-        error=math.hypot(error, fresh),
+        error=math.hypot(_error(data, groups), fresh),
+        fresh=fresh,
+        residuals=residuals,
         freedom=max(freedom, MIN_FREEDOM),
         tuning=slope,
-        residuals=residuals,
         units=groups.units if groups is not None else len(data),
-        certain=clusters.by_document,
+        certain=cluster_by_document(sources, weights).by_document,
     )
+
+
+def _error(data: np.ndarray, groups: Clusters | None) -> float:
+    """Return the standard error of the mean, with weights that of the jackknife over the units or that of single values.
+
+    :func:`rag.evaluation.clusters.clustered_error` asks more of weights: at least the values' own spread over their
+    effective number. Rows are labelled by their weight, which evens out what the spread there is to guard against.
+    """
+    if groups is None or groups.weights is None:
+        return clustered_error(data, groups)
+    sums = np.bincount(groups.index, data - data.mean()) * pull(groups)
+    jackknife = float(np.sqrt(sums.size / (sums.size - 1) * (sums**2).sum()) / data.size)
+    return max(jackknife, clustered_error(data, None))
+
+
+def _fresh(table: _Table) -> float:
+    """Return by how much one more label, of mean weight over chance and off by a grade, moves the difference."""
+    drawn = table.chances[table.counted]
+    if not drawn.size:
+        return 0.0
+    step = float((table.weights[table.counted] / drawn).mean()) / table.known.size
+    return GRADE_STEP * step * math.sqrt(float((1 - drawn).mean()))
 
 
 def _by_question(

@@ -58,7 +58,7 @@ class GoldChanges:
     file: Path
     changes: tuple[GoldChange, ...]
     unlabelled: int
-    """Rows for which nobody wrote gold."""
+    """Rows without gold by people."""
     same: int
     """Rows that have the gold already."""
     disagree: tuple[str, ...]
@@ -70,24 +70,17 @@ class GoldChanges:
 
     def notes(self) -> list[str]:
         """Return what is not written and why, in sentences."""
-        notes = (
-            [f"{count_noun(self.unlabelled, 'row')} without gold of people stay as they are"]
-            if self.unlabelled
-            else []
+        sentences = (
+            (self.unlabelled, f"unchanged: {count_noun(self.unlabelled, 'row')} without gold by people"),
+            (self.same, f"unchanged: {count_noun(self.same, 'row')} with this gold already"),
+            (self.disagree, f"not written, as people wrote different gold: {_some(self.disagree)}"),
+            (self.unwritable, f"not written, as the row's form cannot take it: {_some(self.unwritable)}"),
+            (
+                self.missing,
+                f"not written, as the file lacks it: gold of {count_noun(self.missing, 'question')}",
+            ),
         )
-        if self.same:
-            notes.append(f"{count_noun(self.same, 'row')} have the gold already")
-        if self.disagree:
-            notes.append(f"people wrote different gold, which is not written: {_some(self.disagree)}")
-        if self.unwritable:
-            notes.append(
-                f"rows whose form cannot take the gold, which is not written: {_some(self.unwritable)}"
-            )
-        if self.missing:
-            notes.append(
-                f"gold of {count_noun(self.missing, 'question')} that the file does not have is not written"
-            )
-        return notes
+        return [text for count, text in sentences if count]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -176,19 +169,19 @@ def _line(row: Mapping[str, Any]) -> str:
 
 
 def _gold(labels: RunLabels, question: str) -> _Gold | None:
-    """Return the gold that people wrote for a question; None where nobody did."""
+    """Return the gold that people wrote for a question; None where none is."""
     of_people = [(person.by, person.on(question)) for person in labels.people]
     writers = [(by, own) for by, own in of_people if own.gold or own.sentence or own.answerable is not None]
     if not writers:
         return None
     texts = {own.gold for _, own in writers if own.gold}
-    said = {own.answerable for _, own in writers if own.answerable is not None}
+    answerable = {own.answerable for _, own in writers if own.answerable is not None}
     sentences = {own.sentence for _, own in writers if own.sentence}
     several = len({sentence.doc_id for sentence in sentences}) > 1
-    differing = {"gold answer": len(texts) > 1, "answerable": len(said) > 1, "document": several}
+    differing = {"gold answer": len(texts) > 1, "answerable": len(answerable) > 1, "document": several}
     return _Gold(
         text=next(iter(texts)) if len(texts) == 1 else None,
-        answerable=next(iter(said)) if len(said) == 1 else None,
+        answerable=next(iter(answerable)) if len(answerable) == 1 else None,
         sentences=() if several else tuple(sorted(sentences, key=lambda sentence: sentence.start)),
         by=tuple(by for by, _ in writers),
         at=max(own.changed for _, own in writers),
@@ -201,8 +194,8 @@ def _edited(row: Mapping[str, Any], gold: _Gold) -> dict[str, Any]:
     edited = dict(row)
     if gold.text is not None:
         _set_reference(edited, gold.text)
-        kept = _drop_other_gold(edited, gold.text)
-        if not kept and not gold.sentences:
+        short = _drop_other_gold(edited, gold.text)
+        if not short and not gold.sentences:
             _drop(edited, ("spans", "start", "end"))
     if gold.sentences:
         _drop(edited, ("start", "end"))
@@ -214,6 +207,8 @@ def _edited(row: Mapping[str, Any], gold: _Gold) -> dict[str, Any]:
     has = _get(edited, "answerable", True)
     if answerable is False or (answerable and has is not True):
         _set(edited, "answerable", answerable)
+    if answerable is False and gold.text is None:
+        _drop_answer(edited)
     if edited == dict(row):
         return edited
     drawn_by = {"doc_id": _get(row, "doc_id"), "answerable": _get(row, "answerable", True)}
@@ -238,6 +233,16 @@ def _set_reference(row: dict[str, Any], text: str) -> None:
             row[name] = text
             return
     _set(row, "references", [text])
+
+
+def _drop_answer(row: dict[str, Any]) -> None:
+    """Take the answer out of a row that has none: kept as its gold, it would be no refusal."""
+    if isinstance(row.get("question"), str):
+        _drop(row, ("reference", "reply", "references", "answers", "answer", "all_of", "fact"))
+        _drop(row, ("spans", "start", "end"))
+    turns = row.get("messages")
+    if isinstance(turns, list) and len(turns) > 1 and turns[-1].get("role") == "assistant":
+        row["messages"] = turns[:-1]
 
 
 def _drop_other_gold(row: dict[str, Any], text: str) -> bool:

@@ -155,7 +155,7 @@ class RunLabels:
     """Lines of journals that were left out, as a crash left them incomplete."""
 
     def value(self, question: str, answer: str) -> float | None:
-        """Return the mean of people's grades of an answer, right 1, partly .5, wrong 0; None where nobody graded it.
+        """Return the mean of people's grades of an answer, right 1, partly .5, wrong 0; None where it has none.
 
         Of a question that a person found not answerable, an answer that refuses counts 1 for that person, another one 0.
 
@@ -272,14 +272,14 @@ def _kappa(pairs: Sequence[tuple[Grade, Grade]]) -> float | None:
 
 
 def read_labels(run: Path) -> RunLabels:
-    """Return the labels of a run; one that nobody labelled has none.
+    """Return the labels of a run; one without labels has none.
 
     Raises:
         BadInput: there is no run, or the order or a journal is damaged or of another run.
     """
     folder = open_run_folder(run)
     identity = run_identity(folder)
-    facts = read_facts(run)
+    facts = read_row_facts(run)
     originals = {row: fact.original for row, fact in facts.items()}
     journals = [read_journal_of(path, identity) for path in journal_paths(run)]
     order = read_order(run, identity)
@@ -302,7 +302,7 @@ def person_of(journal: Journal, originals: Mapping[str, str]) -> PersonLabels:
     return PersonLabels.of(journal.by, journal.clicks, originals)
 
 
-def read_facts(run: Path) -> dict[str, RowFacts]:
+def read_row_facts(run: Path) -> dict[str, RowFacts]:
     """Return question, document and weight of every row that a run scored."""
     scores = read_scores(run)
     rows = dict.fromkeys(row for of_arm in scores.get("arms", {}).values() for row in of_arm)

@@ -1,8 +1,8 @@
 """The order in which rows are labelled: a random draw with known chances, made once for a run and stored in it.
 
 Rows are sorted by u / p with u uniform and p their priority (sequential Poisson sampling: Ohlsson 1998; priority sampling:
-Duffield, Lund and Thorup 2007). Whoever labels the first m rows has drawn each with the chance min(1, p * tau), where tau is
-u / p of the next one, so that labels of what matters most do not bias an estimate (Zrnic and Candès 2024, arXiv 2403.03208).
+Duffield, Lund and Thorup 2007). Each row is among the first m by the chance min(1, p * tau), where tau is u / p of the row
+after them, so that labels of what matters most do not bias an estimate (Zrnic and Candès 2024, arXiv 2403.03208).
 """
 
 from __future__ import annotations

@@ -16,7 +16,7 @@ from rag.text.words import count_noun, sentence_spans
 from rag.types import Document
 from runners.data.questions import Question, load_questions, with_wordings
 from runners.data.tabular import read_rows
-from runners.labels.labels import RowFacts, read_facts
+from runners.labels.labels import RowFacts, read_row_facts
 from runners.labels.order import RowSignals
 from runners.labels.records import LabelPassage
 from runners.made_from import measured_generation
@@ -129,7 +129,7 @@ def read_run_answers(run: Path) -> RunAnswers:
             f"{run} has no two arms that answered the same questions, so there is nothing to compare",
             "measure a plan with several arms",
         )
-    facts = read_facts(run)
+    facts = read_row_facts(run)
     return RunAnswers(
         folder=folder,
         plan=read_run_plan(run),
@@ -177,13 +177,11 @@ class LabelQuestions:
         notes = []
         if self.missing:
             missing = count_noun(self.missing, "question")
-            notes.append(
-                f"{self.file} does not have {missing} of the run: they are labelled, without gold, which cannot be written"
-            )
+            notes.append(f"not in {self.file}: {missing} of the run, which can be graded but get no gold")
         if self.others:
             others = count_noun(self.others, "question")
             notes.append(
-                f"{others} of {self.file} were not asked in the trial, such as dev questions: they have no answers"
+                f"not asked in the trial, so without answers: {others} of {self.file}, such as dev questions"
             )
         return notes
 

@@ -13,6 +13,7 @@ from typing import Any
 
 from rag.errors import BadInput, UsageProblem
 from rag.files import canonical_json, sha256_text, writer_lock
+from rag.text.words import count_noun
 from runners.data.questions import Question
 from runners.labels.journal import (
     Click,
@@ -230,7 +231,8 @@ class LabelSession:
     def _notes(self, labels: RunLabels) -> Iterator[str]:
         yield from self.questions.notes()
         if labels.torn:
-            yield f"{labels.torn} incomplete lines of the journals are left out: a crash cut them, before they counted"
+            lines = count_noun(labels.torn, "incomplete line")
+            yield f"not counted: {lines} of the journals, cut by a crash before the label was stored"
 
     def _all_places(self) -> Iterator[_Place]:
         for pair in self.run.pairs:
@@ -411,5 +413,5 @@ def _note(question: Question | None, hidden: int) -> str:
     if question is not None and not question.answerable:
         notes.append("the file says that the documents have no answer")
     if hidden:
-        notes.append(f"{hidden} more passages are not shown")
+        notes.append(f"not shown: {count_noun(hidden, 'more passage')}")
     return "; ".join(notes)

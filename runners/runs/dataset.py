@@ -287,7 +287,7 @@ def _with_document_ids(
     row_names = [name for row in examples if (name := _named_document(row))]
     asked = (*questions, *own_test)
     names = [question.doc_id for question in asked if question.doc_id]
-    drawn_by = [name for question in asked if (name := question.drawn_by[0])]
+    drawn_by = [question.drawn_by[0] for question in asked if question.drawn_by[0]]
     if not (names or row_names or drawn_by):
         return examples, questions, own_test
     from rag.loading.reader import list_document_ids
@@ -303,9 +303,8 @@ def _with_document_ids(
         else row
         for row in examples
     )
-    by_name = (
-        match_documents(drawn_by, ids).ids | match.ids
-    )  # a document that only divides is no gold to warn of
+    # of documents that only divide questions, unknown ones are no gold to warn of
+    by_name = {**match_documents(drawn_by, ids).ids, **match.ids}
     return rows, with_document_ids(questions, by_name), with_document_ids(own_test, by_name)
 
 
