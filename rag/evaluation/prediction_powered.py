@@ -33,6 +33,7 @@ from rag.evaluation.clusters import (
     weighted_questions,
 )
 from rag.evaluation.statistics import PairedDifference
+from rag.text.words import count_noun
 
 MIN_LABELS = 3
 """Fewest labels with an interval: two are used up by the line."""
@@ -228,12 +229,12 @@ def youden_j(labels: Sequence[float], predicted: Sequence[float]) -> float:
     Returns:
         -1 to 1, 0 for a judge that knows nothing; nan where people found all answers right, or none.
     """
-    right, said = (np.asarray(values, dtype=float) >= RIGHT_FROM for values in (labels, predicted))
-    if right.shape != said.shape:
-        raise ValueError(f"{right.size} labels of {said.size} grades")
+    if len(labels) != len(predicted):
+        raise ValueError(f"{count_noun(len(labels), 'label')} for {count_noun(len(predicted), 'grade')}")
+    right, graded = (np.asarray(values, dtype=float) >= RIGHT_FROM for values in (labels, predicted))
     if not right.any() or right.all():
         return float("nan")
-    return float(said[right].mean() - said[~right].mean())
+    return float(graded[right].mean() - graded[~right].mean())
 
 
 def priority_order(priorities: Sequence[float], numbers: Sequence[float]) -> list[int]:
@@ -277,7 +278,7 @@ def _table_of(rows: LabelledDifferences) -> _Table:
         len(of) for of in (rows.predicted, rows.chances, rows.questions, rows.sources, rows.weights)
     } | ({len(rows.same)} if rows.same else set())
     if lengths != {count} or not count:
-        raise ValueError(f"{count} labels with {sorted(lengths)} other entries")
+        raise ValueError(f"{count_noun(count, 'label')} with {sorted(lengths)} other entries")
     labels = np.array([np.nan if label is None else label for label in rows.labels], dtype=float)
     chances, weights = np.asarray(rows.chances, dtype=float), np.asarray(rows.weights, dtype=float)
     if not ((chances > 0) & (chances <= 1)).all():

@@ -205,7 +205,7 @@ def test_youden_j_of_a_judge() -> None:
     assert youden_j(people, [1.0] * 8) == 0.0
     assert youden_j(people, [1.0, 1.0, 0.5, 0.0, 1.0, 0.5, 0.0, 0.0]) == pytest.approx(0.5 - 0.25)
     assert np.isnan(youden_j([1.0, 1.0], [1.0, 0.0]))
-    with pytest.raises(ValueError, match="2 labels of 1 grades"):
+    with pytest.raises(ValueError, match="2 labels for 1 grade"):
         youden_j([1.0, 0.0], [1.0])
 
 
