@@ -35,7 +35,7 @@ from advisor.report.statements import (
 )
 from advisor.verdict.trial_forecast import FORECAST_COLUMNS, forecast_rows, forecast_sentence
 from rag.text.sanitize import strip_invisible
-from runners.report.graded import GRADED_COLUMNS, GradedAnswers
+from runners.report.graded import GRADED_COLUMNS, GRADED_TITLE, GradedAnswers
 from runners.report.records import NOT_JUDGED, ArmReport, Outcome, Verdict
 from runners.report.trial_report import ScoredReport, TrialForecast, TrialReport
 
@@ -238,7 +238,7 @@ def show_graded(graded: GradedAnswers | None, console: Console) -> None:
     table = _table(*GRADED_COLUMNS)
     for pair in graded.pairs:
         table.add_row(*map(escape, pair.cells))
-    console.print("", table)
+    console.print(f"\n{GRADED_TITLE}", table)
 
 
 def show_forecast(forecast: TrialForecast, console: Console) -> None:

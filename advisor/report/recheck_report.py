@@ -98,7 +98,9 @@ def _judge_note(plan: Plan) -> list[str]:
     """Return that a judge does not count here, where it may in the run."""
     if plan.judge is None or not plan.judge.counts:
         return []
-    return ["The judge counts on the answers of the run that people labelled; here all are compared by computed scores"]
+    return [
+        "The judge counts on the answers of the run that people labelled; here all are compared by computed scores"
+    ]
 
 
 def _arm_json(arm: RecheckedArm, result: Recheck, changes: Sequence[ScoreChange]) -> dict[str, Any]:

@@ -296,12 +296,12 @@ class Conclusion:
         """Return which arm to use by its mean grade, beside the counts by rule."""
         compared = self.verdict.compared
         others = dict.fromkeys(one.arm for one in (compared.today, compared.alternative) if one)
-        beside = "".join(f", {name} of {other.mean:.2f}" for name in others if (other := self._grade(name)))
+        beside = "".join(f", {name}'s {other.mean:.2f}" for name in others if (other := self._grade(name)))
         rule = f"; by rule {arm.right.text} are right" if arm.right else ""
         labels = count_noun(self.verdict.judged_labels or 0, "label")
         return (
-            f"{self._first} Its answers have a mean grade of {grade.mean:.2f} [{grade.low:.2f}, {grade.high:.2f}], where 1 "
-            f"is right and 0 wrong{beside}, {JUDGED} ({labels}){rule}."
+            f"{self._first} The mean grade of its answers, from 0, wrong, to 1, right, is {grade.mean:.2f} "
+            f"[{grade.low:.2f}, {grade.high:.2f}]{beside} (a judge calibrated on {labels}){rule}."
         )
 
     def _standing(self, use: str) -> str:

@@ -13,7 +13,7 @@ GRADED_COLUMNS = (
     "pair",
     "labels",
     "Youden's J",
-    "weight of the judge",
+    "its weight",
     "difference",
     "by labels alone",
     "counts",
