@@ -30,7 +30,7 @@ from rag.evaluation.clusters import cluster_by_document, clustered_error, docume
 from rag.evaluation.statistics import Interval, clustered_share
 from rag.text.words import count_noun
 from runners.plan.schema import Plan
-from runners.report.records import AnswerCount, Unusable
+from runners.report.records import AnswerCount, Estimate, Unusable
 from runners.trial.trial import ArmScores
 
 USABLE_FROM = 0.5
@@ -165,6 +165,7 @@ def why_none(check: UsableCheck, retrieving: Collection[str], model_of: Mapping[
         if share[best] > check.threshold
         else _cause(check.threshold, share[split], retrieved, read, wrongly if searching else None)
     )
+    grade = mean_grade(check.answerable[best])
     why = Unusable(
         arm=best,
         right=check.counts[best],
@@ -175,7 +176,8 @@ def why_none(check: UsableCheck, retrieving: Collection[str], model_of: Mapping[
         refused_wrongly=wrongly,
         cause=cause,
         tendency=check.tendency and _interval(check.answerable[best]).high >= check.threshold,
-        more_questions_needed=_needed(check, best) if cause == "few" else None,
+        more_questions_needed=_needed(check, best) if cause == "few" and grade is None else None,
+        grade=Estimate(mean=grade.difference, low=grade.low, high=grade.high) if grade else None,
         why="",
         next="",
     )
@@ -247,6 +249,8 @@ def _why(why: Unusable, model: str) -> str:
 def _next(why: Unusable, model: str) -> str:
     """Return what to do where no arm can be used yet, by its cause."""
     if why.cause == "few":
+        if why.grade:
+            return f"more labels would show whether {why.arm} can be used: tunewise label QUESTIONS --run RUN"
         needed = why.more_questions_needed
         return f"{f'about {needed:,}' if needed else 'more'} more questions would show whether {why.arm} can be used"
     return {

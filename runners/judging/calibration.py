@@ -219,11 +219,10 @@ def _missing(pair: GradedPair, labels: RunLabels) -> str:
 
 
 def _too_few(pair: GradedPair, labels: RunLabels) -> str:
+    needed = count_noun(pair.least, "label")
     if labels.order.rows and pair.of < pair.least:
-        return (
-            f"their answers differ on {count_noun(pair.of, 'row')} only, and {pair.least} labels are needed"
-        )
-    text = f"{pair.labels} of {pair.least} labels"
+        return f"their answers differ on {count_noun(pair.of, 'row')} only, and {needed} are needed"
+    text = f"{pair.labels} of {needed}"
     return f"{text} ({pair.behind_gap} more behind a gap in the order)" if pair.behind_gap else text
 
 

@@ -97,7 +97,7 @@ class GradedAnswers:
         lines = [
             f"Labels by {count_noun(self.people, 'person', 'people')}."
             if self.people
-            else "Nobody labelled answers of this run yet: tunewise label QUESTIONS --run RUN."
+            else "No answer of this run is labelled yet: tunewise label QUESTIONS --run RUN."
         ]
         if self.judge:
             lines.append(f"The judge {self.judge} graded {count_noun(self.graded, 'answer')}.")

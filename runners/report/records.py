@@ -397,11 +397,16 @@ class Unusable:
     """The same in one line."""
     next: str
     """What to do."""
+    grade: Estimate | None = None
+    """The mean grade of ``arm`` where a judge counts for it, with which that share is compared then."""
 
     @property
     def shortfall(self) -> str:
         """What is asked for and what the best arm answers, in a clause."""
         least = f"{10 * self.usable_from:g} of 10 questions" if self.usable_from else "at least one question"
+        if grade := self.grade:
+            best = f"the best, {self.arm}, has a mean grade of {grade.mean:.2f} [{grade.low:.2f}, {grade.high:.2f}]"
+            return f"{least} with an answer must be right, and {best}"
         return f"{least} with an answer must be right, and the best, {self.arm}, answers {self.right.text}"
 
     @property
