@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from itertools import combinations
 from pathlib import Path
 from statistics import fmean
@@ -22,6 +23,7 @@ from runners.run_folder import LABELS, open_run_folder, read_run_plan, read_scor
 ORDER_FILE = "order.json"
 
 
+@lru_cache(maxsize=1 << 16)
 def answer_digest(answer: str) -> str:
     """Return the digest by which a grade belongs to the text of an answer, whichever arm gave it."""
     return sha256_text(answer.strip())

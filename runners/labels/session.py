@@ -212,7 +212,7 @@ class LabelSession:
         """Return what is labelled, and what it tells of each pair of arms."""
         with self._lock:
             labels, own = self.labels(), self._own()
-            pairs = self._pairs_in_order(labels)
+            pairs = [self._progress_of(pair, labels) for pair in self.run.pairs]
             place = self._next()
             at_hand = place.pair if place else self.run.pairs[0]
             first = next(pair for pair in pairs if (pair.a, pair.b) == at_hand)
@@ -297,14 +297,10 @@ class LabelSession:
     def _next(self) -> _Place | None:
         """Return the first open row of the first pair that is not settled, else of any pair; None without one."""
         labels, own = self.labels(), self._own()
-        pairs = self._pairs_in_order(labels)
-        for unsettled in (True, False):
-            for pair in pairs:
-                if unsettled and pair.settled:
-                    continue
-                if rows := self._rows(labels, own, (pair.a, pair.b))[1]:
-                    return self._shown(self._own_share(rows), (pair.a, pair.b))
-        return None
+        left = [(pair, rows) for pair in self.run.pairs if (rows := self._rows(labels, own, pair)[1])]
+        unsettled = ((pair, rows) for pair, rows in left if not self._progress_of(pair, labels).settled)
+        pair, rows = next(unsettled, left[0] if left else (self.run.pairs[0], []))
+        return self._shown(self._own_share(rows), pair) if rows else None
 
     def _own_share(self, rows: list[str]) -> str:
         """Return the first of these rows, or of those that fall to this person while others are labelling as well.
@@ -335,11 +331,8 @@ class LabelSession:
                 left.append(row)
         return done, left
 
-    def _pairs_in_order(self, labels: RunLabels) -> list[PairProgress]:
-        return [
-            pair_progress(*pair, labels.pair(*(self.run.answers[arm] for arm in pair)))
-            for pair in self.run.pairs
-        ]
+    def _progress_of(self, pair: tuple[str, str], labels: RunLabels) -> PairProgress:
+        return pair_progress(*pair, labels.pair(*(self.run.answers[arm] for arm in pair)))
 
     def _task(self, place: _Place) -> LabelTask:
         own, labels = self._own(), self.labels()
