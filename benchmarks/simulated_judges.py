@@ -361,6 +361,7 @@ def looks_row(cell: Cell, draws: int, seed: int) -> dict[str, Any]:
     """
     schedules = {
         "once": [cell.labels],
+        "every five from ten": list(range(10, cell.labels + 1, 5)),
         "every ten": list(range(30, cell.labels + 1, 10)),
         "doubling": [count for count in (30, 60, 120, 240, 480) if count <= cell.labels],
         "as named": [],
