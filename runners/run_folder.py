@@ -58,6 +58,8 @@ FAILURES_FOLDER = "failures"
 """Why answers of the run's arms are wrong, a folder for each arm; see :mod:`runners.failures`."""
 CURVES_FOLDER = "curves"
 """Learning curves of the run's arms, a folder for each; see :mod:`runners.trial.curve`."""
+ANSWERS = "answers.jsonl"
+"""The journal of the trial's answers, in its folder."""
 SCORES = "scores.json"
 """In the trial folder and in each folder of evals."""
 UNCONFIRMED_ENDPOINTS = ".unconfirmed-endpoints.json"
@@ -252,11 +254,11 @@ def check_run_folder(path: Path, plan: Plan, resume: bool, overwrite: bool) -> b
             raise UsageProblem(f"{path} exists", "continue it with --resume, or start again with --overwrite")
     if (path / PLAN).exists():
         # Servers move between a start and a resumption, and a limit may be raised; steps that other servers answered are
-        # repeated.
+        # repeated. The judge is asked after all steps: one can be added, or allowed to count, once answers are labelled.
         changed = [
             key
             for key, _, _ in plan_differences(
-                read_run_plan(path), plan, {*RECORD_KEYS, "backend", "most_usd"}
+                read_run_plan(path), plan, {*RECORD_KEYS, "backend", "most_usd", "judge"}
             )
         ]
         if changed:

@@ -100,6 +100,7 @@ class PredictionPowered:
             error=self.error,
             questions=self.questions,
             units=self.units,
+            labels=self.labels,
         )
 
 
