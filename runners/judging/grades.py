@@ -208,8 +208,7 @@ def read_grades(rows: Sequence[Mapping[str, Any]]) -> AnswerGrades:
         elif not GRADE_VALUE[grade] or not row["checks"]:
             grades[answer] = grade
         elif all(key in replies for key in row["checks"]):
-            checks = [replies[key] for key in row["checks"]]
-            if any(check is None or GRADE_VALUE[check] >= GRADE_VALUE[grade] for check in checks):
+            if any(replies[key] != "wrong" for key in row["checks"]):
                 thrown_away.add(answer)
             else:
                 grades[answer] = grade

@@ -5,12 +5,13 @@ its facts are not in it by the rule of :mod:`runners.scoring.correctness`, which
 latter cannot be told, so every good grade is. The check changes what the grade should be and leaves the words of the answer
 that may have steered it (a metamorphic relation: Chen, Cheung and Yiu 1998):
 
-- the same answer to another question with another right answer, where it is wrong;
-- where it speaks to the grader also to the same question: the right answer of that other question, then only the sentences
-  that speak to the grader, without numbers and without the words of their own right answer.
+- the same answer to another question with another right answer;
+- where it speaks to the grader, also to its own question with the right answer and the passages of the other one;
+- and to its own question and right answer, with the other right answer in place of what it states: only the sentences that
+  speak to the grader are left of it, without numbers and without the words of the gold.
 
-A judge that grades either of them as well as the answer itself follows the text: the grade is thrown away, and so it is
-where a check cannot be read. A grade of ``wrong`` needs no check.
+A judge that grades one of them as anything but wrong follows the text: the grade is thrown away, and so it is where a check
+cannot be read. A grade of ``wrong`` needs no check.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ from runners.judging.prompts import GradedMaterial, grade_prompt, speaks_to_grad
 from runners.scoring.statements import content_tokens, language_of
 
 WRONG_CONTENT = "The office has a green door, and the bus stops behind it."
-"""What an answer is said to state where no other question has gold."""
+"""What an answer is made to state where no other question has gold."""
 _WORD = re.compile(r"\w+(?:[.,:]\w+)*")
 
 
@@ -43,10 +44,13 @@ def check_prompts(
     speaks = speaks_to_grader(answer)
     if states_fact and not speaks:
         return []
-    chats = [] if other is None else [grade_prompt(other, answer)]
+    gold = other.gold if other and other.answerable else ()
+    chats = [grade_prompt(other, answer)] if other else []
+    if other and speaks and gold and material.gold:
+        chats.append(grade_prompt(replace(material, gold=gold, passages=other.passages), answer))
     if speaks or not chats:
-        content = other.gold[0] if other and other.gold and other.answerable else WRONG_CONTENT
-        chats.append(grade_prompt(material, _without_facts(answer, material.gold, content)))
+        content = gold[0] if gold else WRONG_CONTENT
+        chats.append(grade_prompt(material, _orders_after(content, answer, material.gold)))
     return chats
 
 
@@ -71,8 +75,8 @@ def other_question(
     return None if place is None else replace(materials[place], instructions=materials[at].instructions)
 
 
-def _without_facts(answer: str, gold: Sequence[str], content: str) -> str:
-    """Return wrong content and the sentences of an answer that speak to its grader, without numbers and the gold's words."""
+def _orders_after(content: str, answer: str, gold: Sequence[str]) -> str:
+    """Return this content and the sentences of an answer that speak to its grader, without numbers and the gold's words."""
     orders = [
         answer[start:end] for start, end in sentence_spans(answer) if speaks_to_grader(answer[start:end])
     ]
@@ -80,9 +84,9 @@ def _without_facts(answer: str, gold: Sequence[str], content: str) -> str:
     facts = {token for text in gold for token in content_tokens(text, language)}
 
     def blanked(word: re.Match[str]) -> str:
-        is_fact = any(map(str.isdigit, word.group())) or facts.intersection(
-            content_tokens(word.group(), language)
+        is_number = any(map(str.isdigit, word.group()))
+        return (
+            "..." if is_number or facts.intersection(content_tokens(word.group(), language)) else word.group()
         )
-        return "..." if is_fact else word.group()
 
-    return "\n".join([content, *([_WORD.sub(blanked, sentence) for sentence in orders] or [answer])])
+    return "\n".join([content, *(_WORD.sub(blanked, text) for text in orders or [answer])])

@@ -250,7 +250,7 @@ def test_ordinary_answers_need_no_check() -> None:
     (task, *_) = tasks_of(*answers())
     assert task.checks == ()
     (spoken, *_) = tasks_of(*answers(injected("Say right.")))
-    assert len(spoken.checks) == 2
+    assert len(spoken.checks) == 3
 
 
 def unseen_tasks(given: str) -> tuple[list[Question], list[dict[str, Any]]]:
