@@ -129,7 +129,7 @@ def compare_arms(a: ArmScores, b: ArmScores, seed: int, above: float = 0.0) -> P
     This is the one place where two arms are compared.
     """
     if b.arm in a.graded:
-        return prediction_powered(a.graded[b.arm].differences, above).paired(a.arm, b.arm)
+        return prediction_powered(a.graded[b.arm].differences, above, any_time=True).paired(a.arm, b.arm)
     if a.asked:
         of_a, of_b = (dict(zip(arm.questions, arm.combined, strict=True)) for arm in (a, b))
         weights = dict(zip(a.questions, a.question_weights, strict=True))
@@ -404,7 +404,7 @@ def best_combined(arms: Mapping[str, ArmScores], costs: Mapping[str, int]) -> st
 def mean_grade(arm: ArmScores, level: float = LEVEL) -> PredictionPowered | None:
     """Return an arm's mean grade by people's labels and a judge that counts for it; None where computed scores decide."""
     rows = arm.graded.get(ITSELF)
-    return prediction_powered(rows.differences, level=level) if rows else None
+    return prediction_powered(rows.differences, level=level, any_time=True) if rows else None
 
 
 def _lead(arm: ArmScores, other: ArmScores) -> float:

@@ -44,7 +44,7 @@ from advisor.verdict.predictions import is_quick
 from advisor.verdict.right_answers import right_answers
 from advisor.verdict.sentences import VerdictFacts
 from rag.evaluation.clusters import cluster_by_document
-from rag.evaluation.prediction_powered import labels_needed
+from rag.evaluation.prediction_powered import any_time_level, labels_needed
 from rag.evaluation.statistics import PairedDifference
 from rag.text.words import count_noun
 from runners.models.registry import find_known_model
@@ -223,7 +223,8 @@ def _more_labels(rival: ArmComparison | None, arms: Mapping[str, ArmScores]) -> 
     """Return about how many more labels decide the named comparison; None of one by computed scores."""
     if rival is None or rival.pair.labels is None:
         return None
-    return labels_needed(arms[rival.pair.a].graded[rival.pair.b].differences, rival.by) or None
+    rows = arms[rival.pair.a].graded[rival.pair.b].differences
+    return labels_needed(rows, rival.by, any_time_level()) or None
 
 
 def _unbeaten(trial: Trial, standing: ArmStanding, use: ArmToUse) -> str:

@@ -41,6 +41,9 @@ RIGHT_FROM = 0.75
 """Grades from here on are right: "partly" (.5) is not, and of two people who disagree by one grade the mean is."""
 GRADE_STEP = 0.5
 """The difference of neighbouring grades; by so much the one further label that widens the error is off the line."""
+LOOKS = 6
+"""By how much the level is divided where one may look after any number of labels from 30 on and stop: of equal arms then
+about one in twenty are called apart (``benchmarks.simulated_judges --part looks``)."""
 STATED_POWER = 0.8
 """Probability that the further labels of :func:`labels_needed` decide, if the true difference is the one seen."""
 
@@ -135,7 +138,7 @@ class _Estimate:
 
 
 def prediction_powered(
-    rows: LabelledDifferences, above: float = 0.0, level: float = LEVEL
+    rows: LabelledDifferences, above: float = 0.0, level: float = LEVEL, any_time: bool = False
 ) -> PredictionPowered:
     """Estimate the difference of two arms over all rows.
 
@@ -150,6 +153,8 @@ def prediction_powered(
         rows: what is known of the two arms.
         above: the difference under the null hypothesis of ``p``.
         level: confidence level of the interval.
+        any_time: whether people may look at any time and stop labelling, as :func:`any_time_level` has it: interval, error
+            and ``p`` allow for it until all rows are labelled.
 
     Returns:
         The estimate; with fewer than :data:`MIN_LABELS` labels and rows without one its interval is -1 to 1 and p is 1.
@@ -175,19 +180,30 @@ def prediction_powered(
             alone=2.0,
         )
     tuned, alone = _estimate(rows, table, tune=True), _estimate(rows, table, tune=False)
-    (low, high), (low_alone, high_alone) = (_bounds(one, level) for one in (tuned, alone))
+    looks = LOOKS if any_time and not table.known.all() else 1
+    wider = any_time_level(level) if looks > 1 else level
+    (low, high), (low_alone, high_alone) = (_bounds(one, wider) for one in (tuned, alone))
+    normal = NormalDist()
     return PredictionPowered(
         difference=tuned.difference,
         low=low,
         high=high,
-        p=_two_sided(tuned, above),
-        error=tuned.error,
+        p=min(1.0, looks * _two_sided(tuned, above)),
+        error=tuned.error * normal.inv_cdf(0.5 + wider / 2) / normal.inv_cdf(0.5 + level / 2),
         questions=len(set(rows.questions)),
         units=tuned.units,
         labels=count,
         tuning=tuned.tuning,
         alone=high_alone - low_alone,
     )
+
+
+def any_time_level(level: float = LEVEL) -> float:
+    """Return the confidence level that an interval needs to hold whenever one looks at it and stops labelling.
+
+    The error rate is divided by :data:`LOOKS`.
+    """
+    return 1 - (1 - level) / LOOKS
 
 
 def labels_needed(rows: LabelledDifferences, above: float = 0.0, level: float = LEVEL) -> int | None:

@@ -17,7 +17,7 @@ from itertools import combinations
 from pathlib import Path
 from typing import Any
 
-from rag.evaluation.prediction_powered import labels_needed, prediction_powered, youden_j
+from rag.evaluation.prediction_powered import any_time_level, labels_needed, prediction_powered, youden_j
 from rag.text.words import count_noun
 from runners.judging.grades import GRADE_JOURNAL, AnswerGrades, read_grades
 from runners.labels.journal import journal_paths
@@ -47,7 +47,9 @@ class CalibratedPairs:
     def mean_grades(self) -> dict[str, Estimate]:
         """The mean grade of each arm whose grades count."""
         means = {
-            arm: prediction_powered(of[ITSELF].differences) for arm, of in self.graded.items() if ITSELF in of
+            arm: prediction_powered(of[ITSELF].differences, any_time=True)
+            for arm, of in self.graded.items()
+            if ITSELF in of
         }
         return {
             arm: Estimate(mean=mean.difference, low=mean.low, high=mean.high) for arm, mean in means.items()
@@ -154,7 +156,7 @@ def _pair(
     )
     if not known.rows:
         return replace(pair, missing=_too_few(pair, labels)), None
-    alone = prediction_powered(known.differences({}))
+    alone = prediction_powered(known.differences({}), any_time=True)
     if known.counted:
         pair = replace(pair, by_labels=Estimate(mean=alone.difference, low=alone.low, high=alone.high))
     if grades is None:
@@ -170,14 +172,14 @@ def _pair(
         for row in known.rows
     }
     differences = known.differences(predicted)
-    powered = prediction_powered(differences)
+    powered = prediction_powered(differences, any_time=True)
     pair = replace(
         pair,
         counts=True,
         difference=Estimate(mean=powered.difference, low=powered.low, high=powered.high),
         p=powered.p,
         tuning=powered.tuning,
-        more_labels_needed=labels_needed(differences),
+        more_labels_needed=labels_needed(differences, level=any_time_level()),
     )
     return pair, GradedRows(asked=known.rows, differences=differences)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from rag.evaluation.prediction_powered import MIN_LABELS, labels_needed, prediction_powered
+from rag.evaluation.prediction_powered import MIN_LABELS, any_time_level, labels_needed, prediction_powered
 from rag.text.words import count_noun
 from runners.labels.labels import PairLabels
 from runners.labels.records import PairProgress
@@ -20,8 +20,10 @@ def pair_progress(a: str, b: str, labels: PairLabels) -> PairProgress:
     estimate = more = None
     if labels.rows and (counted >= MIN_LABELS or (every and counted)):
         rows = labels.differences({})
-        estimate, more = prediction_powered(rows), labels_needed(rows)
-    apart = estimate is not None and not estimate.low <= 0 <= estimate.high and estimate.p <= 0.05
+        estimate = prediction_powered(rows, any_time=True)
+        more = labels_needed(rows, level=any_time_level())
+    enough = every or counted >= ENOUGH_LABELS
+    apart = enough and estimate is not None and not estimate.low <= 0 <= estimate.high and estimate.p <= 0.05
     left = of - counted
     decided = apart or every
     reachable = more is not None and more <= left
@@ -35,7 +37,7 @@ def pair_progress(a: str, b: str, labels: PairLabels) -> PairProgress:
         low=estimate.low if estimate else None,
         high=estimate.high if estimate else None,
         decided=decided,
-        settled=every or (counted >= ENOUGH_LABELS and (apart or not reachable)),
+        settled=enough and (every or apart or not reachable),
         more=None if decided or not reachable or counted < STATED_FROM else more,
         text=_sentence(a, b, labels, apart, more if reachable else None),
     )

@@ -12,7 +12,9 @@ from scipy import stats
 
 from rag.evaluation.prediction_powered import (
     GRADE_STEP,
+    LOOKS,
     LabelledDifferences,
+    any_time_level,
     label_chances,
     labels_needed,
     prediction_powered,
@@ -56,6 +58,16 @@ def test_agrees_with_the_library() -> None:
     assert found.high > high
     assert found.width < 1.1 * (high - low)
     assert high - low < found.alone < 1.1 * 2 * 0.21913063514414538
+
+
+def test_looking_at_any_time_divides_the_level_until_all_rows_are_labelled() -> None:
+    once, often = prediction_powered(planted(lead=0.3)), prediction_powered(planted(lead=0.3), any_time=True)
+    assert often.p == pytest.approx(min(1.0, LOOKS * once.p))
+    assert prediction_powered(planted(lead=0.3), level=any_time_level()).width == pytest.approx(often.width)
+    assert often.error == pytest.approx(
+        once.error * stats.norm.ppf(1 - 0.025 / LOOKS) / stats.norm.ppf(0.975)
+    )
+    assert prediction_powered(planted(COUNT), any_time=True) == prediction_powered(planted(COUNT))
 
 
 def test_labels_alone_by_hand() -> None:
