@@ -22,6 +22,8 @@ from rag.loading.reader import list_files, load_documents
 from rag.loading.scan import FoundFile
 from rag.search.documents import DocumentIndex
 from rag.search.query import Query
+from rag.text.sanitize import single_line
+from rag.text.words import count_noun
 from rag.types import Block, Chunk, Document, Hit
 
 LINE_CHARS = 1000
@@ -198,7 +200,12 @@ def _load(path: Path, today: date) -> DocumentSet:
         for document in loaded.documents
         if selected.allowed is None or document.id in selected.allowed
     }
-    return DocumentSet(documents, selected.notes)
+    notes = selected.notes
+    if loaded.skipped:
+        first = loaded.skipped[0]
+        count = count_noun(len(loaded.skipped), "document")
+        notes += (f"{count} cannot be read, such as {single_line(first.path)}: {single_line(first.reason)}",)
+    return DocumentSet(documents, notes)
 
 
 def _file_times(path: Path) -> tuple[tuple[str, int, int], ...]:
