@@ -379,10 +379,13 @@ class _Answering:
         """Return the last reply as the answer, with the tokens and seconds of all and what was looked up."""
         text, withheld = self._without_instructions(last.text)
         sent = self.replies
+        hits = self.tools.shown.hits()
         problems = {name: count for name, count in self.counts.items() if name not in ("calls", "repeated")}
         return replace(
             last,
             text=text,
+            # a model that asks for calls where it has none left has stopped without an answer
+            finish="length" if last.finish == "length" else "stop",
             calls=(),
             prompt_tokens=sum(reply.prompt_tokens for reply in sent),
             completion_tokens=sum(reply.completion_tokens for reply in sent),
@@ -390,7 +393,8 @@ class _Answering:
             seconds=self._seconds,
             estimated=any(reply.estimated for reply in sent),
             lookups=Lookups(
-                hits=self.tools.shown.hits(),
+                hits=hits,
+                passages=len(hits),
                 documents=len(self.tools.documents.by_name),
                 requests=len(sent),
                 calls=self.counts["calls"],

@@ -151,7 +151,8 @@ def test_model_that_calls_without_tools_gives_an_empty_answer(
 ) -> None:
     server.answer = lambda body: calling(READ)
     done = ask(looking_up(steps=1))
-    assert (done.text, looked_up(done).limit, looked_up(done).calls) == ("", "steps", 1)
+    assert (done.text, done.finish) == ("", "stop")
+    assert (looked_up(done).limit, looked_up(done).calls) == ("steps", 1)
 
 
 def test_limits_of_tokens_seconds_and_money(looking_up: Callable[..., LookupGenerator], server: Any) -> None:
