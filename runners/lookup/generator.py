@@ -193,6 +193,8 @@ class LookupGenerator:
             return
         _require_tools(self.setting.name, self._model.refusal())
         self.journal.add_tools(self.setting.model)
+        if self._model.note and self._on_note:
+            self._on_note(self._model.note)
 
     def _look_up(self, chat: Sequence[Message], max_new_tokens: int, caller: RequestCaller) -> Completion:
         return _Answering(

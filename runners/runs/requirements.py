@@ -52,7 +52,7 @@ BATCH_ROWS, BATCH_TOKENS = 32, 12_000
 ADAPTER_RANK = 16
 """Rank of an adapter beside a 4-bit base: the default of training."""
 QUESTION_TOKENS, SHOT_TOKENS, LOOKUP_TOKENS = 64, 128, 2_000
-"""Tokens of a question with the chat template, and of one example shown: assumed, on the long side."""
+"""Tokens of a question with the chat template, of an example shown, and of a look-up's result: assumed, on the long side."""
 MAX_NAMED = 3
 """Steps that do not fit named in one message."""
 
