@@ -36,6 +36,11 @@ ARMS = {
         "all documents in every prompt",
         "In place of a search, where all documents fit the model's context. Drafted for small collections.",
     ),
+    "agentic-search": (
+        "the model itself lists, searches and reads your documents by tools",
+        "It needs no index and is always up to date, and takes several requests for an answer, within limits of the plan. "
+        "For models that call tools. No plan is drafted with it: write it into one. Its quality is not measured by us.",
+    ),
     "rag-few-shot": (
         "search in your documents and examples in one prompt",
         "The passages that the search returns, below examples of good answers. Drafted wherever there are documents and "

@@ -21,7 +21,7 @@ METHODS: tuple[Method, ...] = (
 )
 METHOD_BY_NAME: dict[str, Method] = {method.name: method for method in METHODS}
 RESERVED_ARMS = (
-    *("prompting-scored", "few-shot-scored", "long-context"),
+    *("prompting-scored", "few-shot-scored", "long-context", "agentic-search"),
     *("naive-stack", "untuned"),
 )
 """Arms of plans that are no methods; no plug-in may take their names."""

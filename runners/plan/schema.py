@@ -48,6 +48,7 @@ from runners.plan.steps import (
     Forgetting,
     IndexStep,
     JudgeModel,
+    LookupLimits,
     PlanModel,
     Route,
     StrictModel,
@@ -227,8 +228,8 @@ class Plan(StrictModel):
                     raise ValueError(f"{key}.model: weights belong to the plan's model, not to another")
                 if step.weights and step.weights not in trained:
                     raise ValueError(f"{key}.weights: no earlier train step is for arm {step.weights!r}")
-                if step.retrieval and not has_index:
-                    raise ValueError(f"{key}: retrieval needs an index step before it")
+                if problem := step.misplaced(has_index, self.index is not None, bool(self.data.documents)):
+                    raise ValueError(f"{key}: {problem}")
                 if step.retriever == "tuned" and not has_embedder:
                     raise ValueError(f"{key}.retriever: tuned needs an embedder step before it")
                 if step.labels == "scored" and not any(c.kind == "labels" and c.value for c in self.checks):
@@ -370,6 +371,7 @@ PLAN_MODELS = (
     EmbedderStep,
     TrainStep,
     EvaluateStep,
+    LookupLimits,
     Route,
     StyleCheck,
     PlanGate,

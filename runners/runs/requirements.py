@@ -51,8 +51,8 @@ PERSON_SOURCES = ("asked", "flag", "file", "config")
 """Sources of answers that a person gave, as opposed to values detected on this machine."""
 MEMORY_HEADROOM = 0.92
 """Share of the memory that a run may use; the rest is for the system (an out-of-memory kill loses a step)."""
-QUESTION_TOKENS, SHOT_TOKENS = 64, 128
-"""Tokens of a question with the chat template, and of one example shown: assumed, on the long side."""
+QUESTION_TOKENS, SHOT_TOKENS, LOOKUP_TOKENS = 64, 128, 2_000
+"""Tokens of a question with the chat template, of an example shown, and of a look-up's result: assumed, on the long side."""
 JUDGE_TOKENS = 400
 """Tokens of a judge's instructions, a question and its gold: assumed, on the long side."""
 MAX_NAMED = 3
@@ -407,6 +407,8 @@ def _prompt_tokens(plan: Plan, step: EvaluateStep) -> int:
         corpus = plan.answers.get("corpus_tokens")
         everything = float(corpus.value) if step.passages == "all" and corpus and corpus.value else 0.0
         tokens += max(everything, plan.index.context_tokens)
+    if step.looks_up:
+        tokens += min(step.lookups.tokens, step.lookups.steps * LOOKUP_TOKENS)
     return math.ceil(tokens)
 
 
