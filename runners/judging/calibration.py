@@ -162,7 +162,13 @@ def _pair(
     open_rows = [
         row for row in known.rows if None in (grades.value(row, of_a[row]), grades.value(row, of_b[row]))
     ]
-    pair = replace(pair, j=_tells_apart(known, (of_a, of_b), labels, grades), ungraded=len(open_rows))
+    informed = sum(any(grades.is_informed(row, of[row]) for of in (of_a, of_b)) for row in known.rows)
+    pair = replace(
+        pair,
+        j=_tells_apart(known, (of_a, of_b), labels, grades),
+        ungraded=len(open_rows),
+        informed=informed,
+    )
     if missing := _missing(pair, labels):
         return replace(pair, missing=missing), None
     predicted = {
@@ -213,6 +219,11 @@ def _missing(pair: GradedPair, labels: RunLabels) -> str:
     if pair.j < MIN_J:
         better = "hardly better" if pair.j > 0 else "no better"
         return f"the judge is {better} than chance on the labels: Youden's J {pair.j:.2f}, least {MIN_J:g}"
+    if pair.informed:
+        return (
+            f"the judge graded {count_noun(pair.informed, 'row')} by gold that people wrote while labelling, so it knows "
+            "labelled rows better than others: let the judge grade before gold is written"
+        )
     if pair.ungraded:
         return f"the judge has not graded {count_noun(pair.ungraded, 'row')} yet"
     return ""

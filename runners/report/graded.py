@@ -40,6 +40,8 @@ class GradedPair:
     """Youden's J of the judge over the labelled answers of the pair; None where it cannot be told, and without grades."""
     ungraded: int = 0
     """Rows that the judge has not graded."""
+    informed: int = 0
+    """Rows that the judge graded by gold that people wrote while labelling this run."""
     counts: bool = False
     """Whether the verdict compares the two by ``difference``."""
     missing: str = ""
