@@ -116,6 +116,11 @@ class GradedAnswers:
             )
         if self.unreadable:
             lines.append(f"No grade could be read about {count_noun(self.unreadable, 'answer')}.")
+        if any(pair.j is not None for pair in self.pairs):
+            lines.append(
+                "Youden's J: how well the judge knows right answers from others on the labels (1 always, 0 as by chance); its "
+                "weight: how much of its difference is used (0 to 1)."
+            )
         return [
             *lines,
             *([f"{self.agreement[:1].upper()}{self.agreement[1:]}."] if self.agreement else []),
