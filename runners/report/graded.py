@@ -118,8 +118,8 @@ class GradedAnswers:
             lines.append(f"No grade could be read about {count_noun(self.unreadable, 'answer')}.")
         if any(pair.j is not None for pair in self.pairs):
             lines.append(
-                "Youden's J: how well the judge knows right answers from others on the labels (1 always, 0 as by chance); its "
-                "weight: how much of its difference is used (0 to 1)."
+                "Youden's J: how well the judge knows right answers from others on the labels (1 always, 0 as by chance); "
+                "its weight: how much of its difference is used (0 to 1)."
             )
         return [
             *lines,
