@@ -82,7 +82,11 @@ def with_grades(
         pair for pair in calibration.pairs if pair.labels or (counts and plan.choice in (pair.a, pair.b))
     ]
     agreement = labels.agreement()
-    torn = f"{count_noun(labels.torn, 'line')} of labels left out: a crash left them incomplete."
+    notes = [f"{count_noun(labels.torn, 'line')} of labels left out: a crash left them incomplete."] * bool(
+        labels.torn
+    )
+    if several := [arm.arm for arm in arms if len(arm.seeds) > 1]:
+        notes.append(f"Labelled and graded are the answers of the first training seed: {', '.join(several)}.")
     graded = GradedAnswers(
         people=len(labels.people),
         judge=plan.judge.name if plan.judge and counts else None,
@@ -92,7 +96,7 @@ def with_grades(
         pairs=tuple(shown),
         arms=calibration.mean_grades,
         agreement=agreement.text if agreement else "",
-        notes=(torn,) if labels.torn else (),
+        notes=tuple(notes),
     )
     return calibration.attached(arms), graded
 
@@ -151,6 +155,7 @@ def _pair(
         least=MIN_PAIR_LABELS,
         behind_gap=known.behind_gap,
         skipped=known.skipped,
+        unordered=known.unordered if labels.order.rows else 0,
     )
     if not known.rows:
         return replace(pair, missing=_too_few(pair, labels)), None

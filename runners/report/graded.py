@@ -36,6 +36,8 @@ class GradedPair:
     """Labelled rows that do not count yet, since earlier ones of the order are open."""
     skipped: int = 0
     """Rows that people left out, which are no part of the difference."""
+    unordered: int = 0
+    """Rows that were asked after the order of labelling was made, which are no part of it."""
     j: float | None = None
     """Youden's J of the judge over the labelled answers of the pair; None where it cannot be told, and without grades."""
     ungraded: int = 0
@@ -55,6 +57,18 @@ class GradedPair:
     """By people's labels alone; None without any. It decides nothing."""
     more_labels_needed: int | None = None
     """About how many more labels decide, 0 where it is decided; None where no number would."""
+
+    @property
+    def left_out(self) -> str:
+        """Which rows do not count, as a sentence; "" where all do."""
+        parts = [
+            f"{count_noun(self.behind_gap, 'labelled row')} behind a gap in the order of labelling"
+            * bool(self.behind_gap),
+            f"{count_noun(self.skipped, 'row')} skipped" * bool(self.skipped),
+            f"{count_noun(self.unordered, 'row')} asked after labelling began" * bool(self.unordered),
+        ]
+        text = ", ".join(filter(None, parts))
+        return f"{self.a} against {self.b}, not counted: {text}." if text else ""
 
     @property
     def cells(self) -> tuple[str, ...]:
@@ -123,6 +137,7 @@ class GradedAnswers:
             )
         return [
             *lines,
+            *filter(None, (pair.left_out for pair in self.pairs)),
             *([f"{self.agreement[:1].upper()}{self.agreement[1:]}."] if self.agreement else []),
             *self.notes,
         ]
