@@ -1,26 +1,26 @@
-"""A label page of a copy of a finished run, served on a free port of the loopback interface."""
+"""A label page of a planted run, served on a free port of the loopback interface."""
 
 from __future__ import annotations
 
-import json
-import shutil
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import httpx
 
 from runners.labels.labels import RunLabels, read_labels
 from runners.labels.session import LabelSession
 from runners.serving.label_page.server import LabelServer
+from tests.support.labelled_run import PlantedRun, plant_run, question_rows
 from tests.support.limits import HANG_S
 
 PERSON = "anna"
 PLANTED = "<img src=x onerror=window.ran=1><script>window.ran=2</script>"
 """In every answer; a page that took it for HTML would load and run it."""
-NEXT_STEP = "tunewise report runs/piers"
+QUESTIONS = 8
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,31 +58,27 @@ class LabelPageServer:
         self.thread.join(HANG_S)
 
 
-def planted_run(finished: Path, folder: Path) -> tuple[Path, Path]:
-    """Copy a finished run and give it other answers: one for each arm, but for one question where all gave the same.
+def run_to_label(folder: Path, encoder: Any) -> PlantedRun:
+    """Write a finished run of two arms, with documents whose text JavaScript counts in another way than Python.
 
     Args:
-        finished: the run, with its questions beside it.
-        folder: where the copy goes.
-
-    Returns:
-        The copy, and its questions.
+        folder: gets the run, its questions and its documents.
+        encoder: embeds the documents.
     """
-    run = folder / "run"
-    shutil.copytree(finished, run)
-    path = run / "trial" / "answers.jsonl"
-    rows = [json.loads(line) for line in path.read_text("utf-8").splitlines()]
-    arms = sorted({row["arm"] for row in rows})
-    same = min(row["id"] for row in rows)
-    for row in rows:
-        hour = 6 if row["id"] == same else 7 + arms.index(row["arm"])
-        row["answer"] = row["marked"] = f"From {hour} o'clock. {PLANTED}"
-    path.write_text("".join(json.dumps(row) + "\n" for row in rows), "utf-8")
-    return finished.parent / "questions.jsonl", run
+    documents = folder / "documents"
+    documents.mkdir(parents=True)
+    for n in range(QUESTIONS):
+        text = f"Pier {n} 🚢 has {n} berths.  It opens at seven.\n\nTickets are sold there."
+        (documents / f"pier{n:02}.md").write_text(text, "utf-8")
+    arms: dict[str, Callable[[int], str]] = {
+        "hybrid": lambda n: f"It has {n} berths. {PLANTED}",
+        "rag": lambda n: f"It has {n}00 berths. {PLANTED}",
+    }
+    return plant_run(folder, question_rows(QUESTIONS), arms, documents=documents, encoder=encoder)
 
 
 @contextmanager
-def label_page_of(questions: Path, run: Path) -> Iterator[LabelPageServer]:
+def label_page_of(planted: PlantedRun) -> Iterator[LabelPageServer]:
     """Serve the label page of a run in a thread, and stop it."""
     ready = threading.Event()
     urls: list[str] = []
@@ -91,11 +87,11 @@ def label_page_of(questions: Path, run: Path) -> Iterator[LabelPageServer]:
         urls.append(url)
         ready.set()
 
-    with LabelSession.open(questions, run, PERSON) as session:
-        server = LabelServer(session, on_ready=on_ready, next_steps=(NEXT_STEP,))
+    with LabelSession.open(planted.questions, planted.run, PERSON) as session:
+        server = LabelServer(session, on_ready=on_ready)
         thread = threading.Thread(target=server.run, args=([server.listening],), daemon=True)
         thread.start()
         assert ready.wait(HANG_S)
-        page = LabelPageServer(url=urls[0], run=run, server=server, thread=thread)
+        page = LabelPageServer(url=urls[0], run=planted.run, server=server, thread=thread)
         yield page
         page.stop()

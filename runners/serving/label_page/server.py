@@ -7,8 +7,9 @@ revision of the labels that its page showed: where another tab has changed them 
 from __future__ import annotations
 
 import secrets
+import shlex
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -94,13 +95,11 @@ class LabelRequests:
 
     Args:
         session: the person's session.
-        next_steps: the commands to run after the page is ended.
     """
 
-    def __init__(self, session: LabelSession, next_steps: Sequence[str] = ()) -> None:
+    def __init__(self, session: LabelSession) -> None:
         """Start at revision 0."""
         self._session = session
-        self._next_steps = list(next_steps)
         self._lock = threading.Lock()
         self._revision = 0
 
@@ -146,7 +145,8 @@ class LabelRequests:
         """Return what the page says when it is ended."""
         with self._lock:
             progress = self._session.progress()
-        return {"text": _counts(progress), "next": self._next_steps}
+            run = self._session.run.folder.path
+        return {"text": _counts(progress), "next": shlex.join(["tunewise", "run", str(run), "--resume"])}
 
     def _store(self, change: LabelChange) -> LabelTask | None:
         session = self._session
@@ -178,7 +178,7 @@ class LabelRequests:
         return {
             "revision": self._revision,
             "task": None if task is None else _task_body(task),
-            "progress": {"counts": _counts(progress), "sentences": _sentences(progress)},
+            "progress": _progress_body(progress),
         }
 
     def _stale(self, task: LabelTask | None) -> ApiError:
@@ -237,7 +237,6 @@ class LabelServer(uvicorn.Server):
         host: an address of the loopback interface.
         port: 0 lets the system choose.
         on_ready: called once the page can be opened, with its URL, whose fragment is the token.
-        next_steps: the commands to run after the page is ended.
 
     Raises:
         UsageProblem: other machines could reach the address.
@@ -251,7 +250,6 @@ class LabelServer(uvicorn.Server):
         host: str = "127.0.0.1",
         port: int = 0,
         on_ready: Callable[[str], None],
-        next_steps: Sequence[str] = (),
     ) -> None:
         """Bind the address; `run` listens."""
         if not is_loopback(host):
@@ -260,7 +258,7 @@ class LabelServer(uvicorn.Server):
                 "from elsewhere use `ssh -L PORT:127.0.0.1:PORT` with --port PORT, or --terminal",
             )
         token = secrets.token_urlsafe(32)
-        app = label_app(LabelRequests(session, next_steps), token, self._end)
+        app = label_app(LabelRequests(session), token, self._end)
         super().__init__(server_config(app, host, port, DRAIN_SECONDS))
         self.listening = bind_address(self.config)
         name = f"[{host}]" if ":" in host else host
@@ -283,10 +281,9 @@ def serve_page(
     host: str = "127.0.0.1",
     port: int = 0,
     on_ready: Callable[[str], None],
-    next_steps: Sequence[str] = (),
 ) -> None:
     """Let a person label on a page until the person ends it there, or a signal does; see :class:`LabelServer`."""
-    server = LabelServer(session, host=host, port=port, on_ready=on_ready, next_steps=next_steps)
+    server = LabelServer(session, host=host, port=port, on_ready=on_ready)
     run_until_signal(server, server.listening)
 
 
@@ -335,6 +332,12 @@ def _counts(progress: LabelProgress) -> str:
     return f"{progress.by}: {', '.join(parts)}"
 
 
-def _sentences(progress: LabelProgress) -> list[str]:
+def _progress_body(progress: LabelProgress) -> dict[str, Any]:
+    """Return what the page shows beside a task; which of the two answers is of which arm is no part of it."""
     agreement = [progress.agreement.text] if progress.agreement else []
-    return [*(pair.text for pair in progress.pairs), *agreement, *progress.notes]
+    return {
+        "counts": _counts(progress),
+        "pair": progress.text,
+        "other_pairs": [pair.text for pair in progress.pairs[1:]],
+        "notes": [*agreement, *progress.notes],
+    }

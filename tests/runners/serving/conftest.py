@@ -27,7 +27,6 @@ from runners.serving.http.service import ServerLimits, Service
 from runners.serving.served_models import answerable_models, served_models
 from runners.serving.worker import BatchingWorker, BatchLimits
 from runners.trial.execute import run_plan
-from tests.support.label_pages import LabelPageServer, label_page_of, planted_run
 from tests.support.limits import HANG_S
 
 
@@ -157,10 +156,3 @@ def http(served: Served) -> Iterator[httpx.Client]:
     """A client of the server `served`."""
     with served.client() as client:
         yield client
-
-
-@pytest.fixture
-def label_page(run: Path, tmp_path: Path) -> Iterator[LabelPageServer]:
-    """The label page of a copy of the run."""
-    with label_page_of(*planted_run(run, tmp_path)) as page:
-        yield page

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.support.label_pages import NEXT_STEP, PLANTED, LabelPageServer
+from tests.support.label_pages import PLANTED, LabelPageServer
 from tests.support.limits import HANG_S
 
 pytestmark = pytest.mark.engines
@@ -60,10 +61,11 @@ def show_page(browser: Any, page: LabelPageServer, width: int = 1280, scheme: st
 
 
 @pytest.fixture
-def page(browser: Any, label_page: LabelPageServer) -> Any:
+def page(browser: Any, label_page: LabelPageServer) -> Iterator[Any]:
     """A browser that shows a question with two answers."""
     show_page(browser, label_page)
-    return browser
+    yield browser
+    browser.js("onbeforeunload = null; 0")  # it would ask whether to leave what is not saved, and wait
 
 
 def test_everything_is_labelled_by_keys_alone(page: Any, label_page: LabelPageServer) -> None:
@@ -103,7 +105,7 @@ def test_everything_is_labelled_by_keys_alone(page: Any, label_page: LabelPageSe
     (person,) = label_page.labels.people
     done = [labels for labels in person.questions.values() if not labels.skipped]
     assert [sorted(labels.grades.values()) for labels in done] == [["right", "wrong"]]
-    assert done[0].gold == page.js("'Hi'") or (done[0].gold or "").endswith("Hi")
+    assert (done[0].gold or "").endswith(" berthsHi")
     assert done[0].sentence is not None
     assert done[0].sentence.text == last
     assert sum(labels.skipped for labels in person.questions.values()) == 1
@@ -161,20 +163,13 @@ def test_answers_are_shown_as_text_and_scripts_are_blocked(page: Any) -> None:
 
 
 def test_equal_answers_are_shown_once(page: Any) -> None:
-    for _ in range(10):
-        if page.js("task.answers.length") == 1:
-            break
-        key = page.js("task.key")
-        press(page, "s")
-        wait(page, f"!task || task.key !== {json.dumps(key)}")
-        if page.js("!task"):
-            pytest.fail("no question has equal answers")
+    one = "task: { ...task, answers: task.answers.slice(0, 1), grades: [null] }"
+    page.js(f"show({{ revision, {one}, progress: {{ counts: '', pair: '', other_pairs: [], notes: [] }} }})")
     assert page.js("document.querySelectorAll('.answer:not([hidden])').length") == 1
     assert page.js(visible("preference")) is False
     press(page, "4", "b")
     assert page.js("pending.length") == 0
-    press(page, "1")
-    saved(page, "the answer is right")
+    assert page.js("lacking()") == "Grade the answer"
 
 
 def test_what_cannot_be_sent_is_said_kept_and_sent_again(page: Any, label_page: LabelPageServer) -> None:
@@ -249,7 +244,7 @@ def test_done_ends_the_server_and_says_what_to_run(page: Any, label_page: LabelP
     assert page.js("document.activeElement.id") == "leave-yes"
     press(page, "Enter")
     wait(page, visible("ended"))
-    assert NEXT_STEP in page.js("document.body.innerText")
+    assert f"tunewise run {label_page.run} --resume" in page.js("document.body.innerText")
     assert page.js(visible("task") + " || " + visible("bar")) is False
     label_page.thread.join(HANG_S)
     assert not label_page.thread.is_alive()
