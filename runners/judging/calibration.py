@@ -84,7 +84,11 @@ def with_grades(
         pair for pair in calibration.pairs if pair.labels or (counts and plan.choice in (pair.a, pair.b))
     ]
     agreement = labels.agreement()
-    torn = f"{count_noun(labels.torn, 'line')} of labels left out: a crash left them incomplete."
+    notes = [f"{count_noun(labels.torn, 'line')} of labels left out: a crash left them incomplete."] * bool(
+        labels.torn
+    )
+    if several := [arm.arm for arm in arms if len(arm.seeds) > 1]:
+        notes.append(f"Labelled and graded are the answers of the first training seed: {', '.join(several)}.")
     graded = GradedAnswers(
         people=len(labels.people),
         judge=plan.judge.name if plan.judge and counts else None,
@@ -94,7 +98,7 @@ def with_grades(
         pairs=tuple(shown),
         arms=calibration.mean_grades,
         agreement=agreement.text if agreement else "",
-        notes=(torn,) if labels.torn else (),
+        notes=tuple(notes),
     )
     return calibration.attached(arms), graded
 
@@ -153,6 +157,7 @@ def _pair(
         least=MIN_PAIR_LABELS,
         behind_gap=known.behind_gap,
         skipped=known.skipped,
+        unordered=known.unordered if labels.order.rows else 0,
     )
     if not known.rows:
         return replace(pair, missing=_too_few(pair, labels)), None
@@ -164,7 +169,13 @@ def _pair(
     open_rows = [
         row for row in known.rows if None in (grades.value(row, of_a[row]), grades.value(row, of_b[row]))
     ]
-    pair = replace(pair, j=_tells_apart(known, (of_a, of_b), labels, grades), ungraded=len(open_rows))
+    informed = sum(any(grades.is_informed(row, of[row]) for of in (of_a, of_b)) for row in known.rows)
+    pair = replace(
+        pair,
+        j=_tells_apart(known, (of_a, of_b), labels, grades),
+        ungraded=len(open_rows),
+        informed=informed,
+    )
     if missing := _missing(pair, labels):
         return replace(pair, missing=missing), None
     predicted = {
@@ -215,6 +226,11 @@ def _missing(pair: GradedPair, labels: RunLabels) -> str:
     if pair.j < MIN_J:
         better = "hardly better" if pair.j > 0 else "no better"
         return f"the judge is {better} than chance on the labels: Youden's J {pair.j:.2f}, least {MIN_J:g}"
+    if pair.informed:
+        return (
+            f"the judge graded {count_noun(pair.informed, 'row')} by gold that people wrote while labelling, so it knows "
+            "labelled rows better than others: let the judge grade before gold is written"
+        )
     if pair.ungraded:
         return f"the judge has not graded {count_noun(pair.ungraded, 'row')} yet"
     return ""

@@ -36,10 +36,14 @@ class GradedPair:
     """Labelled rows that do not count yet, since earlier ones of the order are open."""
     skipped: int = 0
     """Rows that people left out, which are no part of the difference."""
+    unordered: int = 0
+    """Rows that were asked after the order of labelling was made, which are no part of it."""
     j: float | None = None
     """Youden's J of the judge over the labelled answers of the pair; None where it cannot be told, and without grades."""
     ungraded: int = 0
     """Rows that the judge has not graded."""
+    informed: int = 0
+    """Rows that the judge graded by gold that people wrote while labelling this run."""
     counts: bool = False
     """Whether the verdict compares the two by ``difference``."""
     missing: str = ""
@@ -53,6 +57,18 @@ class GradedPair:
     """By people's labels alone; None without any. It decides nothing."""
     more_labels_needed: int | None = None
     """About how many more labels decide, 0 where it is decided; None where no number would."""
+
+    @property
+    def left_out(self) -> str:
+        """Which rows do not count, as a sentence; "" where all do."""
+        parts = [
+            f"{count_noun(self.behind_gap, 'labelled row')} behind a gap in the order of labelling"
+            * bool(self.behind_gap),
+            f"{count_noun(self.skipped, 'row')} skipped" * bool(self.skipped),
+            f"{count_noun(self.unordered, 'row')} asked after labelling began" * bool(self.unordered),
+        ]
+        text = ", ".join(filter(None, parts))
+        return f"{self.a} against {self.b}, not counted: {text}." if text else ""
 
     @property
     def cells(self) -> tuple[str, ...]:
@@ -114,8 +130,14 @@ class GradedAnswers:
             )
         if self.unreadable:
             lines.append(f"No grade could be read about {count_noun(self.unreadable, 'answer')}.")
+        if any(pair.j is not None for pair in self.pairs):
+            lines.append(
+                "Youden's J: how well the judge knows right answers from others on the labels (1 always, 0 as by chance); "
+                "its weight: how much of its difference is used (0 to 1)."
+            )
         return [
             *lines,
+            *filter(None, (pair.left_out for pair in self.pairs)),
             *([f"{self.agreement[:1].upper()}{self.agreement[1:]}."] if self.agreement else []),
             *self.notes,
         ]

@@ -131,3 +131,17 @@ def test_judges_below_chance_or_unfinished_do_not_count(planted: PlantedRun) -> 
         calibrated(planted, grades_of(planted.run, lambda arm, answer: "right")), first.a, first.b
     )
     assert of_one_arm.j == 0.0
+
+
+def test_rows_that_do_not_count_are_said(planted: PlantedRun) -> None:
+    """Labels behind an open row of the order wait for it; skipped rows are no part of the difference."""
+    one = GradedPair(a="rag", b="hybrid", labels=3, of=20, least=30, behind_gap=2, skipped=1)
+    assert one.left_out == (
+        "rag against hybrid, not counted: 2 labelled rows behind a gap in the order of labelling, 1 row skipped."
+    )
+    assert GradedPair(a="rag", b="hybrid", labels=3, of=20, least=30).left_out == ""
+    with LabelSession.open(planted.questions, planted.run, "anna") as session:
+        task = session.task()
+        assert task is not None
+        session.skip(task.key)
+    assert any(pair.skipped for pair in calibrated(planted, None).pairs)
