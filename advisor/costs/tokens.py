@@ -9,7 +9,7 @@ import math
 from dataclasses import dataclass, replace
 from typing import cast
 
-from advisor.questionnaire.profile import PASSAGES_TOKENS, Profile
+from advisor.questionnaire.profile import PASSAGES_TOKENS, READ_BY_SMALLER_TOKENS, Profile
 from runners.models.endpoint import reasons_by_name
 from runners.resources.memory_estimate import (
     MemoryEstimate,
@@ -33,6 +33,8 @@ example.
 Recorded there (benchmarks/LOG.md, 2026-11-25): 357 rows with 3 passages, twice, in 402 s at 530 tokens/s are
 298 tokens a row, 190 more than a plain row.
 """
+ASSUMED_CORPUS_TOKENS = READ_BY_SMALLER_TOKENS
+"""Length of all documents where it is not known."""
 REASONING_TOKENS = 500
 """Tokens of reasoning before an answer, planned for a model that cannot do without.
 
@@ -204,13 +206,13 @@ def training_tokens(profile: Profile) -> float:
 def call_tokens(profile: Profile, method: str) -> tuple[float, float]:
     """Return the tokens a method adds to every prompt: those that a cache can hold, and those that it cannot.
 
-    A bank of examples, or a whole small corpus where rule KN005 advises it, is the same in every call;
-    retrieved passages are not.
+    A bank of examples, or all documents, are the same in every call; retrieved passages are not.
     """
     if method == "few-shot":
         return bank_tokens(profile), 0.0
-    if method == "prompting" and profile.corpus_in_prompt:
-        return float(profile.corpus_tokens or 0), 0.0
+    if method == "long-context":
+        tokens = profile.corpus_tokens
+        return float(ASSUMED_CORPUS_TOKENS if tokens is None else tokens), 0.0
     return (0.0, float(CONTEXT_TOKENS)) if method in _RETRIEVE else (0.0, 0.0)
 
 

@@ -7,11 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from advisor.methods.small import SMALL_METHODS
 from advisor.questionnaire.profile import MIN_LABELLED, Profile
 from runners.catalog import models
 from runners.data.labels import MAX_LABELS, labels_of
 from runners.plan.schema import Step, StyleCheck
 from runners.plan.steps import EvaluateStep, Route
+from runners.plan.train_config import TUNING_METHODS
 
 PROMPTED_ARMS = ("prompting", "few-shot")
 MAX_CORPUS_TOKENS_CPU = 4_000
@@ -37,7 +39,7 @@ def with_additional_arms(
         added.append(EvaluateStep(arm="classifier", classifier=True))
     if has_repeated_replies(profile, replies) or (advised == "nearest-reply" and any(replies)):
         added.append(EvaluateStep(arm="nearest-reply", nearest_reply=True))
-    if fits_context(profile):
+    if fits_context(profile) or (advised == "long-context" and profile.documents and profile.remote):
         added.append(EvaluateStep(arm="long-context", retrieval=True, passages="all"))
     simple = [
         index
@@ -138,3 +140,27 @@ def fits_context(profile: Profile) -> bool:
         profile.corpus_tokens <= (MAX_CORPUS_TOKENS_GPU if profile.has_gpu else MAX_CORPUS_TOKENS_CPU)
         and needed <= context
     )
+
+
+def without_what(choice: str, steps: Sequence[Step], profile: Profile) -> str:
+    """Return why a method has no arm in a plan: the files it lacks, or that no tuning is possible here."""
+    files_of_methods: dict[str, tuple[str, ...]] = {
+        **dict.fromkeys(("rag", "long-context"), ("documents",)),
+        "hybrid": ("documents", "examples"),
+        "few-shot": ("examples",),
+        **dict.fromkeys(SMALL_METHODS, ("examples",)),
+        **dict.fromkeys(TUNING_METHODS, ("examples",)),
+    }
+    needed = files_of_methods.get(choice, ())
+    missing = [key for key in needed if not getattr(profile, key)]
+    if missing:
+        return f"cannot be measured without {' and '.join(missing)}"
+    if choice in ("hybrid", "few-shot") and not any(
+        isinstance(step, EvaluateStep) and step.shots for step in steps
+    ):
+        return "cannot be measured with examples that are plain texts: it needs prompts with their replies"
+    if choice == "long-context":
+        return "a model on this machine would read all documents too slowly, or may not hold them all"
+    if choice in TUNING_METHODS or choice == "hybrid":
+        return "this model cannot be fine-tuned on this machine"
+    return "cannot be tested with these files"

@@ -12,6 +12,7 @@ from advisor.costs.rental import fits_at_hand, memory_use_of, training_cost
 from advisor.costs.tokens import PROMPT_TOKENS, device_plan
 from advisor.costs.training_time import training_hours
 from advisor.questionnaire.profile import (
+    LONG_CONTEXT_TOKENS,
     MIN_LABELLED,
     MIN_PER_LABEL,
     MIN_RAW_TOKENS,
@@ -235,6 +236,19 @@ def model_too_small(profile: Profile, method: str) -> str:
     )
 
 
+def too_long_to_read(profile: Profile, method: str) -> str:
+    """BL015. All documents together are longer than what the model's context has left, or than any context.
+
+    Does not apply while their size is unknown; where the model's context is unknown, it applies above a million tokens.
+    """
+    tokens, left = profile.corpus_tokens, profile.context_without_passages
+    if not tokens or tokens <= (LONG_CONTEXT_TOKENS if left is None else left):
+        return ""
+    if left is None:
+        return f"all documents are {tokens:,} tokens, more than models read at once"
+    return f"all documents are {tokens:,} tokens, and the model's context has {max(0, left):,} left"
+
+
 FOR_OTHER_OUTPUT = frozenset({"BL011", "BL013"})
 """Blockers of methods that are for another kind of reply: tables and lines for people leave such a method out."""
 BlockerCheck = Callable[[Profile, str], str]
@@ -252,6 +266,7 @@ BLOCKER_THRESHOLDS: dict[str, Thresholds] = {
     "BL009": {"corpus_tokens": (1,)},
     "BL012": {"labelled_examples": (MIN_LABELLED,)},
     "BL014": {"model_params_b": (TINY_MODEL_B,)},
+    "BL015": {"corpus_tokens": (LONG_CONTEXT_TOKENS + 1,)},
 }
 """For numeric answers the constants that the checks compare them with."""
 BLOCKER_CHECKS: tuple[BlockerCheck, ...] = (
@@ -269,6 +284,7 @@ BLOCKER_CHECKS: tuple[BlockerCheck, ...] = (
     few_labelled,
     no_stored_replies,
     model_too_small,
+    too_long_to_read,
 )
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from advisor.methods.base import Method
 from advisor.methods.hybrid import Hybrid
-from advisor.methods.prompting import FewShot, Prompting
+from advisor.methods.prompting import FewShot, LongContext, Prompting
 from advisor.methods.rag import Rag
 from advisor.methods.small import Classifier, NearestReply, Router
 from advisor.methods.tuning import Full, Lora, QLora
@@ -17,11 +17,11 @@ from rag.plugins import PluginGroup, UnusablePlugin
 
 METHODS: tuple[Method, ...] = (
     *(Prompting(), FewShot(), NearestReply(), Classifier(), Router()),
-    *(Rag(), Lora(), QLora(), Full(), Hybrid()),
+    *(LongContext(), Rag(), Lora(), QLora(), Full(), Hybrid()),
 )
 METHOD_BY_NAME: dict[str, Method] = {method.name: method for method in METHODS}
 RESERVED_ARMS = (
-    *("prompting-scored", "few-shot-scored", "long-context"),
+    *("prompting-scored", "few-shot-scored"),
     *("naive-stack", "untuned"),
 )
 """Arms of plans that are no methods; no plug-in may take their names."""

@@ -30,6 +30,8 @@ LARGE_MODEL_B = 30.0
 """From about this many billion parameters on, models recall popular facts and follow examples well."""
 CACHED_PROMPT_TOKENS = 200_000
 """Largest corpus, in tokens, that can be put whole into a cached prompt."""
+LONG_CONTEXT_TOKENS = 1_000_000
+"""Tokens that the models with the longest contexts read at once."""
 READ_BY_SMALLER_TOKENS = 32_000
 """Largest corpus, in tokens, that a model below 30 billion parameters uses whole.
 

@@ -14,10 +14,10 @@ from advisor.recommendation.ranking import Ranking, ScoredMethod, first_choice
 from advisor.rules.data import ADAPTER_CAPACITY_TOKENS
 from runners.plan.train_config import TUNING_METHODS
 
-METHOD_FAMILIES = (frozenset(TUNING_METHODS), frozenset({"prompting", "few-shot"}))
+METHOD_FAMILIES = (frozenset(TUNING_METHODS), frozenset({"prompting", "few-shot", "long-context"}))
 """Methods that are no rivals of each other: tuning methods, and prompting methods."""
 RETRIEVING = ("rag", "hybrid")
-UNTRAINED = ("prompting", "few-shot", "rag")
+UNTRAINED = ("prompting", "few-shot", "long-context", "rag")
 """Methods that ask the language model as it is."""
 CLOSE_MARGIN = 1.0
 """Difference in weight up to which a method of another family is close behind: the strongest rules weigh 2 to 3."""

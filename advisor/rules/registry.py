@@ -32,6 +32,7 @@ RULES: tuple[type[Rule], ...] = (
     kn.KN011,
     kn.KN012,
     kn.KN013,
+    kn.KN014,
     be.BE001,
     be.BE002,
     be.BE003,

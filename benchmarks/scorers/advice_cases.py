@@ -48,12 +48,22 @@ class AdviceCase:
         ``constraint``: anything the hardware does not forbid; ``winner_only``: the winner; else the winner or
         what the source supports nearly as well, and prompting and few-shot stand for each other.
         """
+        choice = self.coded(choice)
         if self.use == "constraint":
             return choice not in self.forbidden
         if self.use == "winner_only":
             return choice == self.winner
         both = PROMPTED_METHODS if self.winner in PROMPTED_METHODS else frozenset()
         return choice == self.winner or choice in self.also or choice in both
+
+    def coded(self, choice: str) -> str:
+        """Return a choice in the words of the case.
+
+        Cases coded before all documents in the prompt had a name of its own call that prompting; those that say
+        long-context mean it.
+        """
+        named = "long-context" in (self.winner, *self.also)
+        return "prompting" if choice == "long-context" and not named else choice
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +81,7 @@ class ScoredCase:
     @property
     def exact(self) -> bool:
         """Whether the choice is the winner itself."""
-        return self.case.winner == self.ranking.choice
+        return self.case.winner == self.case.coded(self.ranking.choice)
 
 
 def read_cases(path: Path) -> tuple[AdviceCase, ...]:

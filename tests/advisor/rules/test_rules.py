@@ -65,6 +65,10 @@ CASES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
         {"task_needs_facts": "new", "corpus_tokens": 9_000, "answers_in_documents": 0.4},
         {"task_needs_facts": "new", "corpus_tokens": 9_000, "answers_in_documents": 0.5},
     ),
+    "KN014": (
+        {"task_needs_facts": "new", "corpus_tokens": 90_000},
+        {"task_needs_facts": "new", "corpus_tokens": 60_000},
+    ),
     "BE001": ({"behaviour_gap": "high"}, {"behaviour_gap": "low"}),
     "BE002": ({"behaviour_gap": "low"}, {"behaviour_gap": "none"}),
     "BE003": ({"prompting_pass_rate": 0.9}, {"prompting_pass_rate": 0.9, "must_cite": True}),
