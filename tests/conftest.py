@@ -234,7 +234,8 @@ class FakeEndpoint(ThreadingHTTPServer):
     def __init__(self) -> None:
         """Listen on a free port of the loopback interface."""
         super().__init__(("127.0.0.1", 0), _FakeHandler)
-        self.answer: Callable[[dict[str, Any]], str] = lambda body: "Aye."
+        self.answer: Callable[[dict[str, Any]], str | dict[str, Any]] = lambda body: "Aye."
+        """Returns the words of an answer, or a whole message, such as one with calls."""
         self.faults: list[Callable[[BaseHTTPRequestHandler], None]] = []
         self.seen: list[dict[str, Any]] = []
         self.keys: list[str | None] = []
@@ -296,12 +297,15 @@ class _FakeHandler(BaseHTTPRequestHandler):
         self.end_headers()
         self.wfile.write(raw)
 
-    def say(self, text: str, body: dict[str, Any]) -> None:
+    def say(self, answer: str | dict[str, Any], body: dict[str, Any]) -> None:
         """Send an answer as the request wants it, with its tokens counted as words."""
+        message = answer if isinstance(answer, dict) else {"role": "assistant", "content": answer}
+        text = str(message["content"] or "")
         asked = sum(len(message["content"].split()) for message in body["messages"])
         usage = {"prompt_tokens": asked, "completion_tokens": len(text.split())}
         if not body.get("stream"):
-            choice = {"index": 0, "message": {"role": "assistant", "content": text}, "finish_reason": "stop"}
+            finish = "tool_calls" if message.get("tool_calls") else "stop"
+            choice = {"index": 0, "message": message, "finish_reason": finish}
             self.reply(200, {"choices": [choice], "usage": usage})
             return
         events: list[dict[str, Any]] = [

@@ -71,6 +71,8 @@ def arm_usd(plan: Plan, step: EvaluateStep, profile: Profile, asked: int) -> flo
     price = price_of_tokens(plan.model_of(step))
     if price is None:
         return None
+    if step.looks_up:  # at most: what it takes by itself is not known before
+        return answers * price.usd(step.lookups.tokens, output_tokens(profile))
     read = (profile.prompt_tokens or PROMPT_TOKENS) + step.shots * row_tokens(profile)
     if step.retrieval:
         read += corpus_tokens(plan) if step.passages == "all" else passage_tokens(plan)

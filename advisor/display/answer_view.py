@@ -65,6 +65,10 @@ def answer_notes(answer: Answer) -> Iterator[tuple[str, str]]:
             newer = ", newer" if side.n == conflict.newer else ""
             dates = _dated(side.date, side.valid_until, False)
             yield "conflict", f'  [{side.n}] {side.location()}{dates}{newer}: "{defang_text(side.quote)}"'
+    if lookups := answer.completion.lookups:
+        asked = f"{count_noun(lookups.calls, 'call')} in {count_noun(lookups.requests, 'request')}"
+        ended = f"; the limit of {lookups.limit} was reached" if lookups.limit else ""
+        yield "nearest", f"looked up: {asked}{ended}"
     if nearest := answer.completion.nearest:
         question = defang_text(nearest.question[:_MAX_PASSAGE_CHARACTERS])
         yield "nearest", f'nearest question: "{single_line(question)}" (similarity {nearest.similarity:.2f})'

@@ -395,6 +395,8 @@ class ProgressWatcher:
             self.say(f"  document {item['path']} was skipped: {item['reason']}")
         if cut_answers := event.get("cut"):
             self.say(f"  {count_noun(cut_answers, 'answer')} cut at the plan's max_new_tokens")
+        if limited := event.get("limited"):
+            self.say(f"  {count_noun(limited, 'answer')} given at a limit of the plan's lookups")
         if reasoned := event.get("reasoned"):
             self.say(f"  reasoning, cut and not scored, before {count_noun(reasoned, 'answer')}")
         if unfinished := event.get("reasoning_cut"):

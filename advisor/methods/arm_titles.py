@@ -16,6 +16,7 @@ METHOD_TITLES = {
     "classifier": "a small classifier trained on the examples, no language model",
     "router": "the classifier where it is sure, a language model where it is not",
     "long-context": "all documents in every prompt, in place of a search",
+    "agentic-search": "the model itself lists, searches and reads your documents by tools, in several calls",
     "rag": "search in your documents; the passages found are put into the prompt (RAG)",
     "lora": "fine-tuning by low-rank adaptation (LoRA)",
     "qlora": "LoRA on a base model loaded in 4 bits (QLoRA)",

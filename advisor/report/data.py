@@ -1,7 +1,6 @@
 """The report of a run, computed from a finished run folder: :func:`report_of_run` and its parts.
 
-It also reads the scores and the report of a run, and records what the numbers rest on: machine, package versions, and
-digests of plan, data files and model.
+It also reads a run's scores and report, and records what the numbers rest on: machine, versions and digests.
 """
 
 from __future__ import annotations
@@ -51,6 +50,7 @@ from runners.plan.named_models import asked_models, reference_arms
 from runners.plan.schema import Plan
 from runners.plan.steps import NF4, QUANTIZED_ANSWERS, TrainStep
 from runners.report import report_file
+from runners.report.lookups import lookup_summary
 from runners.report.records import (
     ArmReport,
     Estimate,
@@ -368,6 +368,7 @@ def arm_report(
         made=on_made,
         training_rows=training_rows,
         routed=routed_answers(arm, plan, answers, cut, gpu),
+        lookups=lookup_summary(answers, arm.arm),
     )
 
 

@@ -18,6 +18,7 @@ from advisor.verdict.sentences import duration_text
 from rag.evaluation.statistics import risk_coverage
 from rag.text.words import count_noun
 from runners.plan.schema import Plan
+from runners.report.lookups import LookupSummary, Spread
 from runners.report.records import NOT_JUDGED, ArmReport
 from runners.report.trial_report import ScoredReport, TaskAsked, TrialReport, question_count
 from runners.resources.usage import is_contended
@@ -271,6 +272,7 @@ def timing_notes(report: TrialReport) -> list[str]:
         f"{arm.arm} ({shares[arm.arm]:.0%})" for arm in report.arms if is_contended(shares.get(arm.arm, 0.0))
     ]
     notes = [routed_text(arm) for arm in report.arms if arm.routed]
+    notes += [lookups_text(arm.arm, arm.lookups) for arm in report.arms if arm.lookups]
     if any(batch_text(report, arm).startswith(("batch", "in")) for arm in report.arms):
         timed = max((arm.alone.n for arm in report.arms if arm.alone), default=0)
         alone = (
@@ -301,6 +303,37 @@ def routed_text(arm: ArmReport) -> str:
         )
         text += f", of {routed.otherwise} alone {routed.usd_otherwise:.2g}"
     return text + (f"; {arm.right_text} right ({arm.right.interval})" if arm.right else "")
+
+
+def lookups_text(arm: str, lookups: LookupSummary) -> str:
+    """Return what the answers of a model took that looks things up itself, and how many ended at a limit."""
+    took = (
+        f"{_range(lookups.requests)} requests, {_range(lookups.tokens)} tokens and {_range(lookups.seconds)} s an answer "
+        "(median, in brackets from the least to the most)"
+    )
+    ended = sum(lookups.limits.values())
+    which = ", ".join(f"{name} {count}" for name, count in lookups.limits.items())
+    parts = [f"{ended} of {lookups.n} ended at a limit" + (f" ({which})" if which else "")]
+    parts += [f"nothing was read for {lookups.nothing_read}"] if lookups.nothing_read else []
+    parts += [f"empty: {lookups.empty}"] if lookups.empty else []
+    wrong = ", ".join(f"{name} {count}" for name, count in lookups.problems.items())
+    parts += [f"calls that were not carried out: {wrong}"] if wrong else []
+    parts += [f"{count_noun(lookups.repeated, 'call')} made twice or more"] if lookups.repeated else []
+    parts += (
+        [f"{count_noun(lookups.withheld, 'sentence')} that repeated the instructions, not shown"]
+        if lookups.withheld
+        else []
+    )
+    return f"{arm}: {took}; {'; '.join(parts)}"
+
+
+def _range(spread: Spread) -> str:
+    """Return a median with the least and the most: 4 (1–8)."""
+    middle, least, most = (
+        f"{value:,.0f}" if value >= 10 or value == int(value) else f"{value:.2g}"
+        for value in (spread.median, spread.least, spread.most)
+    )
+    return f"{middle} ({least}–{most})"
 
 
 def costs_nothing(report: TrialReport) -> bool:

@@ -25,7 +25,7 @@ from runners import notebook
 from runners.arms import prompts
 from runners.arms.answer_constraint import constraint_keyword
 from runners.arms.prompts import FewShotExamples
-from runners.arms.retriever import PassageFinder, Retrieved
+from runners.arms.retriever import PassageFinder, Retrieved, looked_up
 from runners.data.formats import Message
 from runners.data.questions import Question
 from runners.inference.types import Completion, Generator
@@ -141,6 +141,7 @@ class Answer:
             },
             "seconds": round(self.completion.seconds, 3),
             **self._labels_json(),
+            **self._lookups_json(),
         }
 
     def to_json(self, arm: str, seed: int) -> dict[str, Any]:
@@ -172,6 +173,7 @@ class Answer:
             "finish": self.completion.finish,
             **self._reasoning_json(),
             **self._labels_json(),
+            **self._lookups_json(),
             **({"decision": self.found.decision.to_json()} if self.found and self.found.is_searched else {}),
         }
 
@@ -185,6 +187,11 @@ class Answer:
         """Return the probabilities of the most likely labels, and the nearest question; {} for answers of other arms."""
         labels, nearest = [asdict(one) for one in self.completion.labels], self.completion.nearest
         return {**({"labels": labels} if labels else {}), **({"example": asdict(nearest)} if nearest else {})}
+
+    def _lookups_json(self) -> dict[str, Any]:
+        """Return the counts of what the model looked up itself; {} for answers of other arms."""
+        done = self.completion.lookups
+        return {"lookups": done.to_json()} if done else {}
 
 
 OnAnswers = Callable[[list[Answer]], None] | None
@@ -375,6 +382,10 @@ def stream_answer(
     The pieces are what is shown, ``marked`` of the answer: cited sentence by sentence, without marks of the
     model's own. The arguments are those of :func:`answer_all`: the model is requested when the passages are found.
     """
+    if arm.looks_up:  # which passages its sentences can cite is known when it has ended
+        answer = answer_all(plan, arm, [question], generator, retriever, shots)[0]
+        yield answer.marked
+        return answer
     retrieved = retriever.find([question.question])[0] if arm.retrieval and retriever is not None else None
     if retrieved is not None and retrieved.refuse:
         refused = make_refusal(plan, question, retrieved)
@@ -434,7 +445,7 @@ def finish_answer(
     Args:
         plan: the run's plan.
         question: the question.
-        retrieved: the result of retrieval; None for an arm without it.
+        retrieved: the result of retrieval; None for an arm without it, and for one that looked things up itself.
         chat: the chat that was sent.
         completion: the model's reply.
         citer: the citer that processed the answer while it was generated, with the same passages; what it
@@ -443,7 +454,9 @@ def finish_answer(
     # A list of numbers in JSON looks like citation marks.
     text = completion.text if _writes_json(plan) else strip_marks(completion.text)
     refused = plan.refuses(text)
-    if retrieved is None or not retrieved.hits:
+    if completion.lookups:  # every statement is checked, also where nothing was read
+        retrieved, citer = looked_up(completion.lookups), None
+    elif retrieved is None or not retrieved.hits:
         return Answer(
             question, text, sanitize.strip_invisible(text), (), refused, retrieved, tuple(chat), completion
         )

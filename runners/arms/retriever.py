@@ -21,6 +21,7 @@ from rag.refusal.gate import read_hits
 from rag.search.query import Query
 from rag.settings import IndexSettings
 from rag.types import Hit
+from runners.inference.types import Lookups
 from runners.plan.steps import IndexStep
 from runners.tokenization.chat_template import control_token_breaker
 
@@ -50,6 +51,12 @@ class Retrieved:
     def refuse(self) -> bool:
         """Whether the documents seem not to contain the answer."""
         return self.decision.refuse
+
+
+def looked_up(lookups: Lookups) -> Retrieved:
+    """Return what a model looked up as the result of a retrieval, which decided nothing."""
+    never = RefusalDecision(False, 0.0, RefusalSignals())
+    return Retrieved(lookups.hits, "", never, lookups.notes, {"documents": lookups.documents})
 
 
 class PassageFinder(Protocol):

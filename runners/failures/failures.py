@@ -33,6 +33,7 @@ from runners.failures.gold_search import (
     gold_sentence,
     likeliest_passage,
 )
+from runners.lookup.journal import LOOKUPS
 from runners.made_from import index_updated, recorded_answers
 from runners.plan.steps import EvaluateStep
 from runners.run_folder import FAILURES_FOLDER, INDEX, TRIAL, read_journal
@@ -109,6 +110,13 @@ def _chosen_arm(session: OpenRun, name: str | None) -> EvaluateStep:
         others = " or ".join(f"--arm {s.arm}" for s in plan.arms if not (s.route or s.without_model))
         raise UsageProblem(
             f"{step.arm} asks no language model of its own, so nothing can be asked again", others
+        )
+    if step.looks_up:
+        others = " or ".join(f"--arm {s.arm}" for s in plan.arms if s.retrieval and not s.looks_up)
+        raise UsageProblem(
+            f"{step.arm} chooses itself what it reads, so no passages can be given to it in place of others",
+            f"read its calls in {session.folder.path / TRIAL / LOOKUPS}"
+            + (f", or ask {others}" if others else ""),
         )
     return step
 

@@ -204,9 +204,11 @@ class HttpClient:
         self._closed.set()
         self._client.close()
 
-    def object(self, body: dict[str, Any]) -> tuple[dict[str, Any], float]:
+    def object(
+        self, body: dict[str, Any], caller: RequestCaller = NO_DEADLINE
+    ) -> tuple[dict[str, Any], float]:
         """Return the JSON object that the server answers, and the seconds it took, without waits and failed attempts."""
-        return self._retried(lambda: self.object_once(body))
+        return self._retried(lambda: self.object_once(body, caller), caller)
 
     def object_once(
         self, body: dict[str, Any], caller: RequestCaller = NO_DEADLINE

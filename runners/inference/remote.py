@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import queue
 import threading
 import time
-from collections.abc import Callable, Container, Sequence
+from collections.abc import Callable, Container, Mapping, Sequence
 from collections.abc import Generator as Running
 from dataclasses import replace
 from typing import Any, Protocol
@@ -24,7 +25,14 @@ from runners.inference.http_client import (
 from runners.inference.servers.dialect import FORM_FIELD
 from runners.inference.servers.pool import ServerPool
 from runners.inference.streaming import TextStream
-from runners.inference.types import GREEDY, Completion, CompletionStream, Sampling, check_max_new_tokens
+from runners.inference.types import (
+    GREEDY,
+    Completion,
+    CompletionStream,
+    Sampling,
+    ToolCall,
+    check_max_new_tokens,
+)
 from runners.models import endpoint
 from runners.plan.steps import Thinking
 from runners.tokenization.token_estimate import estimate_tokens
@@ -127,37 +135,32 @@ class RemoteGenerator:
         """
         check_max_new_tokens(max_new_tokens)
         form = self._form_of(constraint)
-        todo: queue.SimpleQueue[int] = queue.SimpleQueue()
-        done: queue.SimpleQueue[tuple[int, Completion | BaseException | None]] = queue.SimpleQueue()
-        stop = threading.Event()
-
-        def work() -> None:
-            while True:
-                try:
-                    position = todo.get_nowait()
-                except queue.Empty:
-                    return
-                try:
-                    # After a failure the remaining chats are skipped.
-                    skipped = stop.is_set()
-                    answer = (
-                        None if skipped else self._answer(chats[position], max_new_tokens, sampling, form)
-                    )
-                    done.put((position, answer))
-                except BaseException as error:
-                    stop.set()
-                    done.put((position, error))
-
         positions = [position for position in range(len(chats)) if position not in known]
-        for position in positions:
-            todo.put(position)
-        for _ in range(min(self.limits.at_once, len(positions))):
-            # Daemon threads, because an interrupted run must not wait for a server's answers.
-            threading.Thread(target=work, daemon=True, name=f"ask-{self.name}").start()
-        try:
-            return self._collect(done, positions, on_batch)
-        finally:
-            stop.set()
+        return answer_at_once(
+            positions,
+            lambda position: self._answer(chats[position], max_new_tokens, sampling, form),
+            self.limits.at_once,
+            on_batch,
+        )
+
+    def answer_or_call(
+        self,
+        chat: Sequence[Message],
+        max_new_tokens: int,
+        tools: Sequence[Mapping[str, Any]],
+        caller: RequestCaller = NO_DEADLINE,
+    ) -> Completion:
+        """Answer one chat in which the model may ask for calls of tools, which are in ``calls`` of what is returned.
+
+        Args:
+            chat: the turns; those of calls and results as OpenAI's format has them.
+            max_new_tokens: most tokens of the answer, or of what asks for calls.
+            tools: the definitions of the tools; none are sent, and nothing is called, where there are none.
+            caller: who waits for it.
+        """
+        check_max_new_tokens(max_new_tokens)
+        form = {"tools": list(tools)} if tools else {}
+        return self._answer(chat, max_new_tokens, GREEDY, form, caller)
 
     def stream(
         self,
@@ -173,35 +176,19 @@ class RemoteGenerator:
         form = self._form_of(constraint)
         return CompletionStream(self._stream(chat, max_new_tokens, sampling, caller, form))
 
-    def _collect(
-        self,
-        done: queue.SimpleQueue[tuple[int, Completion | BaseException | None]],
-        positions: Sequence[int],
-        on_batch: Callable[[list[int], list[Completion]], None] | None,
-    ) -> list[Completion]:
-        """Return the answers in order as the threads finish them; raise the first failure when all have ended."""
-        answers: dict[int, Completion] = {}
-        failure: BaseException | None = None
-        for _ in positions:
-            position, outcome = done.get()
-            if isinstance(outcome, Completion):
-                answers[position] = outcome
-                if on_batch:
-                    on_batch([position], [outcome])
-            else:
-                failure = failure or outcome
-        if failure is not None:
-            raise failure
-        return [answers[position] for position in positions]
-
     def _answer(
-        self, chat: Sequence[Message], limit: int, sampling: Sampling, form: dict[str, Any]
+        self,
+        chat: Sequence[Message],
+        limit: int,
+        sampling: Sampling,
+        form: dict[str, Any],
+        caller: RequestCaller = NO_DEADLINE,
     ) -> Completion:
         """Send a chat and return the answer; once more, with room for it, where reasoning used up all tokens."""
-        answer, reasoned = self._metered(chat, limit, sampling, form)
+        answer, reasoned = self._metered(chat, limit, sampling, form, caller)
         if answer.reasoning_cut and reasoned and not self._reasons:
             self._learn_that_it_reasons()
-            again, _ = self._metered(chat, limit, sampling, form)
+            again, _ = self._metered(chat, limit, sampling, form, caller)
             return replace(
                 again,
                 completion_tokens=answer.completion_tokens + again.completion_tokens,
@@ -211,17 +198,24 @@ class RemoteGenerator:
         return answer
 
     def _metered(
-        self, chat: Sequence[Message], limit: int, sampling: Sampling, form: dict[str, Any]
+        self,
+        chat: Sequence[Message],
+        limit: int,
+        sampling: Sampling,
+        form: dict[str, Any],
+        caller: RequestCaller,
     ) -> tuple[Completion, bool]:
         """Send a chat once and return what :meth:`_read` does; a paid request is counted, and not sent beyond the limit."""
         request = {**self._body(chat, limit, sampling), **form}
         meter = self.meter
         if meter is None:
-            return self._read(*self._client.object(request), chat)
+            return self._read(*self._client.object(request, caller), chat)
         most = int(request.get("max_completion_tokens") or request["max_tokens"])
-        reserved = meter.reserve(sum(estimate_tokens(turn["content"]) for turn in chat), most)
+        more = [turn["tool_calls"] for turn in chat if "tool_calls" in turn] + [form.get("tools", "")]
+        texts = [*(turn["content"] for turn in chat), *map(str, more)]
+        reserved = meter.reserve(sum(map(estimate_tokens, texts)), most)
         try:
-            answer, reasoned = self._read(*self._client.object(request), chat)
+            answer, reasoned = self._read(*self._client.object(request, caller), chat)
         except BaseException:
             meter.release(reserved)
             raise
@@ -237,7 +231,10 @@ class RemoteGenerator:
         if any(fields.get(name) for name in REASONING_FIELDS):
             pieces.assume_answer()
         pieces.write(str(fields.get("content") or ""))
-        return self._finished(pieces, fields, chat, body.get("usage"), seconds, choice.get("finish_reason"))
+        finish = choice.get("finish_reason")
+        answer, reasoned = self._finished(pieces, fields, chat, body.get("usage"), seconds, finish)
+        calls = _calls(fields.get("tool_calls"))
+        return (replace(answer, calls=calls) if calls else answer), reasoned
 
     def _stream(
         self,
@@ -387,3 +384,72 @@ class RemoteGenerator:
             estimated,
             reasoning_tokens=reasoning_tokens,
         )
+
+
+def answer_at_once(
+    positions: Sequence[int],
+    answer: Callable[[int], Completion],
+    at_once: int,
+    on_batch: Callable[[list[int], list[Completion]], None] | None = None,
+) -> list[Completion]:
+    """Return the answers at some positions, several asked for at a time; `on_batch` is called with each.
+
+    After a failure nothing more is asked for; what is in progress is completed and reported, then the failure is raised.
+
+    Args:
+        positions: the positions.
+        answer: returns the answer at one; called on threads.
+        at_once: most calls in progress.
+        on_batch: as of :meth:`runners.inference.types.Generator.generate`; called on this thread.
+    """
+    todo: queue.SimpleQueue[int] = queue.SimpleQueue()
+    done: queue.SimpleQueue[tuple[int, Completion | BaseException | None]] = queue.SimpleQueue()
+    stop = threading.Event()
+
+    def work() -> None:
+        while True:
+            try:
+                position = todo.get_nowait()
+            except queue.Empty:
+                return
+            try:
+                # After a failure the remaining ones are skipped.
+                done.put((position, None if stop.is_set() else answer(position)))
+            except BaseException as error:
+                stop.set()
+                done.put((position, error))
+
+    for position in positions:
+        todo.put(position)
+    for _ in range(min(at_once, len(positions))):
+        # Daemon threads, because an interrupted run must not wait for a server's answers.
+        threading.Thread(target=work, daemon=True, name="ask").start()
+    answers: dict[int, Completion] = {}
+    failure: BaseException | None = None
+    try:
+        for _ in positions:
+            position, outcome = done.get()
+            if isinstance(outcome, Completion):
+                answers[position] = outcome
+                if on_batch:
+                    on_batch([position], [outcome])
+            else:
+                failure = failure or outcome
+        if failure is not None:
+            raise failure
+        return [answers[position] for position in positions]
+    finally:
+        stop.set()
+
+
+def _calls(sent: Any) -> tuple[ToolCall, ...]:
+    """Return the calls of a message's ``tool_calls``; what is none of OpenAI's format becomes a call without a name."""
+    calls = []
+    for entry in sent if isinstance(sent, list) else ():
+        fields = entry if isinstance(entry, dict) else {}
+        function = fields.get("function")
+        function = function if isinstance(function, dict) else {}
+        arguments = function.get("arguments")
+        text = arguments if isinstance(arguments, str) else json.dumps(arguments)
+        calls.append(ToolCall(str(fields.get("id") or ""), str(function.get("name") or ""), text))
+    return tuple(calls)

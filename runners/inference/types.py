@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 from collections.abc import Generator as Running
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from rag.errors import BadInput
+from rag.types import Hit
 from runners.data.formats import Message
 from runners.inference.constraints.constraint import OutputConstraint
 
@@ -46,6 +47,45 @@ def labels_and_nearest(
 
 
 @dataclass(frozen=True, slots=True)
+class ToolCall:
+    """A call of a tool that a model asks for; ``arguments`` is the JSON that it wrote, whether or not it is valid."""
+
+    id: str
+    name: str
+    arguments: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Lookups:
+    """What a model looked up itself before it answered."""
+
+    hits: tuple[Hit, ...]
+    """The lines of documents that it was shown, as passages."""
+    documents: int
+    """How many documents there were."""
+    requests: int
+    """How often it was asked, for calls or for the answer."""
+    calls: int
+    limit: str = ""
+    """The limit that ended it: steps, tokens, seconds, usd or context; "" where it answered by itself."""
+    repeated: int = 0
+    """Calls that it had made before."""
+    problems: Mapping[str, int] = field(default_factory=dict, hash=False)
+    """Calls that were not carried out, by what was wrong with them."""
+    withheld: int = 0
+    """Sentences left out of the answer because they repeat the instructions at length."""
+    notes: tuple[str, ...] = ()
+    """What was left out of the documents."""
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the counts for an answer's row; those that are 0 are left out, but for requests and calls."""
+        counts = {"limit": self.limit, "repeated": self.repeated, "withheld": self.withheld}
+        counts |= {"problems": dict(self.problems)}
+        more = {key: value for key, value in counts.items() if value}
+        return {"requests": self.requests, "calls": self.calls, "passages": len(self.hits), **more}
+
+
+@dataclass(frozen=True, slots=True)
 class Completion:
     """One answer of a model."""
 
@@ -66,6 +106,10 @@ class Completion:
     """Of a classifier: the most likely labels, the likeliest first; () for answers that were generated."""
     nearest: NearestQuestion | None = None
     """Of an arm of nearest replies: the nearest question; None for other answers."""
+    calls: tuple[ToolCall, ...] = ()
+    """Of a request with tools: the calls that the model asks for before it answers."""
+    lookups: Lookups | None = None
+    """Of an arm that searches by itself: what it looked up; None for other answers."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -47,6 +47,7 @@ from runners.plan.steps import (
     EvaluateStep,
     Forgetting,
     IndexStep,
+    LookupLimits,
     PlanModel,
     Route,
     StrictModel,
@@ -225,7 +226,9 @@ class Plan(StrictModel):
                     raise ValueError(f"{key}.model: weights belong to the plan's model, not to another")
                 if step.weights and step.weights not in trained:
                     raise ValueError(f"{key}.weights: no earlier train step is for arm {step.weights!r}")
-                if step.retrieval and not has_index:
+                if step.looks_up and not self.data.documents:
+                    raise ValueError(f"{key}: passages: looked_up needs data.documents")
+                if step.retrieval and not (has_index or step.looks_up):
                     raise ValueError(f"{key}: retrieval needs an index step before it")
                 if step.retriever == "tuned" and not has_embedder:
                     raise ValueError(f"{key}.retriever: tuned needs an embedder step before it")
@@ -369,6 +372,7 @@ PLAN_MODELS = (
     EmbedderStep,
     TrainStep,
     EvaluateStep,
+    LookupLimits,
     Route,
     StyleCheck,
     PlanGate,

@@ -253,21 +253,39 @@ class Route(StrictModel):
     otherwise: str = Field(description="An arm that asks a model, for all other questions.")
 
 
+class LookupLimits(StrictModel):
+    """How far one answer may go that a model looks up itself; at a limit it answers with what it has read by then."""
+
+    steps: int = Field(8, ge=1, le=100, description="Requests to the model in which it may ask for calls.")
+    tokens: int = Field(
+        50_000, ge=1000, description="Tokens of all requests and replies of an answer, before the last one."
+    )
+    seconds: float = Field(60.0, gt=0, description="Seconds of all requests and calls, before the last one.")
+    usd: float | None = Field(
+        None, gt=0, description="USD of an answer, by the model's prices in the plan; null is no limit."
+    )
+
+
 class EvaluateStep(StrictModel):
     """Answer every test question with one arm."""
 
     kind: Literal["evaluate"] = "evaluate"
     arm: str = Field(
         description="prompting, few-shot, prompting-scored, few-shot-scored, classifier, nearest-reply, router, "
-        "long-context, rag, rag-few-shot, rag-tuned, lora, qlora, full, naive-stack, hybrid; with several models "
-        "METHOD@ALIAS, answered with the model of that alias."
+        "long-context, agentic-search, rag, rag-few-shot, rag-tuned, lora, qlora, full, naive-stack, hybrid; with several "
+        "models METHOD@ALIAS, answered with the model of that alias."
     )
     weights: str | None = Field(
         None, description="The train step's arm whose weights it uses; null is the base."
     )
     retrieval: bool = Field(False, description="Whether it is given passages from the index.")
-    passages: Literal["found", "all"] = Field(
-        "found", description="all: every passage of the index in each prompt, in place of those found."
+    passages: Literal["found", "all", "looked_up"] = Field(
+        "found",
+        description="all: every passage of the index in each prompt, in place of those found; looked_up: none, the model "
+        "lists, searches and reads the documents itself, by tools.",
+    )
+    lookups: LookupLimits = implied(
+        LookupLimits(), description="With passages: looked_up, the limits of one answer."
     )
     retriever: Literal["plan", "tuned"] = implied(
         "plan",
@@ -320,6 +338,11 @@ class EvaluateStep(StrictModel):
     )
 
     @property
+    def looks_up(self) -> bool:
+        """Whether the model searches and reads the documents itself, in several requests for an answer."""
+        return self.passages == "looked_up"
+
+    @property
     def learns_from_rows(self) -> bool:
         """Whether it answers otherwise with other training examples: it is trained on them, shows or repeats some."""
         return bool(self.weights or self.shots or self.without_model)
@@ -341,12 +364,20 @@ class EvaluateStep(StrictModel):
 
     @model_validator(mode="after")
     def _no_conflicts(self) -> EvaluateStep:
-        if self.passages == "all" and not self.retrieval:
-            raise ValueError("passages: all is for an arm with retrieval: true")
+        if self.passages != "found" and not self.retrieval:
+            raise ValueError(f"passages: {self.passages} is for an arm with retrieval: true")
         if self.retriever == "tuned" and not (self.retrieval and self.passages == "found"):
             raise ValueError(
                 "retriever: tuned is for an arm with retrieval: true that is given the passages found"
             )
+        if self.passages == "looked_up":
+            if self.weights or self.shots or self.chooses_prompt or self.labels != "generated":
+                raise ValueError(
+                    "passages: looked_up is for an arm without weights and shots, with the plan's instructions and "
+                    "generated answers"
+                )
+        elif self.lookups != LookupLimits():
+            raise ValueError("lookups: these limits are for an arm with passages: looked_up")
         if self.bank != "fixed" and not self.shots:
             raise ValueError(f"bank: {self.bank} needs shots of 1 or more")
         kinds = {

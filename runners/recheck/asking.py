@@ -11,6 +11,7 @@ from rag.files import append_lines
 from runners.arms.prompt_selection import read_stored_prompts
 from runners.data.questions import Question
 from runners.inference.types import Generator
+from runners.lookup.journal import LOOKUPS
 from runners.made_from import compare
 from runners.plan.steps import EvaluateStep
 from runners.recheck.inputs import EXAMPLES, Change, RunInputs, asking_inputs
@@ -147,9 +148,16 @@ class ArmAsking:
         return not compare(asking_inputs(self.old, before), asking_inputs(self.new, arm)).changed
 
     def _generator(self, arm: EvaluateStep, prepared: PreparedArm, seed: int) -> Generator:
-        """Return what answers: the recorded rows where they hold, else the arm's model, loaded when it is needed."""
+        """Return what answers: the recorded rows where they hold, else the arm's model, loaded when it is needed.
+
+        An arm that looks things up is asked in any case, but sends no request whose reply was recorded: which those are
+        depends on the documents.
+        """
         context, reusable = self.context, self._reusable(arm)
         weights = context.folder.adapter(arm.weights, seed) if arm.weights else None
+        if arm.looks_up:
+            recorded = (self.base.path / TRIAL / LOOKUPS,) if reusable else ()
+            return context.answering(arm, weights, (self.folder / LOOKUPS, *recorded))
         from_seed = self._recorded_seed(arm, seed)
         longest = self.old.plan.max_new_tokens
 

@@ -275,7 +275,7 @@ class _Work:
             arm.retrieval or arm.without_model or arm.bank != "fixed" for arm in self.chosen
         )
         embedder = source.embedder() if embedding else None
-        searching = any(arm.retrieval for arm in self.chosen)
+        searching = self.plan.index is not None and any(arm.retrieval for arm in self.chosen)
         reranker = source.reranker() if searching else None
         obtained = ObtainedModels(bases=bases, embedder=embedder, reranker=reranker)
         new = present_inputs(self.plan, obtained.fingerprints(self.part))

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from rag.text.words import count_noun
+from runners.report.lookups import LookupSummary
 
 NOT_JUDGED = "–"
 """Shown where answers cannot be judged right or wrong, or something was not measured."""
@@ -292,6 +293,8 @@ class ArmReport:
     """None where no answer could be judged, and in reports of 0.2.0."""
     requests: SecondsAlone | None = None
     """Seconds of its requests to a server during the trial; None where it asks none, and in reports of 0.2.0."""
+    lookups: LookupSummary | None = None
+    """What its answers took, where its model looks things up itself; None for another arm."""
 
     @property
     def question_count(self) -> int:

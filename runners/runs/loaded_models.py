@@ -282,11 +282,15 @@ class RunModels:
             limits,
             self.plan.seed,
             thinking=self.plan.thinking,
-            on_note=lambda note: self.emit({"event": "remote.note", "reason": note}),
+            on_note=self.note,
         )
         if self.spending is not None and (price := token_price(settings)):
             generator.meter = self.spending.meter(remote.name, price)
         return generator
+
+    def note(self, reason: str) -> None:
+        """Emit a note on how an endpoint or an arm is asked."""
+        self.emit({"event": "remote.note", "reason": reason})
 
     def release(self) -> None:
         """Free the memory of the language models before something else needs it."""

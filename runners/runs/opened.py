@@ -366,9 +366,26 @@ class OpenRun:
         finder = self.retrieval.finder(arm)
         return replace(self._prepared[arm.arm], finder=finder)
 
-    def generator(self, arm: EvaluateStep, seed: int | None = None) -> Generator:
-        """Return the arm's model with the weights of this seed, loaded if it is not yet."""
-        return self.models.generator(self.weights(arm, seed), arm)
+    def generator(
+        self, arm: EvaluateStep, seed: int | None = None, journals: Sequence[Path] = ()
+    ) -> Generator:
+        """Return what answers for an arm, with the weights of this seed; :meth:`answering` says what ``journals`` are."""
+        return self.answering(arm, self.weights(arm, seed), journals)
+
+    def answering(
+        self, arm: EvaluateStep, weights: Path | None = None, journals: Sequence[Path] = ()
+    ) -> Generator:
+        """Return what answers for an arm: its model, loaded if it is not yet, or that model with tools to look things up.
+
+        Args:
+            arm: the arm.
+            weights: its weights, None for the base.
+            journals: of an arm that looks things up, the file of its requests, and others whose replies may be taken.
+        """
+        model = self.models.generator(weights, arm)
+        if not arm.looks_up:
+            return model
+        return self.retrieval.looking_up(arm, model, journals)
 
     @property
     def shown_examples(self) -> tuple[Example, ...]:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import threading
 import time
+from collections.abc import Sequence
 from datetime import date
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,10 +18,13 @@ from typing import TYPE_CHECKING, Any
 from rag.backends.base import shown_url
 from rag.backends.consent import stored_url
 from rag.errors import BadInput, Problem
+from rag.files import canonical_json
 from rag.grounding.refusal import RefusalThreshold
 from rag.refusal.drift import Drift, DriftWatch
-from rag.types import OnEvent
+from rag.types import Hit, OnEvent
 from runners.arms.retriever import PassageFinder, Retriever
+from runners.inference.servers.spending import token_price
+from runners.inference.types import Generator
 from runners.models import endpoint
 from runners.models.encoders import load_embedder, load_reranker
 from runners.plan.schema import Plan
@@ -28,7 +32,7 @@ from runners.plan.steps import EvaluateStep
 from runners.run_folder import INDEX, RETRIEVER, TUNED_INDEX
 from runners.runs.endpoint_consent import check_endpoint_allowed
 from runners.runs.loaded_models import RunModels, with_index_settings
-from runners.runs.plan_models import index_hosts, must_stay_local
+from runners.runs.plan_models import index_hosts, model_identity, must_stay_local
 
 if TYPE_CHECKING:
     from rag.embedding.embedder import Embedder
@@ -37,6 +41,8 @@ if TYPE_CHECKING:
     from rag.index import Index
     from rag.indexing.build import BuildReport
     from runners.arms.long_context import AllPassages
+    from runners.lookup.documents import LookupDocuments
+    from runners.lookup.generator import LookupGenerator
 
 REFUSAL_FILE = "refusal.json"
 EMBEDDER_FOLDER = "embedder"
@@ -45,6 +51,8 @@ COMPARISON = "comparison.json"
 TRAINING = "training.json"
 """In the same folder: what the parts there were made from, and what their trainings reported."""
 TUNED_REFUSAL = "refusal.json"
+LOOKUP_HITS = 5
+"""Passages that a search by a model returns at least."""
 
 
 def read_comparison(run: Path) -> dict[str, Any]:
@@ -243,12 +251,23 @@ class TunedIndex(OpenIndex):
 class RunRetrieval:
     """The indexes of one run, opened when first used; later searches use what is opened."""
 
-    def __init__(self, models: RunModels, folder: Path | None = None, index: Index | None = None) -> None:
-        """Take the run's models, the folder of the indexes (the run's by default), and the plain one if it is open."""
+    def __init__(
+        self,
+        models: RunModels,
+        folder: Path | None = None,
+        index: Index | None = None,
+        documents: Path | None = None,
+    ) -> None:
+        """Take the run's models, the folder of the indexes (the run's by default), and the plain one if it is open.
+
+        ``documents`` are those that models look things up in; those of the plan by default.
+        """
         run = models.run.path
         self.plain = OpenIndex(models, (folder or run) / INDEX, run / REFUSAL_FILE, index)
         self.tuned = TunedIndex(models, (folder or run) / TUNED_INDEX)
         self._models = models
+        self._documents = documents or models.plan.data.documents
+        self._lookup_documents: LookupDocuments | None = None
         self._all_passages: dict[str, tuple[Index, date, AllPassages]] = {}
         """By the name of the model that reads them: all passages of an index that are valid on a day."""
         self._drift_noted = False
@@ -271,11 +290,16 @@ class RunRetrieval:
         return self.tuned
 
     def finder(self, arm: EvaluateStep) -> PassageFinder | None:
-        """Return what provides an arm's passages: a retriever, or all passages; None for an arm without."""
+        """Return what provides an arm's passages: a retriever, or all passages; None for an arm without.
+
+        An arm that looks things up itself has none that could be given to it before it answers.
+        """
         if not arm.retrieval:
             return None
         if arm.passages == "found":
             return self.of(arm).retriever
+        if arm.looks_up:
+            return None
         from runners.arms.long_context import AllPassages
 
         base, index, today = self._models.base_of(arm), self.index, date.today()
@@ -284,6 +308,54 @@ class RunRetrieval:
             known = index, today, AllPassages(index, self._models.control_tokens(base))
             self._all_passages[base.name] = known
         return known[2]
+
+    @property
+    def lookup_documents(self) -> LookupDocuments:
+        """The documents that models look things up in, read from where they are now."""
+        if self._lookup_documents is None:
+            from runners.lookup.documents import LookupDocuments
+
+            assert self._documents is not None
+            self._lookup_documents = LookupDocuments(self._documents)
+        return self._lookup_documents
+
+    def looking_up(
+        self, arm: EvaluateStep, model: Generator, journals: Sequence[Path] = ()
+    ) -> LookupGenerator:
+        """Return an arm's model with the tools to look things up in the documents and, where there is one, the plain index.
+
+        Args:
+            arm: the arm.
+            model: its model.
+            journals: the file of its requests, and others whose replies may be taken; none keeps nothing.
+
+        Raises:
+            BadInput: the model's chat template takes no tools.
+        """
+        from runners.lookup.generator import LookupGenerator, LookupSetting, tool_model_of
+        from runners.lookup.journal import LookupJournal
+
+        models, plan = self._models, self._models.plan
+        base, settings, server = models.base_of(arm), plan.model_of(arm), plan.servers.model_of(arm)
+        asked = [model_identity(base), server.entry if server else "", settings.quantization, plan.kernels]
+        asked += [str(plan.seed), plan.thinking.model_dump_json()]
+        setting = LookupSetting(
+            documents=self.lookup_documents,
+            limits=arm.lookups,
+            refusal=plan.prompts.refusals[0],
+            model=canonical_json(asked),
+            name=base.name,
+            price=token_price(settings),
+            search=self._search if plan.index else None,
+        )
+        journal = LookupJournal(journals[0], journals[1:]) if journals else None
+        tool_model = tool_model_of(model, base.name, models.generates_here(arm))
+        return LookupGenerator(model, tool_model, setting, journal, models.note)
+
+    def _search(self, query: str) -> Sequence[Hit]:
+        """Return the passages of the plain index that are nearest to a text, for a model that looks things up."""
+        assert self._models.plan.index is not None
+        return self.retriever.candidates([query], max(self._models.plan.index.k, LOOKUP_HITS))[0]
 
     def refresh(self) -> bool:
         """Open the newest generation of each index, as :meth:`OpenIndex.refresh` does; return whether one changed."""

@@ -163,7 +163,7 @@ def _ask_otherwise(
         prepared.plan,
         arm,
         questions,
-        lambda: context.models.generator(weights, arm),
+        lambda: context.answering(arm, weights),
         prepared.finder,
         prepared.shots,
         append_batch,

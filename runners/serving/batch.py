@@ -75,7 +75,8 @@ class PendingRequest:
 
     def on_text(self, piece: str) -> None:
         """Pass on what may be shown after this piece of generated text."""
-        if self.request.finished or not self.request.stream:
+        # Which lines an answer can cite is known when everything is looked up: nothing is shown before.
+        if self.request.finished or not self.request.stream or self.request.model.looks_up:
             return
         try:
             if shown := self.stream.add(piece):
@@ -325,7 +326,7 @@ def _read_completion(item: PendingRequest, generator: Any) -> Completion:
     """Read a generator's stream to its end, or until the request is cancelled."""
     request = item.request
     assert not isinstance(item.prompt, str)
-    if request.model.answers_at_once:
+    if request.model.answers_at_once and not request.model.looks_up:
         stream = generator.stream(item.prompt, item.max_tokens)
     else:
         caller = RequestCaller(request.deadline, lambda: not request.is_cancelled())

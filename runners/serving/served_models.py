@@ -52,10 +52,20 @@ class ServedModel:
     routes: tuple[ServedModel, ServedModel] | None = None
     """Of a router: the arm that answers where it is sure, and the other one."""
 
+    looks_up_here: bool = False
+    """Whether its model is one of this process and looks things up, in several generations for an answer."""
+
     @property
     def answers_at_once(self) -> bool:
-        """Whether an answer is a label or a reply that is chosen in this process, without decoding."""
-        return not self.raw and (self.step.without_model or self.step.labels == "scored")
+        """Whether an answer comes whole from this process: a label, a reply that is chosen, or one that was looked up."""
+        return not self.raw and (
+            self.step.without_model or self.step.labels == "scored" or self.looks_up_here
+        )
+
+    @property
+    def looks_up(self) -> bool:
+        """Whether its model looks things up before it answers: nothing can be streamed before that."""
+        return not self.raw and self.step.looks_up
 
 
 def served_models(session: OpenRun, arm: str | None = None) -> tuple[dict[str, ServedModel], list[str]]:
@@ -131,7 +141,8 @@ def _served(
         raw=raw,
         created=int((session.folder.path / PLAN).stat().st_mtime),
         batch_key=_batch_key(session, step, weights),
-        local=here and step.labels == "generated",
+        local=here and step.labels == "generated" and (raw or not step.looks_up),
+        looks_up_here=here and not raw and step.looks_up,
         loaded=other.loaded if other else (_LOADED[models.loads_on_demand] if several else ""),
         routes=(first, other) if first and other else None,
     )
@@ -190,7 +201,7 @@ def _batch_key(session: OpenRun, step: EvaluateStep, weights: Path | None = None
     """Return what the requests have in common that are decoded together: the model and its weights, else the arm."""
     base = session.models.base_of(step)
     here = isinstance(base, Model) and session.models.generates_here(step)
-    if step.without_model or step.labels == "scored" or not here:
+    if step.without_model or step.labels == "scored" or step.looks_up or not here:
         return step.arm
     tuned = weights or _existing_weights(session, step)
     quantization = session.plan.model_of(step).quantization

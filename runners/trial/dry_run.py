@@ -210,7 +210,7 @@ class DryRun:
     def _time(self, step: EvaluateStep) -> float:
         """Return the seconds per answer for a few answers of an arm, without loading the model."""
         context = self.context
-        generator = context.models.generator(None, step)
+        generator = context.answering(step)
         asked = context.split.dev[:DRY_RUN_QUESTIONS]
         shots = arm.shown_examples(context, step, context.examples)
         finder = context.retrieval.finder(step)

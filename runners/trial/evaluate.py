@@ -24,6 +24,7 @@ from rag.index import newest_generation
 from rag.refusal.drift import Drift
 from rag.types import OnEvent
 from runners.data.questions import Question, count_questions, read_question_file, with_wordings
+from runners.lookup.journal import LOOKUPS
 from runners.made_from import MADE_FROM, file_lines, match_files, recorded_answers, rows_digest
 from runners.plan.backend import LOCAL_BACKEND
 from runners.plan.schema import Plan, step_name
@@ -231,7 +232,7 @@ def _answer(
             arm,
             seed,
             asked,
-            session.generator(arm, seed),
+            session.generator(arm, seed, (folder / LOOKUPS,)),
             prepared.finder,
             prepared.shots,
             folder / ANSWERS,

@@ -1,7 +1,4 @@
-"""Carry out a plan: build the index, train, let every arm answer, score; resumable after any step.
-
-:func:`run` is the public entry point, :func:`carry_out` the same for a request.
-"""
+"""Carry out a plan: build the index, train, let every arm answer, score; resumable after any step. See :func:`run`."""
 
 from __future__ import annotations
 
@@ -19,6 +16,7 @@ from rag.types import OnEvent
 from runners.arms import classifier, long_context, scored_labels
 from runners.data.questions import Question
 from runners.inference.servers.spending import check_prices, open_spending, spending_note
+from runners.lookup.generator import check_lookup_arms
 from runners.made_from import index_updated, recorded_files
 from runners.models import cards
 from runners.models.answer_reader import why_not_english
@@ -166,6 +164,7 @@ def carry_out(request: RunRequest, on_event: OnEvent | None = None) -> Run:
     check_replies_plan(plan, data.examples)
     scored_labels.check_scored_labels(plan, obtained.bases)
     long_context.check_long_context(plan, obtained.bases, obtained.embedder, asked, on_event)
+    check_lookup_arms(plan, obtained.bases)
     folder = RunFolder.create(out, plan, request.resume, request.overwrite)
     # The recorded steps differ in their reasons at most: one that was reworded since must not repeat a finished step.
     recorded = read_run_plan(folder.path)

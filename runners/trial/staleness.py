@@ -281,7 +281,7 @@ def _with_updated_index(session: OpenRun, documents: Path, update: Path) -> Iter
     with tempfile.TemporaryDirectory() as folder:
         temporary, run = Path(folder), session.folder.path
         documents_after = updated_documents(temporary, documents, update)
-        searched = RunRetrieval(session.models, temporary)
+        searched = RunRetrieval(session.models, temporary, documents=documents_after)
         if (run / TUNED_INDEX).is_dir():
             shutil.copytree(run / TUNED_INDEX, temporary / TUNED_INDEX)
         if stored_url(run / INDEX) is None:

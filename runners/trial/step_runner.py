@@ -7,7 +7,7 @@ imported inside the functions that need it.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -28,6 +28,7 @@ from runners.data.log_questions import require_log
 from runners.data.questions import Question
 from runners.data.reasoning import TAGS
 from runners.inference.types import Generator
+from runners.lookup.journal import LOOKUPS
 from runners.made_from import content_digest, rows_digest
 from runners.models.fingerprint import chat_template
 from runners.models.resolve import Model, parse_remote
@@ -314,7 +315,7 @@ def evaluate_arm(context: OpenRun, step: EvaluateStep) -> dict[str, Any]:
     with usage.measure_contention() as others:
         for seed_index, seed in enumerate(seeds):
             weights = context.folder.adapter(step.weights, seed) if step.weights else None
-            generator = context.models.generator(weights, step)
+            generator = context.answering(step, weights, (context.folder.path / TRIAL / LOOKUPS,))
             context.models.report_decoding(generator)
             context.models.report_constraint(generator, step)
             if isinstance(generator, scored_labels.ScoredLabels):
@@ -331,23 +332,31 @@ def evaluate_arm(context: OpenRun, step: EvaluateStep) -> dict[str, Any]:
                 _with_total(context, seed_index, len(seeds)),
                 scores,
             )
+    if step.looks_up:  # what it was asked in the trial is not asked again, which would not show the time
+        generator = context.answering(step)
     alone = time_alone(context, step, prepared, generator)
     rows = [row for row in read_journal(context.folder.path / TRIAL / ANSWERS) if row["arm"] == step.arm]
-    cut = sum(row["finish"] == "length" for row in rows)
-    estimated = sum(row.get("tokens_estimated", False) for row in rows)
-    reasoning = {
-        "reasoned": sum("reasoning_tokens" in row for row in rows),
-        "reasoning_cut": sum(row.get("reasoning_cut", False) for row in rows),
-    }
     return {
         "arm": step.arm,
         "asked": asked,
         "questions": len(context.split.test),
-        "cut": cut,
-        "estimated": estimated,
-        **{key: count for key, count in reasoning.items() if count},
+        **_answer_counts(rows),
         **({"busy": others.lost} if asked and _answers_on_cpu(plan, step) else {}),
         **({"seconds_alone": alone} if alone else {}),
+    }
+
+
+def _answer_counts(rows: Sequence[Mapping[str, Any]]) -> dict[str, int]:
+    """Return how many answers were cut, have estimated tokens, were given at a limit, have reasoning, or ended in it."""
+    rare = {
+        "limited": sum("limit" in row.get("lookups", {}) for row in rows),
+        "reasoned": sum("reasoning_tokens" in row for row in rows),
+        "reasoning_cut": sum(row.get("reasoning_cut", False) for row in rows),
+    }
+    return {
+        "cut": sum(row["finish"] == "length" for row in rows),
+        "estimated": sum(row.get("tokens_estimated", False) for row in rows),
+        **{key: count for key, count in rare.items() if count},
     }
 
 

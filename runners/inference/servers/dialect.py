@@ -48,7 +48,7 @@ class ServerDialect:
             sent: The request body that was refused.
             message: The server's error message.
         """
-        if _TOO_LONG.search(message):
+        if is_too_long(message):
             return False
         refused = [
             key for key in (*OPTIONAL_FIELDS, *RENAMED_FIELDS) if key in sent and _refuses(message, key)
@@ -80,4 +80,9 @@ def _refuses(message: str, key: str) -> bool:
 
 def may_refuse_form(sent: Mapping[str, Any], message: str) -> bool:
     """Whether a refusal may be one of the form that was asked for."""
-    return FORM_FIELD in sent and not _TOO_LONG.search(message)
+    return FORM_FIELD in sent and not is_too_long(message)
+
+
+def is_too_long(message: str) -> bool:
+    """Whether a server's error says that a request is longer than the model reads."""
+    return _TOO_LONG.search(message) is not None

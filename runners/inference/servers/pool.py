@@ -72,17 +72,19 @@ class ServerPool:
         """Stop waiting between rounds; the servers are closed by those who share them."""
         self._closed.set()
 
-    def object(self, body: dict[str, Any]) -> tuple[dict[str, Any], float]:
+    def object(
+        self, body: dict[str, Any], caller: RequestCaller = NO_DEADLINE
+    ) -> tuple[dict[str, Any], float]:
         """Return the JSON object that a server answers, and the seconds it took, without waits and failed attempts."""
 
         def ask(server: Server) -> tuple[dict[str, Any], float]:
-            attempt = _Attempt(server, lambda: iter([server.client.object_once(body)]), NO_DEADLINE, None)
+            attempt = _Attempt(server, lambda: iter([server.client.object_once(body, caller)]), caller, None)
             answer = next(attempt)
             server.succeeded()
             server.end()
             return answer
 
-        return self._first_answer(ask, NO_DEADLINE)
+        return self._first_answer(ask, caller)
 
     def events(self, body: dict[str, Any], caller: RequestCaller = NO_DEADLINE) -> Iterator[dict[str, Any]]:
         """Yield the objects of a server's event stream; another server is asked only until the first words have come."""

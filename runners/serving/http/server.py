@@ -230,9 +230,12 @@ def _parts_to_load(session: OpenRun, step: EvaluateStep) -> list[str]:
     models = session.models
     if step.route:
         step = session.plan.routed(step)[0]
-    embeds = models.obtained.embedder if step.retrieval or step.without_model else None
+    searches = (
+        step.retrieval and not step.looks_up
+    )  # a model that looks things up opens the index when it searches
+    embeds = models.obtained.embedder if searches or step.without_model else None
     parts = [Path(embeds.name).name] if embeds else []
-    parts += ["the index"] if step.retrieval else []
+    parts += ["the index"] if searches else []
     if models.generates_here(step) and not step.without_model:
         weights = session.weights(step)
         parts.append(Path(models.base_of(step).name).name + (f" with {weights.name}" if weights else ""))

@@ -16,7 +16,7 @@ from advisor.history import NO_OWN_TRIALS, OwnTrials, own_decided_trials
 from advisor.questionnaire.data_facts import DataFacts
 from advisor.questionnaire.probe_facts import ProbeFacts, ProbeShare
 from advisor.questionnaire.profile import Profile
-from advisor.recommendation.also_measure import arms_to_measure
+from advisor.recommendation.recommend import arms_to_measure
 from advisor.recommendation.confidence import AdviceDoubts
 from advisor.recommendation.probability import (
     PRIOR_TRIALS,

@@ -1,0 +1,363 @@
+"""The four tools that a model looks things up with: ``list_documents``, ``grep``, ``read`` and, with an index, ``search``.
+
+They read the documents that they were given and nothing else: there is no path that could lead to a file, a document is
+named by its id or it does not exist. What they return of documents stands between delimiters that no document can contain
+(:func:`rag.grounding.context.make_delimiter`), below a line that says that it is data; what is not so fenced are sentences
+of this module, which hold no word of a document or of a call. A pattern is searched by RE2, in time linear in the text.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from rag.grounding.context import DATA_NOTICE, make_delimiter
+from rag.text.sanitize import neutralise_control_tokens, single_line, strip_invisible
+from rag.text.words import count_noun
+from rag.types import Hit
+from runners.lookup.documents import DocumentLine, DocumentLines, DocumentSet, ShownLines
+
+RESULT_CHARS = 8_000
+"""Most characters of documents in one result: about 2,000 tokens."""
+READ_LINES = 200
+"""Most lines that one call of ``read`` returns."""
+GREP_LINES = 40
+LISTED_DOCUMENTS = 100
+GREP_SECONDS = 5.0
+"""Longest search for a pattern; the result says how many documents were searched by then."""
+SAME_WORDS = 8
+"""Words in a row of the instructions that make a call be refused: no argument needs them."""
+Problem = Literal[
+    "", "malformed", "unknown tool", "no such document", "bad pattern", "instructions", "failed"
+]
+PassageSearch = Callable[[str], Sequence[Hit]]
+"""Searches the index for a text; best first."""
+
+
+class _Arguments(BaseModel):
+    """Arguments of a tool; numbers in quotes are read as numbers, and what no tool knows is left out."""
+
+    model_config = ConfigDict(extra="ignore")
+
+
+class ListArguments(_Arguments):
+    """List the documents by name, with their titles and numbers of lines."""
+
+    contains: str = Field("", max_length=200, description="Only documents whose name or title contains this.")
+    first: int = Field(1, ge=1, description="Number of the first document to list.")
+
+
+class GrepArguments(_Arguments):
+    """Find the lines that match a regular expression (RE2: no lookaround, no backreferences); case is ignored."""
+
+    pattern: str = Field(min_length=1, max_length=400, description="The regular expression.")
+    document: str = Field("", description="Name of the only document to search; all without it.")
+
+
+class ReadArguments(_Arguments):
+    """Read lines of a document."""
+
+    document: str = Field(description="Name of the document.")
+    first_line: int = Field(1, ge=1, description="First line.")
+    last_line: int = Field(0, ge=0, description="Last line; 0 reads on as far as one result can hold.")
+
+
+class SearchArguments(_Arguments):
+    """Search by meaning: the passages of all documents that are nearest to a question."""
+
+    query: str = Field(min_length=1, max_length=1000, description="A question or a statement.")
+
+
+TOOLS: dict[str, type[_Arguments]] = {
+    "list_documents": ListArguments,
+    "grep": GrepArguments,
+    "read": ReadArguments,
+    "search": SearchArguments,
+}
+"""By name; ``search`` is offered where there is an index."""
+
+
+def tool_definitions(search: bool) -> list[dict[str, Any]]:
+    """Return the tools as a request's ``tools`` has them."""
+    return [_definition(name, model) for name, model in TOOLS.items() if search or name != "search"]
+
+
+def _definition(name: str, model: type[_Arguments]) -> dict[str, Any]:
+    schema = model.model_json_schema()
+    described = {
+        key: {part: value for part, value in about.items() if part in ("type", "description")}
+        for key, about in schema["properties"].items()
+    }
+    parameters = {"type": "object", "properties": described, "required": schema.get("required", [])}
+    function = {"name": name, "description": model.__doc__, "parameters": parameters}
+    return {"type": "function", "function": function}
+
+
+@dataclass(frozen=True, slots=True)
+class ToolResult:
+    """What a call returns to the model."""
+
+    text: str
+    problem: Problem = ""
+    """What was wrong with the call; "" for one that was carried out."""
+    repeat: int = 0
+    """How often the same call was made before."""
+
+
+@dataclass
+class DocumentTools:
+    """The tools of one answer, with what it was shown so far."""
+
+    documents: DocumentSet
+    question: str = ""
+    """No delimiter may occur in it."""
+    instructions: str = ""
+    """What the model was told; arguments that repeat it are refused."""
+    search_passages: PassageSearch | None = None
+    shown: ShownLines = field(init=False)
+    _results: dict[tuple[str, str], ToolResult] = field(default_factory=dict)
+    _times: dict[tuple[str, str], int] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        """Start with nothing shown."""
+        self.shown = ShownLines(self.documents)
+
+    def call(self, name: str, arguments: str) -> ToolResult:
+        """Carry out a call; a call made before is answered from memory, from the third time on with a note alone.
+
+        Args:
+            name: the tool's name.
+            arguments: its arguments, a JSON object.
+        """
+        parsed, problem = self._parsed(name, arguments)
+        if parsed is None:
+            return problem
+        key = name, json.dumps(parsed.model_dump(), sort_keys=True)
+        before = self._times.get(key, 0)
+        self._times[key] = before + 1
+        if before == 0:
+            self._results[key] = self._carried_out(parsed)
+            return self._results[key]
+        known = self._results[key]
+        if before == 1:
+            return ToolResult(known.text, known.problem, before)
+        text = f"This call was made {before} times before: its result is above. Make another one, or answer."
+        return ToolResult(text, known.problem, before)
+
+    def _parsed(self, name: str, arguments: str) -> tuple[_Arguments | None, ToolResult]:
+        """Return the arguments of a call, or what is wrong with it."""
+        model = TOOLS.get(name)
+        if model is None or (name == "search" and self.search_passages is None):
+            offered = ", ".join(tool for tool in TOOLS if tool != "search" or self.search_passages)
+            return None, ToolResult(
+                f"There is no tool of this name. The tools are: {offered}.", "unknown tool"
+            )
+        if shares_words(arguments, self.instructions, SAME_WORDS, self.question):
+            text = "The call was not carried out: its arguments repeat the instructions."
+            return None, ToolResult(text, "instructions")
+        try:
+            values = json.loads(arguments or "{}")
+        except (ValueError, RecursionError):
+            return None, ToolResult(
+                "The call was not carried out: its arguments are not valid JSON.", "malformed"
+            )
+        if not isinstance(values, dict):
+            return None, ToolResult(
+                "The call was not carried out: its arguments are no JSON object.", "malformed"
+            )
+        try:
+            return model.model_validate(values), ToolResult("")
+        except (ValidationError, UnicodeError) as error:
+            return None, ToolResult(_wrong_arguments(error, model), "malformed")
+
+    def _carried_out(self, arguments: _Arguments) -> ToolResult:
+        try:
+            if isinstance(arguments, ListArguments):
+                return self._list(arguments)
+            if isinstance(arguments, GrepArguments):
+                return self._grep(arguments)
+            if isinstance(arguments, ReadArguments):
+                return self._read(arguments)
+            assert isinstance(arguments, SearchArguments)
+            return self._search(arguments)
+        except Exception as error:  # an index that cannot be opened, say: the model can go on with the others
+            return ToolResult(f"The tool failed ({type(error).__name__}). Try another one.", "failed")
+
+    def _list(self, arguments: ListArguments) -> ToolResult:
+        wanted = arguments.contains.casefold()
+        listed = [
+            (name, lines)
+            for name, lines in self.documents.by_name.items()
+            if wanted in name.casefold() or wanted in lines.document.title.casefold()
+        ]
+        first = arguments.first - 1
+        rows = [
+            f"{single_line(name)}: {single_line(lines.document.title)} ({count_noun(lines.total, 'line')})"
+            for name, lines in listed[first : first + LISTED_DOCUMENTS]
+        ]
+        rows = _within(rows)
+        if not rows:
+            return ToolResult(f"The list ends before: it has {count_noun(len(listed), 'document')}.")
+        return self._fenced(f"documents {first + 1} to {first + len(rows)} of {len(listed):,}", rows)
+
+    def _grep(self, arguments: GrepArguments) -> ToolResult:
+        """Search line by line: a document that no pattern should delay costs time linear in its length."""
+        import pyarrow
+        from pyarrow import compute
+
+        documents = self.documents.by_name
+        if arguments.document:
+            if arguments.document not in documents:
+                return _no_such_document()
+            documents = {arguments.document: documents[arguments.document]}
+        matching: list[tuple[str, int]] = []
+        searched = 0
+        until = time.monotonic() + GREP_SECONDS
+        for name, lines in documents.items():
+            if searched and time.monotonic() > until:
+                break
+            try:
+                mask = compute.match_substring_regex(lines.column, arguments.pattern, ignore_case=True)
+            except (pyarrow.ArrowInvalid, UnicodeError):
+                text = "The pattern is no regular expression of RE2 (no lookaround, no backreferences)."
+                return ToolResult(text, "bad pattern")
+            searched += 1
+            matching += [(name, position) for position in compute.indices_nonzero(mask).to_pylist()]
+        part = (
+            ""
+            if searched == len(documents)
+            else f"; searched: {searched:,} of {count_noun(len(documents), 'document')}"
+        )
+        if not matching:
+            return ToolResult(f"No line matches{part}.")
+        rows = []
+        for name, position in matching[:GREP_LINES]:
+            rows.append(f"{single_line(name)}:{_numbered(documents[name].lines[position])}")
+        rows = _within(rows)
+        for name, position in matching[: len(rows)]:
+            self.shown.add(name, [position])
+        return self._fenced(f"{len(rows)} of {count_noun(len(matching), 'matching line')}{part}", rows)
+
+    def _read(self, arguments: ReadArguments) -> ToolResult:
+        lines = self.documents.by_name.get(arguments.document)
+        if lines is None:
+            return _no_such_document()
+        last = arguments.last_line or lines.total
+        wanted = lines.between(arguments.first_line, min(last, arguments.first_line + READ_LINES - 1))
+        if not wanted:
+            return ToolResult(f"There is nothing in these lines: the document has {lines.total:,}.")
+        return self._lines_shown([(lines, wanted)])
+
+    def _search(self, arguments: SearchArguments) -> ToolResult:
+        assert self.search_passages is not None
+        places: list[tuple[DocumentLines, range]] = []
+        older = 0
+        for hit in self.search_passages(arguments.query):
+            lines = self.documents.by_name.get(hit.chunk.doc)
+            positions = lines.overlapping(hit.chunk.start, hit.chunk.end) if lines else range(0)
+            if lines is None or not _holds(lines, positions, hit.chunk.text):
+                older += 1
+            else:
+                places.append((lines, positions))
+        note = (
+            f"not shown: {count_noun(older, 'passage')} of an earlier state of the documents" if older else ""
+        )
+        if not places:
+            return ToolResult(f"No passages{f': {note}' if note else ''}.")
+        return self._lines_shown(places, note)
+
+    def _lines_shown(self, places: Sequence[tuple[DocumentLines, range]], note: str = "") -> ToolResult:
+        """Return lines of documents as a result, as many as one can hold, and remember that they were shown."""
+        blocks: list[tuple[str, list[str]]] = []
+        left = RESULT_CHARS
+        for lines, wanted in places:
+            rows: list[str] = []
+            for position in wanted:
+                row = _numbered(lines.lines[position])
+                if len(row) > left and (rows or blocks):
+                    break
+                left -= len(row) + 1
+                rows.append(row)
+            if not rows:
+                break
+            self.shown.add(lines.document.id, range(wanted.start, wanted.start + len(rows)))
+            first, last = (lines.lines[n].number for n in (wanted.start, wanted.start + len(rows) - 1))
+            place = f"lines {first:,} to {last:,} of {lines.total:,}"
+            blocks.append(
+                (
+                    f"{single_line(lines.document.id)} ({single_line(lines.document.title)}), {place}",
+                    rows,
+                )
+            )
+        return self._fenced_blocks(blocks, note)
+
+    def _fenced(self, heading: str, rows: Sequence[str]) -> ToolResult:
+        return self._fenced_blocks([(heading, rows)])
+
+    def _fenced_blocks(self, blocks: Sequence[tuple[str, Sequence[str]]], note: str = "") -> ToolResult:
+        """Return headings with their rows between delimiters that occur in none of them, nor in the question."""
+        texts = [_harmless("\n".join((heading, *rows))) for heading, rows in blocks]
+        delimiter = make_delimiter(self.question, *texts)
+        body = "".join(f"{delimiter} {text}\n" for text in texts)
+        return ToolResult(f"{DATA_NOTICE}\n{body}{delimiter} end" + (f"\n({note})" if note else ""))
+
+
+def shares_words(text: str, secret: str, count: int, allowed: str = "") -> bool:
+    """Return whether a text has ``count`` words in a row of another one, or all of its words where it has fewer, but 8.
+
+    Words in a row that ``allowed`` has as well do not count.
+    """
+    words, others, free = (_plain_words(each) for each in (text, secret, allowed))
+    count = min(count, max(SAME_WORDS, len(others)))
+    runs = {tuple(others[n : n + count]) for n in range(len(others) - count + 1)}
+    runs -= {tuple(free[n : n + count]) for n in range(len(free) - count + 1)}
+    return any(tuple(words[n : n + count]) in runs for n in range(len(words) - count + 1))
+
+
+def _plain_words(text: str) -> list[str]:
+    return "".join(char if char.isalnum() else " " for char in text.casefold()).split()
+
+
+def _no_such_document() -> ToolResult:
+    return ToolResult("No such document: list_documents shows the names.", "no such document")
+
+
+def _wrong_arguments(error: Exception, model: type[_Arguments]) -> str:
+    """Return which argument is wrong, in the words of the tool's own definition."""
+    wrong = error.errors()[0]["loc"] if isinstance(error, ValidationError) else ()
+    name = str(wrong[0]) if wrong and wrong[0] in model.model_fields else "an argument"
+    about = model.model_fields[name].description if name in model.model_fields else ""
+    return f"The call was not carried out: {name} is missing or of the wrong kind. {about}".strip()
+
+
+def _numbered(line: DocumentLine) -> str:
+    return f"{line.number}: {line.text.strip()}"
+
+
+def _within(rows: Sequence[str]) -> list[str]:
+    """Return as many rows from the first on as one result can hold, at least one."""
+    kept_rows: list[str] = []
+    left = RESULT_CHARS
+    for row in rows:
+        left -= len(row) + 1
+        if left < 0 and kept_rows:
+            break
+        kept_rows.append(row)
+    return kept_rows
+
+
+def _holds(lines: DocumentLines, positions: range, text: str) -> bool:
+    """Return whether lines still say what an index has of them."""
+    known = _plain_words(text)
+    words = {word for n in positions for word in _plain_words(lines.lines[n].text)}
+    # the header of a table is repeated in every passage of it
+    return bool(positions) and sum(word in words for word in known) >= 0.8 * len(known)
+
+
+def _harmless(text: str) -> str:
+    return neutralise_control_tokens(strip_invisible(text))

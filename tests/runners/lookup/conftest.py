@@ -1,0 +1,67 @@
+"""A few documents, and what looks things up in them with a scripted model behind a fake endpoint."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from runners.inference.http_client import Backoff, RequestLimits
+from runners.inference.remote import RemoteGenerator
+from runners.inference.servers.spending import TokenPrice
+from runners.lookup.documents import LookupDocuments
+from runners.lookup.generator import LookupGenerator, LookupSetting
+from runners.lookup.journal import LookupJournal
+from runners.lookup.tool_models import EndpointCalls
+from runners.plan.steps import LookupLimits
+
+PIERS = {"amber.md": ("Amber", 20), "birch.md": ("Birch", 31), "notes/cedar.md": ("Cedar", 42)}
+REFUSAL = "I could not find that in our documents."
+
+
+@pytest.fixture
+def documents(tmp_path: Path) -> Path:
+    """Three documents, one in a folder of its own."""
+    folder = tmp_path / "documents"
+    for name, (pier, berths) in PIERS.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        text = f"# {pier}\n\nThe {pier} Pier has {berths} berths.\nIt closes at nine.\n"
+        (folder / name).write_text(text, "utf-8")
+    return folder
+
+
+@pytest.fixture
+def looking_up(documents: Path, server: Any) -> Iterator[Callable[..., LookupGenerator]]:
+    """Make generators that look things up in the documents with the model of the fake endpoint."""
+    opened: list[RemoteGenerator] = []
+
+    def make(
+        journal: Path | None = None,
+        price: TokenPrice | None = None,
+        key: str = "",
+        search: Any = None,
+        on_note: Any = None,
+        **limits: Any,
+    ) -> LookupGenerator:
+        backoff = Backoff(first=0.01, longest=0.02, tries=3)
+        remote = RemoteGenerator(
+            server.url, "tern-2", RequestLimits(backoff=backoff), key=key, on_note=on_note
+        )
+        opened.append(remote)
+        setting = LookupSetting(
+            documents=LookupDocuments(documents),
+            limits=LookupLimits(**limits),
+            refusal=REFUSAL,
+            model="tern-2",
+            name="tern-2",
+            price=price,
+            search=search,
+        )
+        kept = LookupJournal(journal) if journal else None
+        return LookupGenerator(remote, EndpointCalls(remote), setting, kept, on_note)
+
+    yield make
+    for remote in opened:
+        remote.close()

@@ -1,0 +1,304 @@
+"""The arm in a plan: checked, run, resumed, asked, served, evaluated, rechecked and reported, with and without an index."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pydantic import ValidationError
+
+from advisor.report.report import write_report
+from advisor.report.statements import timing_notes
+from rag.errors import BadInput, CannotRun
+from runners.lookup.generator import check_lookup_arms
+from runners.lookup.journal import LOOKUPS
+from runners.models.resolve import Model
+from runners.plan.schema import Plan, parse_plan
+from runners.plan.steps import EvaluateStep, LookupLimits
+from runners.recheck.recheck import RecheckRequest, recheck
+from runners.report.lookups import lookup_summary
+from runners.report.trial_report import TrialReport
+from runners.run_folder import TRIAL, open_run_folder, read_journal, read_run_plan
+from runners.runs.opened import OpenRun
+from runners.serving.batch import answer_batch
+from runners.serving.request import AnswerRequest
+from runners.serving.served_models import served_models
+from runners.trial.evaluate import evaluate
+from runners.trial.execute import run_plan
+from tests.support.tool_model import calling, reader, results
+
+STEP = {"kind": "evaluate", "arm": "agentic-search", "retrieval": True, "passages": "looked_up"}
+PIERS = ("Amber", "Birch", "Cedar")
+
+
+@pytest.fixture
+def make_plan(documents: Path, server: Any, tmp_path: Path) -> Callable[..., Plan]:
+    """Make plans with the arm, over the three documents and a question about each, and one that they do not answer."""
+    rows: list[dict[str, Any]] = [
+        {"id": f"q{n}", "question": f"How many berths has the {name} Pier?", "answers": [str(20 + 11 * n)]}
+        for n, name in enumerate(PIERS)
+    ]
+    rows += [
+        {"id": f"d{n}", "question": f"Is {name} open late?", "answers": ["nine"]}
+        for n, name in enumerate(PIERS)
+    ]
+    rows.append({"id": "no", "question": "Who owns the Zebra Pier?", "answerable": False})
+    half = len(rows) // 2
+    for name, part in (("dev", rows[:half]), ("test", rows[half:])):
+        (tmp_path / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in part), "utf-8")
+    server.answer = reader
+
+    def make(*steps: dict[str, Any], **more: Any) -> Plan:
+        body = {
+            "name": "piers",
+            "choice": "prompting",
+            "model": {"name": f"openai:tern-2@{server.url}"},
+            "data": {
+                "documents": str(documents),
+                "questions": str(tmp_path / "dev.jsonl"),
+                "test_questions": str(tmp_path / "test.jsonl"),
+            },
+            "steps": [{"kind": "evaluate", "arm": "prompting"}, *(steps or (STEP,))],
+            "weights": {"fact_recall": 1, "citation": 1},
+            "forgetting": {"prompts": 0},
+        }
+        return parse_plan({**body, **more})
+
+    return make
+
+
+def reported(run: Path) -> TrialReport:
+    return write_report(open_run_folder(run), read_run_plan(run))
+
+
+def rows_of(run: Path) -> list[dict[str, Any]]:
+    return [row for row in read_journal(run / TRIAL / "answers.jsonl") if row["arm"] == "agentic-search"]
+
+
+def test_arm_without_an_index_is_run_reported_and_asked(
+    make_plan: Callable[..., Plan], server: Any, tmp_path: Path
+) -> None:
+    run = run_plan(make_plan(), tmp_path / "run").path
+    rows = rows_of(run)
+    assert len(rows) == 4
+    assert all({"requests", "calls", "passages"} <= set(row["lookups"]) for row in rows)
+    cited = [row for row in rows if row["citations"]]
+    assert cited
+    for row in cited:
+        (citation,) = row["citations"]
+        assert citation["supported"]
+        assert citation["quote"] in (tmp_path / "documents" / citation["doc"]).read_text("utf-8")
+        assert {"doc", "start", "end"} == set(row["context"][0])
+    (refused,) = [row for row in rows if row["id"] == "no"]
+    assert refused["refused"]
+    report = reported(run)
+    (arm,) = [arm for arm in report.arms if arm.arm == "agentic-search"]
+    assert arm.lookups is not None
+    assert arm.lookups.n == 4
+    assert arm.lookups.requests.most == 3
+    assert arm.lookups.limits == {}
+    assert arm.retrieval
+    (note,) = [note for note in timing_notes(report) if note.startswith("agentic-search")]
+    assert "0 of 4 ended at a limit" in note
+    assert "requests" in note
+
+    session = OpenRun.open(run)
+    step = session.arm("agentic-search")
+    before = (run / TRIAL / LOOKUPS).read_text("utf-8")
+    (answer,) = session.ask(["How many berths has the Birch Pier?"], step)
+    assert answer.marked == "The Birch Pier has 31 berths. [1]"
+    body = answer.reply_json("agentic-search")
+    assert body["lookups"]["calls"] == 2
+    assert body["searched"] == {"documents": 3}
+    stream = session.stream("How many berths has the Birch Pier?", step)
+    assert list(stream) == ["The Birch Pier has 31 berths. [1]"]
+    assert (run / TRIAL / LOOKUPS).read_text("utf-8") == before, (
+        "what a user asks is not written into the trial"
+    )
+
+
+def test_documents_that_change_are_read_at_the_next_question(
+    make_plan: Callable[..., Plan], documents: Path, tmp_path: Path
+) -> None:
+    run = run_plan(make_plan(), tmp_path / "run").path
+    session = OpenRun.open(run)
+    step = session.arm("agentic-search")
+    (documents / "birch.md").write_text("# Birch\n\nThe Birch Pier has 77 berths.\n", "utf-8")
+    (answer,) = session.ask(["How many berths has the Birch Pier?"], step)
+    assert answer.marked == "The Birch Pier has 77 berths. [1]"
+
+
+def test_run_that_is_interrupted_goes_on_without_paying_again(
+    make_plan: Callable[..., Plan], server: Any, tmp_path: Path
+) -> None:
+    plan = make_plan()
+    down = lambda handler: handler.reply(401, {"error": {"message": "no"}})  # noqa: E731
+    # four answers of prompting, whether it takes tools, and six requests; then the server refuses
+    server.faults = [None] * 11 + [down] * 20
+    with pytest.raises((BadInput, CannotRun)):
+        run_plan(plan, tmp_path / "run")
+    journal = tmp_path / "run" / TRIAL / LOOKUPS
+    paid = [row["request"] for row in read_journal(journal) if row["kind"] == "reply"]
+    assert paid
+    server.faults = []
+    run_plan(plan, tmp_path / "run", resume=True)
+    replies = [row["request"] for row in read_journal(journal) if row["kind"] == "reply"]
+    assert replies[: len(paid)] == paid
+    assert len(set(replies)) == len(replies), "no request was sent twice"
+    assert len(rows_of(tmp_path / "run")) == 4
+
+
+def test_answers_at_a_limit_are_counted(make_plan: Callable[..., Plan], server: Any, tmp_path: Path) -> None:
+    def endless(body: dict[str, Any]) -> Any:
+        return (
+            calling(("grep", {"pattern": "berths"})) if "tools" in body else "The Amber Pier has 20 berths."
+        )
+
+    server.answer = endless
+    run = run_plan(make_plan(STEP | {"lookups": {"steps": 2}}), tmp_path / "run")
+    rows = rows_of(run.path)
+    assert [row["lookups"]["limit"] for row in rows] == ["steps"] * 4
+    (end,) = [
+        e for e in run.events() if e.get("event") == "step.end" and e["step"] == "evaluate:agentic-search"
+    ]
+    assert end["limited"] == 4
+    summary = lookup_summary(rows, "agentic-search")
+    assert summary is not None
+    assert summary.limits == {"steps": 4}
+    assert summary.repeated == 4
+    assert lookup_summary(rows, "prompting") is None
+    note = next(note for note in timing_notes(reported(run.path)) if note.startswith("agentic-search"))
+    assert "4 of 4 ended at a limit (steps 4)" in note
+    assert "4 calls made twice or more" in note
+
+
+def test_other_questions_and_a_recheck_send_what_is_new_alone(
+    make_plan: Callable[..., Plan], server: Any, documents: Path, tmp_path: Path
+) -> None:
+    run = run_plan(make_plan(), tmp_path / "run").path
+    reported(run)
+    new = {"id": "n", "question": "How many berths has the Cedar Pier?", "answers": ["42"]}
+    (tmp_path / "more.jsonl").write_text(json.dumps(new) + "\n", "utf-8")
+    for _ in range(2):
+        evaluation = evaluate(run, tmp_path / "more.jsonl", ["agentic-search"])
+        assert evaluation.arms[0].scores[0]["right"] == 1.0
+    asked = len(server.seen)
+    request = RecheckRequest(all_arms=True, out=tmp_path / "again")
+    same = recheck(run, request)
+    assert len(server.seen) == asked, "every reply is recorded"
+    assert {len(arm.asked) for arm in same.arms} == {0}
+    (documents / "birch.md").write_text("# Birch\n\nThe Birch Pier is open late, until ten.\n", "utf-8")
+    changed = recheck(run, RecheckRequest(all_arms=True, out=tmp_path / "changed"))
+    counts = {arm.arm: len(arm.asked) for arm in changed.arms}
+    assert counts["prompting"] == 0
+    assert 1 <= counts["agentic-search"] <= 2
+
+
+def test_index_of_the_plan_is_searched(
+    make_plan: Callable[..., Plan], server: Any, tmp_path: Path, little_bert: Callable[..., Path]
+) -> None:
+    from tokenizers import Tokenizer, pre_tokenizers
+    from tokenizers.models import WordLevel
+
+    words = ["?", "The", "Amber", "Birch", "Cedar", "Pier", "has", "berths", "It", "closes", "at", "nine"]
+    tokenizer = Tokenizer(WordLevel({w: n for n, w in enumerate(words)}, unk_token="?"))
+    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
+    (tmp_path / "embedder").mkdir()
+    embedder = little_bert(tmp_path / "embedder", tokenizer)
+
+    def searching(body: dict[str, Any]) -> Any:
+        seen = results(body)
+        if not seen and "tools" in body:
+            return calling(("search", {"query": "berths of the Amber Pier"}))
+        lines = [line for text in seen for line in text.splitlines() if "Amber Pier has" in line]
+        return lines[0].split(": ", 1)[1] if lines else "Nothing."
+
+    server.answer = searching
+    plan = make_plan({"kind": "index", "k": 2}, STEP, embedder={"name": str(embedder)})
+    run = run_plan(plan, tmp_path / "run").path
+    rows = rows_of(run)
+    assert {row["answer"] for row in rows} == {"The Amber Pier has 20 berths."}
+    assert all(row["citations"][0]["supported"] for row in rows)
+    assert all("problems" not in row["lookups"] for row in rows)
+
+
+def test_served_answer_comes_whole_with_its_citations(
+    make_plan: Callable[..., Plan], server: Any, tmp_path: Path
+) -> None:
+    run = run_plan(make_plan(), tmp_path / "run").path
+    session = OpenRun.open(run).obtain()
+    model = served_models(session, "agentic-search")[0]["agentic-search"]
+    assert model.looks_up
+    assert not model.answers_at_once
+    from runners.serving.http.chat import messages_for_model
+
+    question, _ = messages_for_model(
+        [{"role": "user", "content": "How many berths has the Birch Pier?"}], model
+    )
+    pieces: list[str] = []
+    ended: list[Any] = []
+    request = AnswerRequest(
+        model=model, prompt=question, on_text=pieces.append, on_end=ended.append, stream=True
+    )
+    threads: list[threading.Thread] = []
+
+    def in_background(_: AnswerRequest, work: Callable[[], None]) -> None:
+        threads.append(threading.Thread(target=work))
+        threads[-1].start()
+
+    answer_batch(session, [request], lambda **_: None, in_background)
+    for thread in threads:
+        thread.join()
+    (result,) = ended
+    assert "".join(pieces) == result.answer.marked == "The Birch Pier has 31 berths. [1]"
+    assert len(pieces) == 1
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"retrieval": False}, "passages: looked_up is for an arm with retrieval: true"),
+        ({"shots": 2}, "without weights and shots"),
+        ({"instructions": "chosen"}, "without weights and shots"),
+        ({"labels": "scored"}, "without weights and shots"),
+        ({"retriever": "tuned"}, "retriever: tuned"),
+        (
+            {"passages": "found", "lookups": {"steps": 3}},
+            "lookups: these limits are for an arm with passages: looked_up",
+        ),
+        ({"lookups": {"steps": 0}}, "greater than or equal to 1"),
+        ({"lookups": {"hours": 1}}, "hours"),
+    ],
+)
+def test_step_that_cannot_look_things_up_is_refused(changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValidationError, match=message):
+        EvaluateStep(**{**STEP, **changes})
+
+
+def test_plan_needs_documents_and_prices_for_its_limit(
+    make_plan: Callable[..., Plan], server: Any, tiny: Model
+) -> None:
+    with pytest.raises(BadInput, match=r"looked_up needs data\.documents"):
+        make_plan(data={"questions": "q"})
+    from runners.models.resolve import RemoteModel
+
+    plan = make_plan(STEP | {"lookups": {"usd": 0.01}})
+    remote = RemoteModel("tern-2", server.url)
+    with pytest.raises(BadInput, match=r"lookups\.usd is 0\.01, and the plan has no price of tern-2"):
+        check_lookup_arms(plan, {plan.model.name: remote})
+    with pytest.raises(BadInput, match="its chat template takes no tools"):
+        check_lookup_arms(make_plan(), {plan.model.name: tiny})
+    check_lookup_arms(make_plan(), {plan.model.name: remote})
+
+
+def test_defaults_leave_the_digests_of_other_plans_as_they_were(make_plan: Callable[..., Plan]) -> None:
+    step = EvaluateStep(arm="rag", retrieval=True)
+    assert "lookups" not in step.model_dump()
+    assert step.lookups == LookupLimits()
+    plan = make_plan(STEP | {"lookups": {"steps": 3}})
+    assert plan.arms[1].lookups.steps == 3
+    assert plan.digest() != make_plan().digest()

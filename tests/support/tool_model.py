@@ -1,0 +1,68 @@
+"""A scripted model behind the OpenAI protocol that greps, reads and answers by rule: it tests the loop, not quality."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable
+from typing import Any
+
+Turn = dict[str, Any]
+Reply = str | dict[str, Any]
+
+
+def calling(*calls: tuple[str, Any], text: str = "") -> dict[str, Any]:
+    """Return a message that asks for calls, given by tool and arguments; a text of arguments is sent as it is."""
+    sent = [
+        {
+            "id": f"c{n}",
+            "type": "function",
+            "function": {
+                "name": name,
+                "arguments": given if isinstance(given, str) else json.dumps(given),
+            },
+        }
+        for n, (name, given) in enumerate(calls)
+    ]
+    return {"role": "assistant", "content": text, "tool_calls": sent}
+
+
+def results(body: dict[str, Any]) -> list[str]:
+    """Return the results of calls in a request, in order."""
+    return [turn["content"] for turn in body["messages"] if turn["role"] == "tool"]
+
+
+def question(body: dict[str, Any]) -> str:
+    """Return the question of a request: its first user turn."""
+    return next(str(turn["content"]) for turn in body["messages"] if turn["role"] == "user")
+
+
+def in_turn(*replies: Reply) -> Callable[[dict[str, Any]], Reply]:
+    """Return a model that gives these replies by the number of its turns in the chat, the last one from then on."""
+
+    def answer(body: dict[str, Any]) -> Reply:
+        own = sum(turn["role"] == "assistant" for turn in body["messages"])
+        return replies[min(own, len(replies) - 1)]
+
+    return answer
+
+
+def reader(body: dict[str, Any]) -> Reply:
+    """Grep for the longest name in the question, read around the first match, answer with the line that has it."""
+    word = max(reversed(re.findall(r"[A-Z]\w+", question(body))), key=len)
+    seen = results(body)
+    if "tools" in body and not seen:
+        return calling(("grep", {"pattern": word}))
+    if (
+        "tools" in body
+        and len(seen) == 1
+        and (match := re.search(r"^(\S+\.md):(\d+): ", seen[0], re.MULTILINE))
+    ):
+        return calling(("read", {"document": match[1], "first_line": max(1, int(match[2]) - 2)}))
+    lines = [line for text in seen for line in text.splitlines() if word.lower() in line.lower()]
+    stated = [
+        line.split(": ", 1)[1]
+        for line in lines
+        if ": " in line and not line.split(": ", 1)[1].startswith("#")
+    ]
+    return stated[-1] if stated else "I could not find that in our documents."
