@@ -98,7 +98,7 @@ METHOD_TERMS: tuple[Term, ...] = (
         "agentic search",
         "The model is given tools that list, search and read the documents, and looks facts up itself in several calls.",
         "Asked about a refund, it lists the documents, searches for refund, reads 40 lines of terms.md, and answers.",
-        "how-it-decides.md",
+        "agentic-search.md",
         ("agentic-search", "search by the model", "agentic rag", "tool use"),
     ),
     Term(

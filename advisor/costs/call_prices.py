@@ -92,7 +92,9 @@ def calls_per_month(profile: Profile) -> tuple[float, str]:
     return float(DEFAULT_CALLS), "assumed"
 
 
-def call_cost_line(profile: Profile, fixed: float = 0.0, fresh: float = 0.0) -> MonthlyCost:
+def call_cost_line(
+    profile: Profile, fixed: float = 0.0, fresh: float = 0.0, written: float = 0.0
+) -> MonthlyCost:
     """Return the cost of calls with and without a prompt cache.
 
     An uncached token costs 1x, one read from the cache the model's own cached price (0.1x is usual), one
@@ -103,10 +105,11 @@ def call_cost_line(profile: Profile, fixed: float = 0.0, fresh: float = 0.0) -> 
         profile: the situation, with the lengths of prompt and answer.
         fixed: tokens that are the same in every call, so that a cache can hold them.
         fresh: tokens added to the prompt that differ in every call.
+        written: tokens that are written beside the answer.
     """
     price = profile_price(profile)
     tokens_in = (profile.prompt_tokens or PROMPT_TOKENS) + fresh
-    rest = tokens_in * price.input + output_tokens(profile) * price.output
+    rest = tokens_in * price.input + (output_tokens(profile) + written) * price.output
     plain = (rest + fixed * price.input) / 1e6
     if fixed < MIN_CACHED_PREFIX_TOKENS or price.cached >= price.input:
         return MonthlyCost(0.0, plain, plain, plain)
@@ -116,9 +119,9 @@ def call_cost_line(profile: Profile, fixed: float = 0.0, fresh: float = 0.0) -> 
     return MonthlyCost(0.0, plain, hit / 1e6, write / 1e6)
 
 
-def usd_per_call(profile: Profile, fixed: float = 0.0, fresh: float = 0.0) -> float:
+def usd_per_call(profile: Profile, fixed: float = 0.0, fresh: float = 0.0, written: float = 0.0) -> float:
     """Return USD of one call at the profile's volume, with the share of cache hits at that volume."""
-    return call_cost_line(profile, fixed, fresh).per_call(calls_per_month(profile)[0])
+    return call_cost_line(profile, fixed, fresh, written).per_call(calls_per_month(profile)[0])
 
 
 def cache_prices(profile: Profile, fixed: float) -> tuple[str, ...]:

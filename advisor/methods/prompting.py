@@ -7,7 +7,7 @@ from typing import ClassVar
 
 from advisor.costs.call_prices import cache_prices
 from advisor.costs.estimate import MethodEstimate
-from advisor.costs.tokens import bank_tokens, call_tokens
+from advisor.costs.tokens import ZERO_RANGE, bank_tokens, call_tokens
 from advisor.methods.base import Drafting, Method, inference_estimate
 from advisor.methods.blockers import (
     Blocker,
@@ -132,8 +132,10 @@ class LongContext(Method):
         return blocked_by(profile, self.name, nothing_to_retrieve, passages_at_hand, too_long_to_read)
 
     def estimate(self, profile: Profile) -> MethodEstimate:
-        """Estimate answering with all documents in every prompt, with and without a prompt cache."""
-        whole, _ = call_tokens(profile, self.name)
+        """Estimate answering with all documents in every prompt, with and without a prompt cache; nothing for too many."""
+        if blocked_by(profile, self.name, too_long_to_read):
+            return MethodEstimate(hours=ZERO_RANGE, usd=ZERO_RANGE)
+        whole = call_tokens(profile, self.name).fixed
         counted = "" if profile.corpus_tokens is not None else " (assumed: their size is not known)"
         assumptions = (
             f"all {whole:,.0f} tokens of documents in every prompt{counted}",

@@ -102,6 +102,8 @@ def break_even(
 
 def price_method(profile: Profile, method: str, estimate: MethodEstimate) -> PricedMethod:
     """Return what a method costs: its calls hosted or a rented GPU kept all month, and its training."""
+    if estimate.per_call_usd is None:
+        return PricedMethod(None, why_not=f"no price of a call of {method} is known")
     if estimate.per_call_usd == 0.0:
         return PricedMethod(MonthlyCost(0.0, 0.0, 0.0, 0.0))
     hosted = call_cost_line(profile, *call_tokens(profile, method))

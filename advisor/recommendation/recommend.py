@@ -22,6 +22,7 @@ from advisor.recommendation.sensitivity import (
     information_values,
     review_triggers,
 )
+from advisor.rules.agentic import AG001, AG002
 from advisor.rules.base import METHOD_NEEDS, Finding
 from advisor.rules.behaviour import BE009
 from advisor.rules.knowledge import KN005, KN010
@@ -256,11 +257,13 @@ def arms_to_measure(profile: Profile) -> dict[str, str]:
 
     Returns:
         ``classifier`` where labels are to be given (rule BE009), ``long-context`` where all documents fit the model's
-        context (rules KN005 and KN010).
+        context (rules KN005 and KN010), ``agentic-search`` where a model that calls tools should search by itself (rules
+        AG001 and AG002).
     """
     reasons = {
         "classifier": _classifier(profile),
         "long-context": KN005().applies(profile) or KN010().applies(profile),
+        "agentic-search": AG001().applies(profile) or AG002().applies(profile),
     }
     return {arm: reason for arm, reason in reasons.items() if reason}
 

@@ -67,6 +67,8 @@ class Need(StrEnum):
     """Replies that are stored texts."""
     CASCADE = "cheap_first"
     """Many calls, most of them easy: cheap answers where they are sure, a language model for the rest."""
+    LOOKUPS = "several_lookups"
+    """Searching again for what is missing, in documents as they are."""
     STOP = "already_good"
     """A prompt is already good enough."""
 

@@ -260,12 +260,12 @@ def test_call_cost_caches_only_long_fixed_prefixes() -> None:
 
 def test_call_tokens_of_each_method() -> None:
     profile = Profile.of({"task_needs_facts": "new", "corpus_tokens": 30_000, "model_params_b": 8})
-    assert call_tokens(profile, "long-context") == (30_000, 0), "a cache can hold all documents"
-    assert call_tokens(Profile.of({}), "long-context") == (ASSUMED_CORPUS_TOKENS, 0)
-    assert call_tokens(profile, "prompting") == (0, 0)
-    assert call_tokens(profile, "few-shot") == (8 * 300, 0)
-    assert call_tokens(profile, "rag") == call_tokens(profile, "hybrid") == (0, 1024)
-    assert call_tokens(profile, "lora") == (0, 0)
+    assert call_tokens(profile, "long-context") == (30_000, 0, 0), "a cache can hold all documents"
+    assert call_tokens(Profile.of({}), "long-context") == (ASSUMED_CORPUS_TOKENS, 0, 0)
+    assert call_tokens(profile, "prompting") == (0, 0, 0)
+    assert call_tokens(profile, "few-shot") == (8 * 300, 0, 0)
+    assert call_tokens(profile, "rag") == call_tokens(profile, "hybrid") == (0, 1024, 0)
+    assert call_tokens(profile, "lora") == (0, 0, 0)
 
 
 def test_profile_price_is_own_else_by_size_else_reference() -> None:
