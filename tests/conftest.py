@@ -302,6 +302,7 @@ class _FakeHandler(BaseHTTPRequestHandler):
         message = answer if isinstance(answer, dict) else {"role": "assistant", "content": answer}
         text = str(message["content"] or "")
         asked = sum(len(message["content"].split()) for message in body["messages"])
+        asked += len(json.dumps(body["tools"]).split()) if "tools" in body else 0
         usage = {"prompt_tokens": asked, "completion_tokens": len(text.split())}
         if not body.get("stream"):
             finish = "tool_calls" if message.get("tool_calls") else "stop"

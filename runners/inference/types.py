@@ -59,9 +59,11 @@ class ToolCall:
 class Lookups:
     """What a model looked up itself before it answered."""
 
-    hits: tuple[Hit, ...]
-    """The lines of documents that it was shown, as passages."""
-    documents: int
+    hits: tuple[Hit, ...] = ()
+    """The lines of documents that it was shown, as passages; () where the answer is read from its JSON."""
+    passages: int
+    """How many passages it was shown."""
+    documents: int = 0
     """How many documents there were."""
     requests: int
     """How often it was asked, for calls or for the answer."""
@@ -82,7 +84,12 @@ class Lookups:
         counts = {"limit": self.limit, "repeated": self.repeated, "withheld": self.withheld}
         counts |= {"problems": dict(self.problems)}
         more = {key: value for key, value in counts.items() if value}
-        return {"requests": self.requests, "calls": self.calls, "passages": len(self.hits), **more}
+        return {"requests": self.requests, "calls": self.calls, "passages": self.passages, **more}
+
+    @classmethod
+    def from_json(cls, row: Mapping[str, Any]) -> Lookups | None:
+        """Return the counts that an answer's JSON has under ``lookups``; None where it has none."""
+        return cls(**row["lookups"]) if row.get("lookups") else None
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import threading
 from bisect import bisect_left
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from datetime import date
 from functools import cached_property
@@ -213,8 +214,9 @@ def _file_times(path: Path) -> tuple[tuple[str, int, int], ...]:
     times = []
     for item in list_files(path):
         if isinstance(item, FoundFile):
-            status = item.path.stat()
-            times.append((item.id, status.st_mtime_ns, status.st_size))
+            with suppress(OSError):  # one that is removed just now
+                status = item.path.stat()
+                times.append((item.id, status.st_mtime_ns, status.st_size))
     return tuple(times)
 
 

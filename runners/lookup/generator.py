@@ -193,6 +193,8 @@ class LookupGenerator:
             return
         _require_tools(self.setting.name, self._model.refusal())
         self.journal.add_tools(self.setting.model)
+        if self._model.note and self._on_note:
+            self._on_note(self._model.note)
 
     def _look_up(self, chat: Sequence[Message], max_new_tokens: int, caller: RequestCaller) -> Completion:
         return _Answering(
@@ -379,10 +381,13 @@ class _Answering:
         """Return the last reply as the answer, with the tokens and seconds of all and what was looked up."""
         text, withheld = self._without_instructions(last.text)
         sent = self.replies
+        hits = self.tools.shown.hits()
         problems = {name: count for name, count in self.counts.items() if name not in ("calls", "repeated")}
         return replace(
             last,
             text=text,
+            # a model that asks for calls where it has none left has stopped without an answer
+            finish="length" if last.finish == "length" else "stop",
             calls=(),
             prompt_tokens=sum(reply.prompt_tokens for reply in sent),
             completion_tokens=sum(reply.completion_tokens for reply in sent),
@@ -390,7 +395,8 @@ class _Answering:
             seconds=self._seconds,
             estimated=any(reply.estimated for reply in sent),
             lookups=Lookups(
-                hits=self.tools.shown.hits(),
+                hits=hits,
+                passages=len(hits),
                 documents=len(self.tools.documents.by_name),
                 requests=len(sent),
                 calls=self.counts["calls"],

@@ -21,6 +21,7 @@ from runners.inference.servers.dialect import is_too_long
 from runners.inference.types import GREEDY, Completion, CompletionStream, ToolCall
 from runners.lookup.tools import TOOLS, tool_definitions
 from runners.tokenization.chat_template import ChatTokenizer, control_token_breaker, neutralise_chat
+from runners.tokenization.token_estimate import estimate_tokens
 
 if TYPE_CHECKING:
     from runners.inference.local import LocalGenerator
@@ -29,6 +30,10 @@ if TYPE_CHECKING:
 CALL_TOKENS = 256
 """Tokens that a reply may have for its calls, beside those of an answer."""
 PROBE_TOKENS = 64
+SHOWN_SHARE = 0.25
+"""Share of the estimated tokens of the tools' definitions that a prompt with them has at least, however they are written."""
+USUAL_OPENING = "<tool_call>"
+"""What models of several families write before a call."""
 _OPENING_CHARS = 40
 
 
@@ -41,6 +46,8 @@ class ToolModel(Protocol):
 
     at_once: int
     """Answers that may be asked for at a time."""
+    note: str
+    """What :meth:`refusal` noticed of a model that takes tools; "" for nothing."""
 
     def reply(
         self,
@@ -64,6 +71,7 @@ class EndpointCalls:
         """Take the generator of its endpoint, or of the servers of a backend."""
         self.generator = generator
         self.at_once = generator.limits.at_once
+        self.note = ""
 
     def reply(
         self,
@@ -75,21 +83,33 @@ class EndpointCalls:
         """Send a request; see :class:`ToolModel`."""
         limit = max_new_tokens + (CALL_TOKENS if tools else 0)
         try:
-            return self.generator.answer_or_call(chat, limit, tools, caller)
+            completion = self.generator.answer_or_call(chat, limit, tools, caller)
         except BadInput as problem:
             if is_too_long(problem.message):
                 raise ContextFull(problem.message, problem.hint) from None
             raise
+        # a server without a parser for the model's calls leaves them in the text
+        return completion if completion.calls and tools else _as_asked(completion, tools, USUAL_OPENING)
 
     def refusal(self) -> str:
-        """Send a small request with a tool; a server that does not know them says so, or breaks."""
+        """Send a small request with tools; a server that does not know them says so, or breaks.
+
+        One that takes them and does not show them to the model is told by its own count of the prompt's tokens.
+        """
         chat: list[Message] = [{"role": "user", "content": "Which documents are there?"}]
+        tools = tool_definitions(search=False)
         try:
-            self.generator.answer_or_call(chat, PROBE_TOKENS, tool_definitions(search=False)[:1])
+            reply = self.generator.answer_or_call(chat, PROBE_TOKENS, tools)
         except Problem as problem:
             if re.search(r"tool|function", problem.message, re.IGNORECASE):
                 return problem.message
             raise
+        least = SHOWN_SHARE * estimate_tokens(json.dumps(tools))
+        if not (reply.calls or reply.estimated) and reply.prompt_tokens < least:
+            self.note = (
+                f"{self.generator.name} seems not to be shown the tools: its server counts {reply.prompt_tokens} tokens in "
+                "a prompt with them; does its chat template take tools?"
+            )
         return ""
 
 
@@ -97,6 +117,7 @@ class TemplateCalls:
     """A model on this machine, given the tools by its chat template; calls are read from the text that it writes."""
 
     at_once = 1
+    note = ""
 
     def __init__(self, generator: LocalGenerator) -> None:
         """Take the loaded model."""
@@ -124,11 +145,17 @@ class TemplateCalls:
             return not caller.is_waiting() or time.monotonic() >= caller.deadline
 
         completion = CompletionStream(self.generator.follow(prompt, limit, GREEDY, is_cancelled)).finish()
-        return completion if not tools else with_calls(completion, self._opening)
+        return _as_asked(completion, tools, self._opening)
 
     def refusal(self) -> str:
         """Return why the template takes no tools, "" where it does; nothing is generated."""
         return template_problem(self.generator.chat)
+
+
+def _as_asked(completion: Completion, tools: Sequence[dict[str, Any]], opening: str) -> Completion:
+    """Return a completion with the calls in its text; where no tools were offered they are left out, and are no answer."""
+    read = with_calls(completion, opening)
+    return read if tools else replace(read, calls=())
 
 
 def with_calls(completion: Completion, opening: str = "") -> Completion:

@@ -228,6 +228,8 @@ class Plan(StrictModel):
                     raise ValueError(f"{key}.weights: no earlier train step is for arm {step.weights!r}")
                 if step.looks_up and not self.data.documents:
                     raise ValueError(f"{key}: passages: looked_up needs data.documents")
+                if step.looks_up and self.index and not has_index:
+                    raise ValueError(f"{key}: the index step, whose index it searches, must stand before it")
                 if step.retrieval and not (has_index or step.looks_up):
                     raise ValueError(f"{key}: retrieval needs an index step before it")
                 if step.retriever == "tuned" and not has_embedder:

@@ -51,8 +51,8 @@ BATCH_ROWS, BATCH_TOKENS = 32, 12_000
 """Most rows and tokens of one batch, as :mod:`runners.inference.local` has them, which imports torch; a test compares."""
 ADAPTER_RANK = 16
 """Rank of an adapter beside a 4-bit base: the default of training."""
-QUESTION_TOKENS, SHOT_TOKENS = 64, 128
-"""Tokens of a question with the chat template, and of one example shown: assumed, on the long side."""
+QUESTION_TOKENS, SHOT_TOKENS, LOOKUP_TOKENS = 64, 128, 2_000
+"""Tokens of a question with the chat template, of an example shown, and of a look-up's result: assumed, on the long side."""
 MAX_NAMED = 3
 """Steps that do not fit named in one message."""
 
@@ -426,6 +426,8 @@ def _prompt_tokens(plan: Plan, step: EvaluateStep) -> int:
         corpus = plan.answers.get("corpus_tokens")
         everything = float(corpus.value) if step.passages == "all" and corpus and corpus.value else 0.0
         tokens += max(everything, plan.index.context_tokens)
+    if step.looks_up:
+        tokens += min(step.lookups.tokens, step.lookups.steps * LOOKUP_TOKENS)
     return math.ceil(tokens)
 
 

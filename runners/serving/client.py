@@ -23,7 +23,7 @@ from rag.version import __version__
 from runners.arms.answer import Answer
 from runners.arms.retriever import Retrieved
 from runners.data.questions import Question
-from runners.inference.types import Completion, labels_and_nearest
+from runners.inference.types import Completion, Lookups, labels_and_nearest
 from runners.runs.opened import OpenRun
 from runners.serving.http.auth import token_text
 from runners.serving.server_record import ServerRecord, find_servers, run_fingerprint
@@ -248,6 +248,7 @@ def _answer_of(
         reasoning_cut=bool(extra.get("reasoning_cut", False)),
         labels=labels,
         nearest=nearest,
+        lookups=Lookups.from_json(extra),
     )
     retrieved = None
     if (decision := extra["decision"]) is not None:

@@ -14,6 +14,7 @@ import yaml
 from rag.errors import BadInput
 from runners.plan.schema import parse_plan
 from runners.runs.plan_models import ModelSource, named_models
+from tests.support.tool_model import reader
 
 pytestmark = pytest.mark.real  # the embedder
 
@@ -190,3 +191,37 @@ def test_local_data_and_remote_training_are_refused_before_sending(tmp_path: Pat
     tuned = write_plan(tmp_path, near, steps=steps, choice="lora", data={"questions": "q", "examples": "e"})
     with pytest.raises(BadInput, match="lora cannot be trained"):
         ModelSource(plan=parse_plan(tuned)).bases()
+
+
+def test_model_that_looks_things_up_is_run_asked_and_reported(
+    project: tuple[Path, str], server: Any, tunewise: Callable[..., Any], read_rows: Callable[..., Any]
+) -> None:
+    """Without an index: nothing is built, and nothing is embedded."""
+    folder, name = project
+    server.answer = reader
+    steps = [
+        {"kind": "evaluate", "arm": "prompting"},
+        {"kind": "evaluate", "arm": "agentic-search", "retrieval": True, "passages": "looked_up"},
+    ]
+    data = {"questions": "questions.jsonl", "documents": "documents"}
+    write_plan(folder, name, steps=steps, data=data)
+    environ = {"TUNEWISE_API_KEY": KEY, "TUNEWISE_API_HOST": "127.0.0.1"}
+    done = tunewise("run", "plan.yaml", "--out", "run", "--json", cwd=folder, **environ)
+    assert done.returncode in (0, 5), done.stderr
+    (arm,) = [arm for arm in json.loads(done.stdout)["arms"] if arm["arm"] == "agentic-search"]
+    assert arm["lookups"]["requests"]["most"] <= 8
+    rows = [row for row in read_rows(folder / "run" / "trial" / "answers.jsonl") if "lookups" in row]
+    assert len(rows) == arm["n"]
+    assert read_rows(folder / "run" / "trial" / "lookups.jsonl")
+    assert not (folder / "run" / "index").exists()
+    asked = tunewise("ask", "run", QUESTION, "--arm", "agentic-search", "--json", cwd=folder, **environ)
+    assert asked.returncode == 0, asked.stderr
+    assert json.loads(asked.stdout)["lookups"]["calls"] >= 1
+    said = tunewise("ask", "run", QUESTION, "--arm", "agentic-search", cwd=folder, **environ)
+    assert "looked up: " in said.stdout + said.stderr
+    shown = tunewise("report", "run", cwd=folder)
+    assert "ended at a limit" in shown.stdout + (folder / "run" / "report.html").read_text("utf-8")
+    why = tunewise("why", "run", "--arm", "agentic-search", cwd=folder)
+    assert why.returncode == 3, "nothing is searched by this plan"
+    files = [p for p in folder.rglob("*") if p.is_file()]
+    assert not [p for p in files if KEY.encode() in p.read_bytes()]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -15,6 +17,7 @@ from runners.lookup.documents import LookupDocuments
 from runners.lookup.generator import LookupGenerator, LookupSetting
 from runners.lookup.journal import LookupJournal
 from runners.lookup.tool_models import EndpointCalls
+from runners.models.resolve import Model
 from runners.plan.steps import LookupLimits
 
 PIERS = {"amber.md": ("Amber", 20), "birch.md": ("Birch", 31), "notes/cedar.md": ("Cedar", 42)}
@@ -65,3 +68,20 @@ def looking_up(documents: Path, server: Any) -> Iterator[Callable[..., LookupGen
     yield make
     for remote in opened:
         remote.close()
+
+
+@pytest.fixture
+def with_template(tiny: Model, tmp_path: Path) -> Callable[[str], Path]:
+    """Copy the tiny model with another chat template."""
+
+    def make(template: str) -> Path:
+        folder = tmp_path / f"model{len(list(tmp_path.iterdir()))}"
+        shutil.copytree(tiny.folder, folder)
+        (folder / "chat_template.jinja").unlink(missing_ok=True)
+        config = json.loads((folder / "tokenizer_config.json").read_text("utf-8"))
+        (folder / "tokenizer_config.json").write_text(
+            json.dumps({**config, "chat_template": template}), "utf-8"
+        )
+        return folder
+
+    return make

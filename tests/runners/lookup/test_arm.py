@@ -14,6 +14,7 @@ from pydantic import ValidationError
 from advisor.report.report import write_report
 from advisor.report.statements import timing_notes
 from rag.errors import BadInput, CannotRun
+from runners.inference.types import Lookups
 from runners.lookup.generator import check_lookup_arms
 from runners.lookup.journal import LOOKUPS
 from runners.models.resolve import Model
@@ -29,7 +30,7 @@ from runners.serving.request import AnswerRequest
 from runners.serving.served_models import served_models
 from runners.trial.evaluate import evaluate
 from runners.trial.execute import run_plan
-from tests.support.tool_model import calling, reader, results
+from tests.support.tool_model import HERMES, calling, reader, results
 
 STEP = {"kind": "evaluate", "arm": "agentic-search", "retrieval": True, "passages": "looked_up"}
 PIERS = ("Amber", "Birch", "Cedar")
@@ -114,6 +115,10 @@ def test_arm_without_an_index_is_run_reported_and_asked(
     body = answer.reply_json("agentic-search")
     assert body["lookups"]["calls"] == 2
     assert body["searched"] == {"documents": 3}
+    read = Lookups.from_json(json.loads(json.dumps(body)))
+    assert read is not None
+    assert read.to_json() == body["lookups"]
+    assert Lookups.from_json({}) is None
     stream = session.stream("How many berths has the Birch Pier?", step)
     assert list(stream) == ["The Birch Pier has 31 berths. [1]"]
     assert (run / TRIAL / LOOKUPS).read_text("utf-8") == before, (
@@ -258,6 +263,26 @@ def test_served_answer_comes_whole_with_its_citations(
     assert len(pieces) == 1
 
 
+def test_local_model_without_room_for_the_tools_answers_with_what_it_has(
+    make_plan: Callable[..., Plan], with_template: Callable[[str], Path], tmp_path: Path
+) -> None:
+    """The tiny model reads 512 tokens, fewer than the tools take: its answers say so, and none is supported."""
+    plan = make_plan(model={"name": str(with_template(HERMES))}, max_new_tokens=4)
+    run = run_plan(plan, tmp_path / "run")
+    rows = rows_of(run.path)
+    assert [row["lookups"] for row in rows] == [
+        {"requests": 1, "calls": 0, "passages": 0, "limit": "context"}
+    ] * len(rows)
+    assert not any(citation["supported"] for row in rows for citation in row["citations"])
+    (arm,) = [arm for arm in reported(run.path).arms if arm.arm == "agentic-search"]
+    assert arm.lookups is not None
+    assert arm.lookups.nothing_read == len(rows) == 4
+    session = OpenRun.open(run.path).obtain()
+    model = served_models(session, "agentic-search")[0]["agentic-search"]
+    assert model.answers_at_once, "it answers on the thread that has the models"
+    assert not model.local
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
@@ -284,6 +309,8 @@ def test_plan_needs_documents_and_prices_for_its_limit(
 ) -> None:
     with pytest.raises(BadInput, match=r"looked_up needs data\.documents"):
         make_plan(data={"questions": "q"})
+    with pytest.raises(BadInput, match="the index step, whose index it searches, must stand before it"):
+        make_plan(STEP, {"kind": "index"})
     from runners.models.resolve import RemoteModel
 
     plan = make_plan(STEP | {"lookups": {"usd": 0.01}})

@@ -45,6 +45,7 @@ def test_model_greps_reads_and_answers(looking_up: Callable[..., LookupGenerator
     assert {body["max_tokens"] for body in server.seen} == {40 + CALL_TOKENS}
     assert all(len(body["tools"]) == 3 for body in server.seen), "without an index there is nothing to search"
     own = [len(message["content"].split()) for body in server.seen for message in body["messages"]]
+    own += [len(json.dumps(body["tools"]).split()) for body in server.seen]
     assert done.prompt_tokens == sum(own)
     assert done.completion_tokens == 6
     assert done.seconds > 0
@@ -151,7 +152,20 @@ def test_model_that_calls_without_tools_gives_an_empty_answer(
 ) -> None:
     server.answer = lambda body: calling(READ)
     done = ask(looking_up(steps=1))
-    assert (done.text, looked_up(done).limit, looked_up(done).calls) == ("", "steps", 1)
+    assert (done.text, done.finish) == ("", "stop")
+    assert (looked_up(done).limit, looked_up(done).calls) == ("steps", 1)
+
+
+def test_calls_that_a_server_leaves_in_the_text_are_read(
+    looking_up: Callable[..., LookupGenerator], server: Any
+) -> None:
+    written = '<tool_call>\n{"name": "read", "arguments": {"document": "amber.md"}}\n</tool_call>'
+    server.answer = in_turn(written, written)
+    done = ask(looking_up(steps=1))
+    assert "20 berths" in results(server.seen[-1])[0]
+    assert server.seen[-1]["messages"][2]["content"] == ""
+    assert done.text == "", "a call is no answer"
+    assert looked_up(done).calls == 1
 
 
 def test_limits_of_tokens_seconds_and_money(looking_up: Callable[..., LookupGenerator], server: Any) -> None:
@@ -170,7 +184,11 @@ def test_limits_of_tokens_seconds_and_money(looking_up: Callable[..., LookupGene
     price = TokenPrice(read=1000.0, written=1000.0)
     paid = ask(looking_up(usd=0.5, steps=100, price=price))
     assert looked_up(paid).limit == "usd"
-    sent = [sum(len(m["content"].split()) for m in body["messages"]) for body in server.seen]
+    sent = [
+        sum(len(m["content"].split()) for m in body["messages"])
+        + len(json.dumps(body.get("tools", "")).split())
+        for body in server.seen
+    ]
     count = looked_up(paid).requests
     assert price.usd(sum(sent[-count:-1]), 0) <= 0.5
     with pytest.raises(BadInput, match="the plan has no price of tern-2"):
@@ -294,6 +312,22 @@ def test_whether_tools_are_taken_is_asked_once_a_trial(
     assert [question(body) for body in server.seen].count("Which documents are there?") == 1, (
         "an answer just asks"
     )
+
+
+def test_server_that_does_not_show_the_tools_is_noted(
+    looking_up: Callable[..., LookupGenerator], server: Any, tmp_path: Path
+) -> None:
+    """As llama-server does with a template that takes none."""
+    usage = {"prompt_tokens": 14, "completion_tokens": 2}
+    choice = {"index": 0, "message": {"role": "assistant", "content": "No idea."}, "finish_reason": "stop"}
+    server.faults = [lambda handler: handler.reply(200, {"choices": [choice], "usage": usage})]
+    server.answer = in_turn("Yes.")
+    notes: list[str] = []
+    ask(looking_up(tmp_path / "lookups.jsonl", on_note=notes.append))
+    (note,) = notes
+    assert note.startswith("tern-2 seems not to be shown the tools: its server counts 14 tokens")
+    ask(looking_up(tmp_path / "other.jsonl", on_note=notes.append))
+    assert len(notes) == 1, "a prompt with the tools is longer"
 
 
 def test_answers_come_several_at_a_time_in_order(

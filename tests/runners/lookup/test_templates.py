@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -24,43 +23,17 @@ from runners.lookup.tool_models import (
 from runners.lookup.tools import tool_definitions
 from runners.models.resolve import Model, resolve_model
 from runners.tokenization.chat_template import ChatTokenizer
+from tests.support.tool_model import HERMES
 
 if TYPE_CHECKING:
     from runners.inference.local import LocalGenerator
 
-HERMES = (
-    "{% if tools %}<|im_start|>system\n# Tools\n<tools>{% for tool in tools %}\n{{ tool | tojson }}{% endfor %}\n</tools>\n"
-    'Call one with <tool_call>{"name": NAME, "arguments": OBJECT}</tool_call><|im_end|>\n{% endif %}'
-    "{% for message in messages %}{% if message.role == 'tool' %}<|im_start|>user\n<tool_response>\n{{ message.content }}\n"
-    "</tool_response><|im_end|>\n{% else %}<|im_start|>{{ message.role }}\n{{ message.content }}"
-    '{% for call in message.tool_calls or [] %}\n<tool_call>\n{"name": "{{ call.function.name }}", "arguments": '
-    "{{ call.function.arguments | tojson }}}\n</tool_call>{% endfor %}<|im_end|>\n{% endif %}{% endfor %}"
-    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
-)
-"""As Qwen's and Hermes' templates write calls."""
 BARE = HERMES.replace("\n<tool_call>\n", "").replace("\n</tool_call>{% endfor", "{% endfor")
 """As Llama 3.1's template does: the object alone."""
 WORDS = HERMES.replace(
     '{"name": "{{ call.function.name }}", "arguments": ', "call:{{ call.function.name }} "
 ).replace("| tojson }}}", "}}")
 """A form of its own, which is no JSON."""
-
-
-@pytest.fixture
-def with_template(tiny: Model, tmp_path: Path) -> Callable[[str], Path]:
-    """Copy the tiny model with another chat template."""
-
-    def make(template: str) -> Path:
-        folder = tmp_path / f"model{len(list(tmp_path.iterdir()))}"
-        shutil.copytree(tiny.folder, folder)
-        (folder / "chat_template.jinja").unlink(missing_ok=True)
-        config = json.loads((folder / "tokenizer_config.json").read_text("utf-8"))
-        (folder / "tokenizer_config.json").write_text(
-            json.dumps({**config, "chat_template": template}), "utf-8"
-        )
-        return folder
-
-    return make
 
 
 def test_templates_are_taken_by_what_they_write(with_template: Callable[[str], Path], tiny: Model) -> None:
