@@ -115,9 +115,7 @@ def draft_with_notes(
     steps = with_passages_settings(steps, len(learnable), _params_b(profile))
     prompts = _prompts(answers, rows, profile.data.language, notes)
     steps = with_smaller_batches(steps, rows, prompts.system)
-    steps = with_additional_arms(
-        steps, profile, [row.reply for row in rows], (recommendation.choice, *recommendation.also_measure)
-    )
+    steps = with_additional_arms(steps, profile, [row.reply for row in rows], recommendation.named)
     no_checks = ((), "no checks of style: there are no examples")
     checks, style_note = derive_checks([row.reply for row in rows]) if rows else no_checks
     notes.append(style_note)

@@ -107,6 +107,11 @@ class BaseRecommendation:
         return self.ranking.choice
 
     @property
+    def named(self) -> tuple[str, ...]:
+        """The recommended method, then those that should be measured beside it."""
+        return (self.choice, *self.also_measure)
+
+    @property
     def by_alias(self) -> Mapping[str, BaseRecommendation]:
         """The advice for each model by its alias; that for one model has none, and is under ""."""
         return {"": self}
