@@ -226,12 +226,8 @@ class Plan(StrictModel):
                     raise ValueError(f"{key}.model: weights belong to the plan's model, not to another")
                 if step.weights and step.weights not in trained:
                     raise ValueError(f"{key}.weights: no earlier train step is for arm {step.weights!r}")
-                if step.looks_up and not self.data.documents:
-                    raise ValueError(f"{key}: passages: looked_up needs data.documents")
-                if step.looks_up and self.index and not has_index:
-                    raise ValueError(f"{key}: the index step, whose index it searches, must stand before it")
-                if step.retrieval and not (has_index or step.looks_up):
-                    raise ValueError(f"{key}: retrieval needs an index step before it")
+                if problem := step.misplaced(has_index, self.index is not None, bool(self.data.documents)):
+                    raise ValueError(f"{key}: {problem}")
                 if step.retriever == "tuned" and not has_embedder:
                     raise ValueError(f"{key}.retriever: tuned needs an embedder step before it")
                 if step.labels == "scored" and not any(c.kind == "labels" and c.value for c in self.checks):

@@ -342,6 +342,14 @@ class EvaluateStep(StrictModel):
         """Whether the model searches and reads the documents itself, in several requests for an answer."""
         return self.passages == "looked_up"
 
+    def misplaced(self, index_before: bool, has_index: bool, has_documents: bool) -> str:
+        """Return why the step has nothing to search where it stands in a plan; "" where it has, or searches nothing."""
+        if not self.looks_up:
+            return "retrieval needs an index step before it" if self.retrieval and not index_before else ""
+        if has_index and not index_before:
+            return "the index step, whose index it searches, must stand before it"
+        return "" if has_documents else "passages: looked_up needs data.documents"
+
     @property
     def learns_from_rows(self) -> bool:
         """Whether it answers otherwise with other training examples: it is trained on them, shows or repeats some."""

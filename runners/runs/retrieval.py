@@ -136,21 +136,22 @@ class OpenIndex:
     @property
     def retriever(self) -> Retriever:
         """The retriever of the open generation, with the refusal threshold that was fitted on the run's dev questions."""
-        index, models = self.index, self.models
-        if self._retriever is None or self._retriever.index is not index:
-            assert self.plan.index is not None
-            scorer = self.scorer()
-            threshold = RefusalThreshold.from_json(json.loads(self.refusal_file.read_text("utf-8")))
-            self._retriever = Retriever(
-                index,
-                self.plan.index,
-                threshold,
-                models.token_counter(models.base),
-                models.all_control_tokens(),
-                scorer,
-                models.answer_reader.required(threshold.reader) if threshold.read else None,
-            )
-        return self._retriever
+        with self._lock:  # models that look things up search on several threads
+            index, models = self.index, self.models
+            if self._retriever is None or self._retriever.index is not index:
+                assert self.plan.index is not None
+                scorer = self.scorer()
+                threshold = RefusalThreshold.from_json(json.loads(self.refusal_file.read_text("utf-8")))
+                self._retriever = Retriever(
+                    index,
+                    self.plan.index,
+                    threshold,
+                    models.token_counter(models.base),
+                    models.all_control_tokens(),
+                    scorer,
+                    models.answer_reader.required(threshold.reader) if threshold.read else None,
+                )
+            return self._retriever
 
     @property
     def drift(self) -> DriftWatch | None:

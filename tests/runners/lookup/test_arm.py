@@ -157,6 +157,37 @@ def test_run_that_is_interrupted_goes_on_without_paying_again(
     assert len(rows_of(tmp_path / "run")) == 4
 
 
+def test_each_model_of_a_plan_looks_things_up_by_itself(
+    make_plan: Callable[..., Plan], endpoints: Callable[[], Any], tmp_path: Path
+) -> None:
+    """The host of one takes no tools: its arm alone is incomplete, until it does."""
+    able, unable = endpoints(), endpoints()
+    able.answer = reader
+
+    def refuse(handler: Any) -> None:
+        handler.reply(400, {"error": {"message": "this model does not support tools"}})
+
+    unable.faults = [refuse] * 3
+    models = {"a": f"openai:able@{able.url}", "b": f"openai:unable@{unable.url}"}
+    steps = [STEP | {"arm": f"agentic-search@{alias}"} for alias in models]
+    prompting = {"kind": "evaluate", "arm": "prompting@a"}
+    plan = make_plan(
+        models=models, model={"name": models["a"]}, choice="prompting@a", steps=[prompting, *steps]
+    )
+    run = run_plan(plan, tmp_path / "run")
+    (incomplete,) = [event for event in run.events() if event.get("event") == "arm.incomplete"]
+    assert incomplete["arm"] == "agentic-search@b"
+    assert "does not support tools" in incomplete["reason"]
+    rows = [row for row in read_journal(run.path / TRIAL / "answers.jsonl") if "lookups" in row]
+    assert {row["arm"] for row in rows} == {"agentic-search@a"}
+    assert len(rows) == 4
+    assert len(unable.seen) == 1, "it is asked once"
+    unable.faults, unable.answer = [], reader
+    run_plan(plan, tmp_path / "run", resume=True)
+    rows = [row for row in read_journal(run.path / TRIAL / "answers.jsonl") if "lookups" in row]
+    assert sorted(row["arm"] for row in rows) == ["agentic-search@a"] * 4 + ["agentic-search@b"] * 4
+
+
 def test_answers_at_a_limit_are_counted(make_plan: Callable[..., Plan], server: Any, tmp_path: Path) -> None:
     def endless(body: dict[str, Any]) -> Any:
         return (
