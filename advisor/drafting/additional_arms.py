@@ -173,6 +173,8 @@ def without_what(choice: str, steps: Sequence[Step], profile: Profile) -> str:
         isinstance(step, EvaluateStep) and step.shots for step in steps
     ):
         return "cannot be measured with examples that are plain texts: it needs prompts with their replies"
+    if choice == "long-context" and profile.remote:
+        return "every answer pays for all documents, and it is not advised for this model"
     if choice == "long-context":
         return "a model on this machine would read all documents too slowly, or may not hold them all"
     if choice in TUNING_METHODS or choice == "hybrid":
