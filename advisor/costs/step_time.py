@@ -221,8 +221,8 @@ def _answer_seconds(plan: Plan, step: EvaluateStep) -> float:
     answered = ANSWER_TOKENS / DECODE_TOKENS_PER_S
     if step.looks_up:  # every request reads the tools and all that was found before it
         requests = LOOKUP_REQUESTS.likely
-        found = LOOKUP_RESULT_TOKENS * requests * (requests - 1) / 2
-        prompt_length = requests * (prompt_length + TOOLS_TOKENS) + found
+        results = LOOKUP_RESULT_TOKENS * requests * (requests - 1) / 2
+        prompt_length = requests * (prompt_length + TOOLS_TOKENS) + results
         answered *= requests
     if step.labels == "scored":  # all labels are read after every question
         answered = _label_tokens(plan) / PREFILL_TOKENS_PER_S
