@@ -26,8 +26,6 @@ CASE_USES = ("winner_only", "winner_or_also", "constraint")
 RATE = AdviceRate()
 """The rate of right advice, without anybody's own trials."""
 PROMPTED_METHODS = {"prompting", "few-shot"}
-OTHER_WINNERS = ("classifier", "nearest-reply", "router", "long-context", "agentic-search")
-"""What can win a published comparison beside the methods that are advised."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -274,7 +272,7 @@ def _of_labels(coded: Any) -> dict[str, Any]:
 
 
 def _winners() -> tuple[str, ...]:
-    return tuple(dict.fromkeys((*methods_by_name(), *OTHER_WINNERS)))
+    return tuple(methods_by_name())
 
 
 def _names(given: Any, location: str) -> frozenset[str]:
