@@ -31,6 +31,7 @@ VERBS: dict[str, str] = {
     "probe": MEASURE,
     "run": MEASURE,
     "report": MEASURE,
+    "label": MEASURE,
     "eval": MEASURE,
     "why": MEASURE,
     "recheck": MEASURE,
@@ -62,6 +63,7 @@ OTHER_WORDS: dict[str, str] = {
     **dict.fromkeys(("execute", "trial", "measure", "benchmark", "resume"), "run"),
     **dict.fromkeys(("evaluate", "evaluation", "test", "score"), "eval"),
     **dict.fromkeys(("results", "show", "verdict", "summary"), "report"),
+    **dict.fromkeys(("annotate", "grade", "rate", "review", "gold"), "label"),
     **dict.fromkeys(("causes", "failures", "errors", "mistakes"), "why"),
     **dict.fromkeys(("query", "answer", "question", "predict"), "ask"),
     **dict.fromkeys(("server", "api", "host", "deploy"), "serve"),
@@ -109,7 +111,6 @@ class VerbsByHeading(TyperGroup):
         """Write usage, one line for each verb, and the options."""
         formatter.write_usage("tunewise", "[OPTIONS] VERB ...    (about one verb: tunewise VERB --help)")
         formatter.write_text(str(self.help))
-        formatter.write_paragraph()
         headings = {**VERBS, **GROUPS}
         width = max(map(len, headings))
         for heading in (START, MEASURE, USE, INSPECT):

@@ -339,7 +339,7 @@ def write_manifest(
 def check_manifest(
     folder: Path | str,
     kind: str,
-    unlisted: Iterable[str] = (),
+    unlisted: Collection[str] = (),
     digest: Callable[[Path], str] = sha256_file,
     editable: Collection[str] = (),
 ) -> dict[str, Any]:
@@ -348,8 +348,7 @@ def check_manifest(
     Args:
         folder: the folder.
         kind: what it must hold.
-        unlisted: files and folders that need not be listed, because they change after the manifest was
-            written (a log, an index with a manifest of its own).
+        unlisted: paths that need not be listed, as they change after the manifest was written (a log, an index).
         digest: returns the hex SHA-256 of a file.
         editable: names of files, in any folder below, that people may edit or delete, such as README.md.
 
@@ -370,11 +369,15 @@ def check_manifest(
             raise BadInput(f"{folder} is damaged: {name} has {size} bytes, its manifest has {entry['bytes']}")
         if digest(path) != entry["sha256"]:
             raise BadInput(f"{folder} is damaged: the SHA-256 of {name} differs from its manifest")
-    allowed = set(unlisted)
     for name in _file_names(folder):
-        if name not in entries and name.split("/")[0] not in allowed and Path(name).name not in editable:
+        if name not in entries and not is_below(name, unlisted) and Path(name).name not in editable:
             raise BadInput(f"{folder} is damaged: {name} is not listed in its manifest")
     return manifest
+
+
+def is_below(name: str, paths: Collection[str]) -> bool:
+    """Return whether a POSIX path is one of these, or below one of them."""
+    return any(f"{name}/".startswith(f"{path}/") for path in paths)
 
 
 @contextmanager

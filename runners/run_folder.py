@@ -22,6 +22,7 @@ from rag.files import (
     append_line,
     canonical_json,
     check_manifest,
+    is_below,
     is_older,
     is_reserved_name,
     move_folder,
@@ -45,6 +46,8 @@ TUNED_INDEX = "index-tuned"
 RETRIEVER = "retriever"
 """The tuned embedder and reranker; see :mod:`runners.runs.retrieval`."""
 TRIAL = "trial"
+LABELS = "trial/labels"
+"""What people say of the answers, a journal for each person; see :mod:`runners.labels`."""
 LAUNCH = "launch"
 """Scripts of a launcher, the output of Slurm's jobs, the exit code of the first process."""
 REPORT = "report.json"
@@ -55,6 +58,8 @@ FAILURES_FOLDER = "failures"
 """Why answers of the run's arms are wrong, a folder for each arm; see :mod:`runners.failures`."""
 CURVES_FOLDER = "curves"
 """Learning curves of the run's arms, a folder for each; see :mod:`runners.trial.curve`."""
+ANSWERS = "answers.jsonl"
+"""The journal of the trial's answers, in its folder."""
 SCORES = "scores.json"
 """In the trial folder and in each folder of evals."""
 UNCONFIRMED_ENDPOINTS = ".unconfirmed-endpoints.json"
@@ -75,10 +80,11 @@ UNSEALED = (
     UNCONFIRMED_ENDPOINTS,
     TRACKING,
     COMPARISONS,
+    LABELS,
 )
 """Parts that still change in a sealed run: the log, the indexes, which have manifests of their own, later evaluations,
 rechecks, learning curves and causes of wrong answers, what a launcher writes, the endpoints to be confirmed, the files
-of trackers, and pages that compare runs."""
+of trackers, pages that compare runs, and people's labels."""
 ADAPTER_MIB = 60
 """Disk space for one adapter with its checkpoint, in MiB."""
 EMBEDDER_MIB = 130
@@ -195,9 +201,7 @@ class RunFolder:
     def seal(self, extra: dict[str, Any]) -> None:
         """Write the manifest with the hashes of all files that no longer change, and the ``extra`` values."""
         names = [p.relative_to(self.path).as_posix() for p in sorted(self.path.rglob("*")) if p.is_file()]
-        sealed = [
-            n for n in names if n.split("/")[0] not in UNSEALED and not n.startswith(".") and n != MANIFEST
-        ]
+        sealed = [n for n in names if not is_below(n, UNSEALED) and not n.startswith(".") and n != MANIFEST]
         write_manifest(self.path, "run", extra, sealed)
 
     def unseal(self) -> None:
@@ -250,11 +254,11 @@ def check_run_folder(path: Path, plan: Plan, resume: bool, overwrite: bool) -> b
             raise UsageProblem(f"{path} exists", "continue it with --resume, or start again with --overwrite")
     if (path / PLAN).exists():
         # Servers move between a start and a resumption, and a limit may be raised; steps that other servers answered are
-        # repeated.
+        # repeated. The judge is asked after all steps: one can be added, or allowed to count, once answers are labelled.
         changed = [
             key
             for key, _, _ in plan_differences(
-                read_run_plan(path), plan, {*RECORD_KEYS, "backend", "most_usd"}
+                read_run_plan(path), plan, {*RECORD_KEYS, "backend", "most_usd", "judge"}
             )
         ]
         if changed:
@@ -273,9 +277,14 @@ def is_run(path: Path) -> bool:
 def check_replaceable(path: Path, plan: Plan) -> None:
     """Raise UsageProblem when a run folder must not be deleted to make place for a run of this plan.
 
-    Refused are a symbolic link, the current folder, and a folder that contains files or models which this plan or the
-    existing run's plan reads.
+    Refused are a run that people have labelled, a symbolic link, the current folder, and a folder that contains files or
+    models which this plan or the existing run's plan reads.
     """
+    if people := sorted(file.stem for file in (path / LABELS).glob("*.jsonl")):
+        raise UsageProblem(
+            f"{path} has what people labelled ({', '.join(people)}), so it is not replaced",
+            f"choose another --out, or delete {path / LABELS} first",
+        )
     if path.is_symlink():
         raise UsageProblem(
             f"{path} is a link: only real files and folders are replaced", "choose another --out"

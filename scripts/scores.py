@@ -92,7 +92,8 @@ Zipf's law or as imports draw them, they held in at least 93 % (`tests/advisor/v
 questions that were not refused (1 minus `false_refusal`). An arm that never refuses gets .5, however few questions
 have no answer.
 
-A judge by URL (`judge` in the plan) is shown beside these, with how often it agrees with them, and decides nothing."""
+A judge (`judge` in the plan) is shown beside these, with how often it agrees with them, and decides nothing unless it
+[may count](#a-judge-if-you-want-one)."""
 
 
 def scores_parts() -> dict[str, Part]:

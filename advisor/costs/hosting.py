@@ -19,10 +19,9 @@ from advisor.catalog import gpus
 from advisor.costs.tokens import ANSWER_TOKENS, CONTEXT_TOKENS, PROMPT_TOKENS, output_tokens, row_tokens
 from advisor.questionnaire.profile import Profile
 from runners.plan.steps import NF4, NO_QUANTIZATION, Quantization
-from runners.resources.memory_estimate import MemoryEstimate, smallest_memory
+from runners.resources.memory_estimate import MemoryEstimate, batch_memory, smallest_memory
 from runners.resources.memory_terms import MemorySetup, WeightKind
 from runners.resources.model_shape import ModelShape
-from runners.runs.requirements import batch_memory
 
 HOURS_PER_MONTH = 730.0
 """Hours of a month (a year's 8,760 over twelve)."""

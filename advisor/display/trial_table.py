@@ -27,14 +27,15 @@ from advisor.report.statements import (
     p_value_note,
     right_cost_note,
     right_cost_table,
+    strength_texts,
     task_line,
     timing_notes,
     wording_rows,
     words_used,
 )
-from advisor.verdict.sentences import STRENGTHS
 from advisor.verdict.trial_forecast import FORECAST_COLUMNS, forecast_rows, forecast_sentence
 from rag.text.sanitize import strip_invisible
+from runners.report.graded import GRADED_COLUMNS, GRADED_TITLE, GradedAnswers
 from runners.report.records import NOT_JUDGED, ArmReport, Outcome, Verdict
 from runners.report.trial_report import ScoredReport, TrialForecast, TrialReport
 
@@ -87,7 +88,9 @@ def paired_table(report: ScoredReport, recommended: str) -> Table:
     right = {arm.arm: arm.right_text for arm in report.arms}
     for pair in report.paired:
         difference = _difference(pair.difference, pair.low, pair.high)
-        table.add_row(escape(pair.b), right.get(pair.b, NOT_JUDGED), *difference, p_text(pair.p_holm))
+        table.add_row(
+            escape(pair.compared_with), right.get(pair.b, NOT_JUDGED), *difference, p_text(pair.p_holm)
+        )
     return table
 
 
@@ -181,8 +184,10 @@ def show_report(report: TrialReport, console: Console | None = None) -> None:
         weights_line(report),
         *filter(None, [dev_budget_line(report.dev_budget)]),
         *judge_lines(report.judge),
+        *(report.graded.lines if report.graded else ()),
     ):
         print_plain(console, line, "dim")
+    show_graded(report.graded, console)
     show_verdict(report.verdict, console)
     if report.verdict.taught:
         print_plain(console, f"  {report.verdict.taught}")
@@ -226,6 +231,16 @@ def show_right_costs(report: TrialReport, console: Console) -> None:
     print_plain(console, right_cost_note(report), "dim")
 
 
+def show_graded(graded: GradedAnswers | None, console: Console) -> None:
+    """Print the pairs of arms by people's labels and a judge's grades; nothing without any."""
+    if not graded or not graded.pairs:
+        return
+    table = _table(*GRADED_COLUMNS)
+    for pair in graded.pairs:
+        table.add_row(*map(escape, pair.cells))
+    console.print(f"\n{GRADED_TITLE}", table)
+
+
 def show_forecast(forecast: TrialForecast, console: Console) -> None:
     """Print what was forecast of each arm beside what was measured."""
     table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, COLUMN_GAP, 0, 0))
@@ -240,7 +255,7 @@ def show_forecast(forecast: TrialForecast, console: Console) -> None:
 def show_verdict(verdict: Verdict, console: Console) -> None:
     """Print the outcome in its colour, its strength and the verdict's text."""
     outcome = (verdict.outcome.upper(), f"{OUTCOME_COLOURS[verdict.outcome]} bold")
-    head = Text.assemble(outcome, f" ({STRENGTHS[verdict.strength][0]})  ")
+    head = Text.assemble(outcome, f" ({strength_texts(verdict)[0]})  ")
     print_wrapped(console, head.append(strip_invisible(verdict.text)))
 
 

@@ -44,6 +44,8 @@ from rag.errors import BadInput, CannotRun
 from rag.evaluation.clusters import cluster_by_document
 from rag.evaluation.statistics import PairedDifference
 from rag.files import check_schema, parse_json
+from runners.judging.calibration import with_grades
+from runners.judging.pairs import preferences
 from runners.made_from import data_files, recorded_files
 from runners.plan.arm_names import name_and_precision
 from runners.plan.named_models import asked_models, reference_arms
@@ -70,12 +72,11 @@ from runners.report.trial_report import (
     TrialReport,
 )
 from runners.resources.usage import contention_note
-from runners.run_folder import SCORES, TRIAL, RunFolder, open_run_folder, read_journal
+from runners.run_folder import SCORES, TRIAL, RunFolder, open_run_folder
 from runners.runs.data_notes import DATA_NOTES, noted_lines
 from runners.runs.retrieval import read_comparison
 from runners.scoring.scores import inapplicable_scores
 from runners.selective.routes import read_routes
-from runners.trial.judge import JUDGE_JOURNAL, summary
 from runners.trial.refusal_gate import question_drift
 from runners.trial.trial import ArmScores, scores_with_intervals
 
@@ -113,7 +114,7 @@ def read_report(run: Path) -> TrialReport:
 def report_of_run(records: RunRecords) -> TrialReport:
     """Return the report of a run whose arms are all scored: verdict, arms with intervals, prediction and measurement."""
     plan = records.plan
-    measured_arms = read_scores(records.path)
+    measured_arms, graded = with_grades(records.path, plan, read_scores(records.path), records.answers)
     records, incomplete = records.without_incomplete([arm.arm for arm in measured_arms])
     if not {arm.arm for arm in measured_arms}.difference(reference_arms(plan)):
         listed = incomplete_text(incomplete) or "none was asked"
@@ -146,7 +147,7 @@ def report_of_run(records: RunRecords) -> TrialReport:
         weights=applied_weights(plan),
         weight_reasons=plan.weight_reasons,
         training_reasons=training_reasons(plan),
-        judge=_judged_by_model(records, judged.arms),
+        judge=preferences(records.path, plan, judged.arms),
         predicted=plan.predicted,
         measured=measured_facts(records, max(len(arm.combined) for arm in judged.arms), proxy),
         guards=guards,
@@ -165,6 +166,7 @@ def report_of_run(records: RunRecords) -> TrialReport:
         data=data_used(records),
         models=_models_asked(plan),
         incomplete=incomplete,
+        graded=graded,
     )
     report = with_right_costs(report, records, judged.arms)
     return _with_conclusion(replace(report, teacher=teacher_report(records, report, judged.arms)), plan)
@@ -178,14 +180,6 @@ def _models_asked(plan: Plan) -> dict[str, str] | None:
     } or None
 
 
-def _judged_by_model(records: RunRecords, arms: Sequence[ArmScores]) -> dict[str, Any] | None:
-    """Return what the model judge preferred; None without one, or where the recommended arm has no scores."""
-    plan = records.plan
-    if plan.judge is None or plan.choice not in [arm.arm for arm in arms]:
-        return None
-    return summary(plan.judge.name, plan.choice, arms, read_journal(records.path / TRIAL / JUDGE_JOURNAL))
-
-
 def _with_conclusion(report: TrialReport, plan: Plan) -> TrialReport:
     """Return a report with its forecast beside the measurements, and its conclusion."""
     forecast = compare_forecast(plan, report.verdict, report.candidates, report.measured.seconds)
@@ -193,7 +187,8 @@ def _with_conclusion(report: TrialReport, plan: Plan) -> TrialReport:
     conclusion = Conclusion(
         report=report, verdict=report.verdict, prompt_in_use=report.task.prompt, today=today
     )
-    text = f"{report.verdict.text} {words_note(report.question_words, report.arms)}".rstrip()
+    notes = (report.verdict.text, report.graded_note, words_note(report.question_words, report.arms))
+    text = " ".join(filter(None, notes))
     verdict = replace(report.verdict, conclusion=conclusion.sentences, text=text)
     return replace(report, forecast=forecast, verdict=verdict)
 
@@ -389,7 +384,7 @@ def left_out_notes(plan: Plan) -> list[str]:
 
 def pair_report(pair: PairedDifference) -> PairReport:
     """Return a paired comparison as in the report."""
-    keys = ("a", "b", "difference", "low", "high", "p", "p_holm", "units")
+    keys = ("a", "b", "difference", "low", "high", "p", "p_holm", "units", "labels")
     return PairReport(**{key: getattr(pair, key) for key in keys}, n=pair.questions)
 
 

@@ -32,12 +32,13 @@ from advisor.verdict import guards as guard_results
 from advisor.verdict import predictions
 from advisor.verdict.made_questions import origin_note
 from advisor.verdict.run_records import RunRecords
-from advisor.verdict.sentences import MOST_TIMES, STRENGTHS, duration_text, own_prompt
+from advisor.verdict.sentences import MOST_TIMES, duration_text, own_prompt
 from advisor.verdict.trial_forecast import FORECAST_COLUMNS, forecast_rows, forecast_sentence
 from rag.text.sanitize import defang_text
 from rag.text.words import count_noun
 from runners.plan.arm_names import method_of
 from runners.plan.schema import SCORES
+from runners.report.graded import GRADED_COLUMNS, GRADED_TITLE
 from runners.report.json_records import to_json
 from runners.report.records import Outcome, Strength
 from runners.report.trial_report import FullRun, TrialReport, arm_named, question_count
@@ -321,7 +322,7 @@ def _template() -> Template:
         "charts": charts,
         "statements": statements,
         "guard_results": guard_results,
-        "strengths": STRENGTHS,
+        "strength_texts": statements.strength_texts,
         "labels": DATA_LABELS,
         "arm_named": arm_named,
         "arm_title": arm_title,
@@ -332,6 +333,8 @@ def _template() -> Template:
         "cause_rows": cause_rows,
         "causes_sentence": causes_sentence,
         "harmless": defang_text,
+        "graded_title": GRADED_TITLE,
+        "graded_columns": GRADED_COLUMNS,
         "dev_budget_line": dev_budget_line,
         "forecast_columns": FORECAST_COLUMNS,
         "forecast_rows": forecast_rows,

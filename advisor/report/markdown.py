@@ -22,14 +22,15 @@ from advisor.report.statements import (
     refusal_line,
     right_cost_note,
     right_cost_table,
+    strength_texts,
     task_line,
     timing_notes,
     wording_rows,
     words_used,
 )
-from advisor.verdict.sentences import STRENGTHS
 from advisor.verdict.trial_forecast import FORECAST_COLUMNS, forecast_rows, forecast_sentence
 from rag.text.sanitize import single_line
+from runners.report.graded import GRADED_COLUMNS, GRADED_TITLE
 from runners.report.records import NOT_JUDGED
 from runners.report.trial_report import TrialReport
 
@@ -47,7 +48,7 @@ def report_markdown(report: TrialReport) -> str:
         escape_markdown(task_line(report)),
         f"**{escape_markdown(first)}**",
         escape_markdown(" ".join(rest)),
-        f"**{verdict.outcome.upper()}** ({STRENGTHS[verdict.strength][0]}). {escape_markdown(verdict.text)}",
+        f"**{verdict.outcome.upper()}** ({strength_texts(verdict)[0]}). {escape_markdown(verdict.text)}",
         escape_markdown(verdict.taught),
         # A list of its own in the quote keeps warnings apart; the blank line after it ends the quote: without one, GitHub
         # reads the table that follows as the quote's last paragraph.
@@ -63,6 +64,7 @@ def report_markdown(report: TrialReport) -> str:
         ),
         "\n".join(_pairs(report)),
         escape_markdown(f"{p_value_note(report.models)}.") if report.paired else "",
+        "\n".join(_graded(report)),
         "\n".join(_dev_budget(report)),
         "\n\n".join(_failures(report)),
         "\n".join(_forecast(report)),
@@ -150,7 +152,7 @@ def _pairs(report: TrialReport) -> list[str]:
     title = f"{escape_markdown(recommended)} ({right.get(recommended, NOT_JUDGED)} right) compared with"
     rows = [
         (
-            escape_markdown(pair.b),
+            escape_markdown(pair.compared_with),
             right.get(pair.b, NOT_JUDGED),
             f"{pair.difference:+.2f} ({pair.low:+.2f} to {pair.high:+.2f})",
             escape_markdown(p_text(pair.p_holm)),
@@ -158,6 +160,15 @@ def _pairs(report: TrialReport) -> list[str]:
         for pair in report.paired
     ]
     return markdown_rows((title, "right", "difference (95 %)", "p"), rows) if rows else []
+
+
+def _graded(report: TrialReport) -> list[str]:
+    """Return the pairs by people's labels and a judge's grades, with what they rest on; [] without any."""
+    if not report.graded:
+        return []
+    rows = [[escape_markdown(cell) for cell in pair.cells] for pair in report.graded.pairs]
+    lines = [escape_markdown(" ".join(report.graded.lines)), ""]
+    return [f"**{GRADED_TITLE}**", "", *lines, *markdown_rows(GRADED_COLUMNS, rows)]
 
 
 def _dev_budget(report: TrialReport) -> list[str]:

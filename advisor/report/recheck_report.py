@@ -88,10 +88,19 @@ def recheck_json(result: Recheck, margin: float) -> dict[str, Any]:
         "lost_answers": _flipped(result),
         "verdict": _verdicts(result),
         "not_measured_again": list(result.stale),
-        "notes": list(result.notes),
+        "notes": [*result.notes, *_judge_note(result.plan)],
         "drift": result.drift.to_json() if result.drift else None,
     }
     return data | {"summary": _sentences(data, decision)}
+
+
+def _judge_note(plan: Plan) -> list[str]:
+    """Return that a judge does not count here, where it may in the run."""
+    if plan.judge is None or not plan.judge.counts:
+        return []
+    return [
+        "The judge counts on the answers of the run that people labelled; here all are compared by computed scores"
+    ]
 
 
 def _arm_json(arm: RecheckedArm, result: Recheck, changes: Sequence[ScoreChange]) -> dict[str, Any]:

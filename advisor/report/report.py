@@ -14,8 +14,8 @@ from advisor.report.data import read_report, report_of_run
 from advisor.report.html import render_page
 from advisor.report.markdown import RIGHT_COST_SVG, report_markdown
 from advisor.report.plots.right_cost import right_cost_file
+from advisor.report.statements import strength_texts
 from advisor.verdict.run_records import RunRecords
-from advisor.verdict.sentences import STRENGTHS
 from rag.files import write_json, write_text
 from runners import notebook
 from runners.data.questions import Question
@@ -107,7 +107,7 @@ class Report:
         """Return the HTML that a notebook shows: conclusion, verdict, warnings, and the arms with their right answers."""
         report, verdict = self.content, self.content.verdict
         head = notebook.html_paragraph(" ".join(verdict.conclusion))
-        strength, _ = STRENGTHS[verdict.strength]
+        strength, _ = strength_texts(verdict)
         verdict_html = notebook.html_paragraph(f"{verdict.outcome.upper()} ({strength}). {verdict.text}")
         warnings = [notebook.html_list(report.warnings)] if report.warnings else []
         rows = [

@@ -14,21 +14,41 @@ from advisor.questionnaire.answers import PERSON_SOURCES
 from advisor.questionnaire.probe_facts import PROBE_FACTS
 from advisor.verdict.predictions import public_model_name
 from advisor.verdict.right_costs import cost_text, right_cost_text
-from advisor.verdict.sentences import duration_text
+from advisor.verdict.sentences import JUDGED, duration_text
 from rag.evaluation.statistics import risk_coverage
 from rag.text.words import count_noun
 from runners.plan.schema import Plan
 from runners.report.lookups import LookupSummary, Spread
-from runners.report.records import NOT_JUDGED, ArmReport
+from runners.report.records import NOT_JUDGED, ArmReport, Strength, Verdict
 from runners.report.trial_report import ScoredReport, TaskAsked, TrialReport, question_count
 from runners.resources.usage import is_contended
 
+STRENGTHS: Mapping[Strength, tuple[str, str]] = {
+    Strength.MEASURED: ("measured", "on the plan's own model, with enough questions"),
+    Strength.LEANING: ("a tendency only", "fewer than 30 test questions, or of one or two documents"),
+    Strength.PROXY: ("with another model", "not with the plan's own, so a hint only"),
+    Strength.MADE: (
+        "on generated questions",
+        "all test questions come from the documents, so nothing is confirmed",
+    ),
+}
+"""The strength of a verdict as people read it, and its explanation."""
 _READ_BY = {
     "answers": "a question is refused where none of the first passages, which are read, seems to answer it",
     "logistic": "a question is refused by signals of the search, most of which count the words that it shares with passages",
     "default": "a question is refused where no passage is near it in meaning, by a fixed limit",
 }
 """By what a gate refuses, by ``how`` of its threshold."""
+
+
+def strength_texts(verdict: Verdict) -> tuple[str, str]:
+    """Return the strength of a verdict as people read it, its explanation, and the labels behind a judge that counts."""
+    strength, why = STRENGTHS[verdict.strength]
+    if not verdict.judged_labels:
+        return strength, why
+    beside = " with" if verdict.strength is Strength.MEASURED else ", with"
+    labels = count_noun(verdict.judged_labels, "label")
+    return f"{strength}{beside} a calibrated judge ({labels})", f"{why}; {JUDGED}"
 
 
 def p_value_note(several_models: object = None) -> str:

@@ -255,7 +255,13 @@ def _useful(trial: Trial) -> Trial:
     """Return the trial without arms that have no right answer, surely fewer than the best, or only explain others."""
     counted = {name: right for name, arm in trial.arms.items() if (right := right_answers(arm))}
     if counted:
-        trial = trial.only([name for name in trial.arms if name in counted and counted[name].n > 0])
+        trial = trial.only(
+            [
+                name
+                for name, arm in trial.arms.items()
+                if name in counted and (counted[name].n > 0 or arm.graded)
+            ]
+        )
         if not trial.arms:
             return trial
         most = _most_right(trial)
@@ -273,7 +279,12 @@ def _useful(trial: Trial) -> Trial:
 
 
 def _most_right(trial: Trial) -> str:
-    """Return the arm with the most right answers; of several the one with the better combined score, then the cheapest."""
+    """Return the arm with the most right answers; of several the one with the better combined score, then the cheapest.
+
+    Where the grades of a judge count, it is the best by them.
+    """
+    if any(arm.graded for arm in trial.arms.values()):
+        return best_combined(trial.arms, trial.costs)
     return min(
         trial.arms,
         key=lambda name: (

@@ -35,11 +35,15 @@ from functools import lru_cache
 from statistics import NormalDist
 
 from advisor.costs.arm_costs import only_explains
-from rag.evaluation.clusters import FEW_CLUSTERS, MIN_CLUSTERS, mean_by_question, weighted_questions
+from rag.evaluation.clusters import FEW_CLUSTERS, LEVEL, MIN_CLUSTERS, mean_by_question, weighted_questions
+from rag.evaluation.prediction_powered import PredictionPowered, prediction_powered
 from rag.evaluation.statistics import RESAMPLES, PairedDifference, holm_correction, paired_test
+from rag.text.words import count_noun
 from runners.plan.score_names import SCORE_BY_NAME
-from runners.trial.trial import ArmScores
+from runners.report.arm_scores import ITSELF, ArmScores
 
+RIGHT = "right"
+"""The score that a grade stands for."""
 SIGNIFICANCE_LEVEL = 0.05
 """Largest Holm-corrected p that still counts."""
 LEANING_BELOW = 30
@@ -120,8 +124,12 @@ class QuestionsNeeded:
 def compare_arms(a: ArmScores, b: ArmScores, seed: int, above: float = 0.0) -> PairedDifference:
     """Return the paired difference of two arms over their common questions, clustered by source document.
 
-    Every wording counts, and those of one question together are one value of the test.
+    Every wording counts, and those of one question together are one value of the test. Where the grades of a judge count for
+    the two (:mod:`runners.judging.calibration`), it is the difference of their mean grades, else of their combined scores.
+    This is the one place where two arms are compared.
     """
+    if b.arm in a.graded:
+        return prediction_powered(a.graded[b.arm].differences, above, any_time=True).paired(a.arm, b.arm)
     if a.asked:
         of_a, of_b = (dict(zip(arm.questions, arm.combined, strict=True)) for arm in (a, b))
         weights = dict(zip(a.questions, a.question_weights, strict=True))
@@ -186,8 +194,11 @@ def _paired(
 def compare_on_score(a: ArmScores, b: ArmScores, score: str, seed: int) -> PairedDifference | None:
     """Return the paired difference of two arms in one score, where higher is better; None without common questions.
 
-    Of a score of which less is better, 1 minus its value is compared.
+    Of a score of which less is better, 1 minus its value is compared. Where the grades of a judge count for the two, they
+    stand for the score ``right``.
     """
+    if score == RIGHT and b.arm in a.graded:
+        return compare_arms(a, b, seed)
     definition = SCORE_BY_NAME.get(score)
     gain = definition.gain if definition else float
     of_b = {
@@ -306,7 +317,7 @@ class NonInferiority:
         is.
         """
         gap = self.by - self.pair.difference
-        if gap <= 0 or math.isnan(self.pair.error):
+        if gap <= 0 or math.isnan(self.pair.error) or self.pair.labels is not None:
             return None
         normal = NormalDist()
         # The bound is reached at the error of the margin; what varies about the difference seen is its own error.
@@ -375,9 +386,31 @@ def is_rival(name: str, arms: Mapping[str, ArmScores], standing: ArmStanding) ->
 
 
 def best_combined(arms: Mapping[str, ArmScores], costs: Mapping[str, int]) -> str:
-    """Return the arm with the highest mean combined score, the cheapest of several."""
+    """Return the arm with the highest mean combined score, the cheapest of several.
+
+    Where the grades of a judge count for pairs of them, it is the arm whose least lead over another one is largest, which
+    among combined scores is the same arm.
+    """
+    if len(arms) > 1 and any(other in arms for arm in arms.values() for other in arm.graded):
+        leads = {
+            name: min(_lead(arm, other) for other in arms.values() if other is not arm)
+            for name, arm in arms.items()
+        }
+        return min(arms, key=lambda name: (-round(leads[name], 9), costs[name]))
     # Scores are rounded so that equal arms are ordered by their costs, not by floating-point noise.
     return min(arms, key=lambda name: (-round(mean_combined(arms[name]), 9), costs[name]))
+
+
+def mean_grade(arm: ArmScores, level: float = LEVEL) -> PredictionPowered | None:
+    """Return an arm's mean grade by people's labels and a judge that counts for it; None where computed scores decide."""
+    rows = arm.graded.get(ITSELF)
+    return prediction_powered(rows.differences, level=level, any_time=True) if rows else None
+
+
+def _lead(arm: ArmScores, other: ArmScores) -> float:
+    if other.arm in arm.graded:
+        return compare_arms(arm, other, 0).difference
+    return mean_combined(arm) - mean_combined(other)
 
 
 def mean_combined(arm: ArmScores) -> float:
@@ -416,7 +449,7 @@ def _needed_for(comparison: ArmComparison, level: float) -> QuestionsNeeded | No
     """Return how many more questions would decide a comparison at this level; None when none would."""
     pair = comparison.pair
     gap = abs(comparison.pair.difference - comparison.by)
-    if gap == 0 or math.isnan(pair.error):
+    if gap == 0 or math.isnan(pair.error) or pair.labels is not None:  # by grades, it is labels that decide
         return None
     # A two-sided test at ``level`` has the wanted power when the gap is (z_level + z_power) standard errors;
     # the error shrinks with the square root of the number of questions, so their ratio is squared.
@@ -428,3 +461,25 @@ def _needed_for(comparison: ArmComparison, level: float) -> QuestionsNeeded | No
     total = max(fewest, pair.questions * (quantiles * pair.error / gap) ** 2)
     more = max(1, math.ceil(total) - pair.questions)
     return QuestionsNeeded(more, math.ceil(more * pair.units / pair.questions) if clustered else None)
+
+
+def margin_text(comparison: ArmComparison) -> str:
+    """Return the difference with its interval, such as +0.18 [+0.13, +0.24] against rag."""
+    pair = comparison.pair
+    if pair.low == pair.high == 0:
+        return f"the same as {pair.b}"
+    graded = (
+        ""
+        if pair.labels is None
+        else f" in mean grade (calibrated judge, {count_noun(pair.labels, 'label')})"
+    )
+    interval = f"[{signed_number(pair.low)}, {signed_number(pair.high)}]"
+    return f"{signed_number(pair.difference)} {interval}{graded} against {pair.b}"
+
+
+def signed_number(value: float) -> str:
+    """Return a signed number of two decimals, or of as many as show that it is not zero (four at most)."""
+    for decimals in (2, 3, 4):
+        if float(f"{value:.{decimals}f}") or value == 0:
+            return f"{value:+.{decimals}f}"
+    return f"{value:+.0e}"

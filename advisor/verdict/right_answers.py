@@ -12,13 +12,12 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from advisor.verdict.comparison import RIGHT
 from rag.evaluation.statistics import clustered_share
 from rag.refusal.relevance import BESIDE
 from runners.report.records import AnswerCount, ByWording, RightAnswers, WordingCounts
 from runners.trial.trial import ArmScores
 
-RIGHT = "right"
-"""The score that is counted."""
 UNANSWERABLE_SCORE = "correct_refusal"
 """The score that exactly the questions without an answer have."""
 

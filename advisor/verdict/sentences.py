@@ -16,26 +16,19 @@ from advisor.verdict.comparison import (
     ArmComparison,
     ArmStanding,
     QuestionsNeeded,
+    margin_text,
     mean_combined,
+    mean_grade,
 )
 from advisor.verdict.right_answers import right_answers
 from rag.text.words import count_noun
 from runners.arms.few_shot import PLAN_INSTRUCTIONS
 from runners.plan.arm_names import split_arm
-from runners.report.records import AnswerCount, ArmReport, Outcome, RightAnswers, Strength, Verdict
+from runners.report.records import AnswerCount, ArmReport, Estimate, Outcome, RightAnswers, Strength, Verdict
 from runners.report.trial_report import DevBudget, ScoredReport, TrialReport, arm_named, question_count
 from runners.trial.trial import ArmScores
 
-STRENGTHS: Mapping[Strength, tuple[str, str]] = {
-    Strength.MEASURED: ("measured", "on the plan's own model, with enough questions"),
-    Strength.LEANING: ("a tendency only", "fewer than 30 test questions, or of one or two documents"),
-    Strength.PROXY: ("with another model", "not with the plan's own, so a hint only"),
-    Strength.MADE: (
-        "on generated questions",
-        "all test questions come from the documents, so nothing is confirmed",
-    ),
-}
-"""The strength of a verdict as people read it, and its explanation."""
+JUDGED = "by the grades of a judge that was calibrated on people's labels of the same answers"
 MOST_TIMES = 10
 """Times the questions that were asked beyond which more of them are not asked for: nobody collects 9,000 more."""
 NONE_USABLE = "none of these can be used yet"
@@ -71,6 +64,8 @@ class VerdictFacts:
     """Arms that did not answer all questions."""
     substitute: str
     """A sentence on the recommended arm, where the plan holds another one to account; else ""."""
+    more_labels: int | None
+    """About how many more labels decide a rival that is compared by grades; None where no number would, and for others."""
     quick: bool
     """Whether the run was shortened by ``--quick``."""
     prefers_best: bool
@@ -89,7 +84,12 @@ class VerdictFacts:
             return " ".join((only, *self.limits))
         other = self.rival.pair.b
         theirs = right_answers(self.arms[other])
-        if right and theirs:
+        if self.rival.pair.labels is not None:
+            grades = [grade.difference for name in (choice, other) if (grade := mean_grade(self.arms[name]))]
+            score = (
+                f"{choice} has a mean grade of {grades[0]:.2f} with {self.model}, {other} of {grades[1]:.2f}"
+            )
+        elif right and theirs:
             score = (
                 f"{choice} answers {right.text} right with {self.model}, {other} {_beside(theirs, right)}; "
                 f"combined score {combined}"
@@ -163,56 +163,15 @@ class VerdictFacts:
         """What would decide: the full run after a quick one, else how many more questions."""
         if self.quick:
             return " This was a quick run; the full one is the next step."
+        if self.more_labels and self.use.arm is not None:
+            labels = f"About {count_noun(self.more_labels, 'more label')}"
+            return f" {labels} would decide it 8 times in 10, if the difference is as large as seen."
         if self.needed is None or self.use.arm is None:
             return ""
         questions, of = self.needed.questions, self.needed.documents
         documents = f", from about {rounded_up(of)} more documents," if of else ""
         more = f"About {rounded_up(questions)} more question{'s' * (questions != 1)}{documents}"
         return f" {more} would decide it 8 times in 10, if the difference is as large as seen."
-
-
-def unverdicted_text(
-    choice: str,
-    model: str,
-    why: str,
-    left_out: Sequence[str],
-    use: ArmToUse,
-    others: Mapping[str, ArmScores],
-) -> str:
-    """Return the text where there is no verdict on the recommended arm: it was not trained as planned, or is incomplete.
-
-    Args:
-        choice: the recommended arm.
-        model: the name of the base model.
-        why: the reason, as a clause.
-        left_out: sentences on other arms that are left out.
-        use: the arm to use until then.
-        others: the arms that were compared.
-    """
-    until = ""
-    if use.arm:
-        right = right_answers(others[use.arm])
-        until = f"Until then use {use.arm}" + (f", which answers {right.text} right." if right else ".")
-    elif others:
-        until = f"No other arm can be used: {use.reason}."
-    first = f"No verdict on {choice} with {model}: {why}."
-    return " ".join(filter(None, (first, *left_out, until)))
-
-
-def margin_text(comparison: ArmComparison) -> str:
-    """Return the difference with its interval, such as +0.18 [+0.13, +0.24] against rag."""
-    pair = comparison.pair
-    if pair.low == pair.high == 0:
-        return f"the same as {pair.b}"
-    return f"{signed_number(pair.difference)} [{signed_number(pair.low)}, {signed_number(pair.high)}] against {pair.b}"
-
-
-def signed_number(value: float) -> str:
-    """Return a signed number of two decimals, or of as many as show that it is not zero (four at most)."""
-    for decimals in (2, 3, 4):
-        if float(f"{value:.{decimals}f}") or value == 0:
-            return f"{value:+.{decimals}f}"
-    return f"{value:+.0e}"
 
 
 def rounded_up(count: int) -> str:
@@ -271,7 +230,14 @@ class Conclusion:
     def sentences(self) -> tuple[str, ...]:
         """One to seven entries of one or two sentences each; the first names the right answers where there are any."""
         if arm := arm_named(self.report.arms, self.verdict.use):
-            lines = [self._use(arm), self._cheaper, _weak(arm), self._standing(arm.arm), _refusals(arm)]
+            lines = [
+                self._use(arm),
+                self._graded,
+                self._cheaper,
+                _weak(arm, self._grade(arm.arm)),
+                self._standing(arm.arm),
+                _refusals(arm),
+            ]
             lines += [self._needs(arm), self._change(arm)]
         else:
             lines = [self._nothing_to_use, self._what_to_do]
@@ -290,6 +256,8 @@ class Conclusion:
     def _use(self, arm: ArmReport) -> str:
         """Return which arm to use and how many answers are right, beside today's prompt and the best alternative."""
         right = arm.right
+        if grade := self._grade(arm.arm):
+            return self._by_grade(arm, grade)
         if not right:
             uncounted = "which answers are right was not counted, so whether enough are is not known"
             return f"{self._first} It scored {arm.score.mean:.2f}; {uncounted}."
@@ -305,6 +273,36 @@ class Conclusion:
         text = f"It answers {right.n} of {right.of} questions right{_as_asked(right)}{_in_both_wordings(arm)}"
         few = " These are too few questions to say whether any can be used." if self.verdict.tendency else ""
         return f"{self._first} {text}" + (f"; {', '.join(beside)}." if beside else ".") + few
+
+    @property
+    def _graded(self) -> str:
+        """What decides where that is the grades of a judge, and not the counted answers."""
+        margin, labels = self.verdict.margin, self.verdict.judged_labels
+        if not margin or not labels:
+            return ""
+        if margin.labels is None:
+            return f"Some arms are compared {JUDGED} ({count_noun(labels, 'label')})."
+        better, sign = ("better", 1) if margin.difference >= 0 else ("worse", -1)
+        low, high = sorted((sign * margin.low, sign * margin.high))
+        away = f"{abs(margin.difference):.2f} [{low:.2f}, {high:.2f}] {better} than {margin.against}"
+        return f"In mean grade {self.verdict.recommended} is {away}: that decides, and not the count of right answers."
+
+    def _grade(self, name: str) -> Estimate | None:
+        """Return the mean grade of an arm where the grades of a judge decide."""
+        graded = self._trial.graded if self._trial and self.verdict.judged_labels else None
+        return graded.arms.get(name) if graded else None
+
+    def _by_grade(self, arm: ArmReport, grade: Estimate) -> str:
+        """Return which arm to use by its mean grade, beside the counts by rule."""
+        compared = self.verdict.compared
+        others = dict.fromkeys(one.arm for one in (compared.today, compared.alternative) if one)
+        beside = "".join(f", {name}'s {other.mean:.2f}" for name in others if (other := self._grade(name)))
+        rule = f"; by rule {arm.right.text} are right" if arm.right else ""
+        labels = count_noun(self.verdict.judged_labels or 0, "label")
+        return (
+            f"{self._first} The mean grade of its answers, from 0, wrong, to 1, right, is {grade.mean:.2f} "
+            f"[{grade.low:.2f}, {grade.high:.2f}]{beside} (a judge calibrated on {labels}){rule}."
+        )
 
     def _standing(self, use: str) -> str:
         """Return what the trial says of the recommendation."""
@@ -347,6 +345,8 @@ class Conclusion:
             return f"it {reason}"
         if margin := verdict.margin:
             mine, theirs = self._right(verdict.recommended), self._right(margin.against)
+            if margin.labels is not None:
+                return f"{margin.against} is {-margin.difference:.2f} better in mean grade"
             if mine and theirs:
                 return f"it answers {mine.n} right, {margin.against} {_beside(theirs, mine)}"
         return verdict.use_reason or "another arm did better"
@@ -472,9 +472,9 @@ def _as_asked(right: RightAnswers) -> str:
     return "" if right.asked_share is None else f" ({right.asked_share:.0%} of what is asked)"
 
 
-def _weak(arm: ArmReport) -> str:
+def _weak(arm: ArmReport, grade: Estimate | None) -> str:
     """Return a warning where the arm to use answers fewer than half of the questions right."""
-    if not arm.right or arm.right.share >= 0.5:
+    if not arm.right or (grade.mean if grade else arm.right.share) >= 0.5:
         return ""
     return "That is fewer than half: have a person check its answers, or try a larger model first."
 

@@ -2,9 +2,10 @@
 
 **The rule.** Counted are the questions that have an answer, so refusing is never right. An arm is usable when its share of
 right answers is surely above the threshold: the lower bound of :func:`rag.evaluation.statistics.clustered_share`, one-sided
-at 5 %, corrected for the number of arms by Holm's steps. So where no arm is above the threshold, one is called usable in at
-most 5 % of trials. With fewer than :data:`advisor.verdict.comparison.LEANING_BELOW` such questions, with questions of one or
-two documents, and after ``--quick`` nothing is sure: an arm passes when its own share reaches the threshold, which is a
+at 5 %, corrected for the number of arms by Holm's steps; of an arm for which a judge counts
+(:mod:`runners.judging.calibration`) that of its mean grade. So where no arm is above the threshold, one is called usable in
+at most 5 % of trials. With fewer than :data:`advisor.verdict.comparison.LEANING_BELOW` such questions, with questions of one
+or two documents, and after ``--quick`` nothing is sure: an arm passes when its own share reaches the threshold, which is a
 tendency, and "too few to say whether any can be used" is said. Without gold there is no threshold.
 
 The threshold is the answer ``usable_from``; unknown, it is :data:`USABLE_FROM`, or :data:`USABLE_FROM_COSTLY` where a wrong
@@ -22,13 +23,14 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from statistics import NormalDist
 
-from advisor.verdict.comparison import LEANING_BELOW, SIGNIFICANCE_LEVEL, STATISTICAL_POWER
+from advisor.verdict.comparison import LEANING_BELOW, SIGNIFICANCE_LEVEL, STATISTICAL_POWER, mean_grade
 from advisor.verdict.predictions import is_quick
 from advisor.verdict.right_answers import RIGHT, UNANSWERABLE_SCORE, counted
 from rag.evaluation.clusters import cluster_by_document, clustered_error, document_groups
 from rag.evaluation.statistics import Interval, clustered_share
+from rag.text.words import count_noun
 from runners.plan.schema import Plan
-from runners.report.records import AnswerCount, Unusable
+from runners.report.records import AnswerCount, Estimate, Unusable
 from runners.trial.trial import ArmScores
 
 USABLE_FROM = 0.5
@@ -63,9 +65,16 @@ class UsableCheck:
         """The arms below the threshold, each with the reason."""
         reasons = {}
         for name, count in self.counts.items():
-            if name not in self.usable:
-                short = "below" if count.share < self.threshold else "not clearly above"
-                least = f"{10 * self.threshold:g} of 10"
+            graded = mean_grade(self.answerable[name])
+            share = count.share if graded is None else graded.difference
+            short = "below" if share < self.threshold else "not clearly above"
+            least = f"{10 * self.threshold:g} of 10"
+            if name not in self.usable and graded is not None:
+                grade = f"{graded.difference:.2f} [{graded.low:.2f}, {graded.high:.2f}]"
+                reasons[name] = (
+                    f"has a mean grade of {grade} by {count_noun(graded.labels, 'label')} and the judge, {short} {least}"
+                )
+            elif name not in self.usable:
                 reasons[name] = f"is right on {count.text} answerable questions, {short} {least}"
         return reasons
 
@@ -89,7 +98,7 @@ def check_usable(plan: Plan, arms: Mapping[str, ArmScores]) -> UsableCheck | Non
     threshold = usable_from(plan)
     tendency = is_quick(plan) or any(map(_shows_a_tendency, answerable.values()))
     if tendency:
-        usable = [name for name, arm in answerable.items() if arm.mean_of(RIGHT) >= max(threshold, 1e-9)]
+        usable = [name for name, arm in answerable.items() if _share(arm) >= max(threshold, 1e-9)]
     else:
         usable = _surely_above(threshold, answerable)
     return UsableCheck(
@@ -118,7 +127,14 @@ def _surely_above(threshold: float, arms: Mapping[str, ArmScores]) -> list[str]:
     return above
 
 
+def _share(arm: ArmScores) -> float:
+    graded = mean_grade(arm)
+    return arm.mean_of(RIGHT) if graded is None else graded.difference
+
+
 def _lower_bound(arm: ArmScores, level: float) -> float:
+    if (graded := mean_grade(arm, level)) is not None:
+        return graded.low
     return clustered_share(
         arm.by_question(RIGHT), arm.sources(RIGHT), level, arm.weights_by_question(RIGHT)
     ).low
@@ -132,7 +148,7 @@ def why_none(check: UsableCheck, retrieving: Collection[str], model_of: Mapping[
         retrieving: the arms that search.
         model_of: the name of each arm's model.
     """
-    share = {name: arm.mean_of(RIGHT) for name, arm in check.answerable.items()}
+    share = {name: _share(arm) for name, arm in check.answerable.items()}
     best = max(share, key=lambda name: share[name])
     searching = [name for name in share if name in retrieving]
     # The arm that searches says most about the cause: one without may be right as seldom, but shows no passage.
@@ -149,6 +165,7 @@ def why_none(check: UsableCheck, retrieving: Collection[str], model_of: Mapping[
         if share[best] > check.threshold
         else _cause(check.threshold, share[split], retrieved, read, wrongly if searching else None)
     )
+    grade = mean_grade(check.answerable[best])
     why = Unusable(
         arm=best,
         right=check.counts[best],
@@ -159,7 +176,8 @@ def why_none(check: UsableCheck, retrieving: Collection[str], model_of: Mapping[
         refused_wrongly=wrongly,
         cause=cause,
         tendency=check.tendency and _interval(check.answerable[best]).high >= check.threshold,
-        more_questions_needed=_needed(check, best) if cause == "few" else None,
+        more_questions_needed=_needed(check, best) if cause == "few" and grade is None else None,
+        grade=Estimate(mean=grade.difference, low=grade.low, high=grade.high) if grade else None,
         why="",
         next="",
     )
@@ -231,6 +249,8 @@ def _why(why: Unusable, model: str) -> str:
 def _next(why: Unusable, model: str) -> str:
     """Return what to do where no arm can be used yet, by its cause."""
     if why.cause == "few":
+        if why.grade:
+            return f"more labels would show whether {why.arm} can be used: tunewise label QUESTIONS --run RUN"
         needed = why.more_questions_needed
         return f"{f'about {needed:,}' if needed else 'more'} more questions would show whether {why.arm} can be used"
     return {

@@ -42,8 +42,9 @@ from advisor.verdict.comparison import (
 )
 from advisor.verdict.predictions import is_quick
 from advisor.verdict.right_answers import right_answers
-from advisor.verdict.sentences import VerdictFacts, unverdicted_text
+from advisor.verdict.sentences import VerdictFacts
 from rag.evaluation.clusters import cluster_by_document
+from rag.evaluation.prediction_powered import any_time_level, labels_needed
 from rag.evaluation.statistics import PairedDifference
 from rag.text.words import count_noun
 from runners.models.registry import find_known_model
@@ -156,11 +157,11 @@ def _judge_choice(trial: Trial, standing: ArmStanding, model: str) -> Verdict:
     advised = advised_arm(plan)
     use = choose_arm(trial, standing)
     unbeaten = _unbeaten(trial, standing, use)
-    outcome = _outcome(standing, gate, unbeaten, use)
-    outcome = outcome if advised == plan.choice else Outcome.UNDECIDED
+    outcome = _outcome(standing, gate, unbeaten, use) if advised == plan.choice else Outcome.UNDECIDED
     blocking = _undecided_comparisons(standing, unbeaten) if outcome is Outcome.UNDECIDED else []
     needed = None if missing or advised != plan.choice else questions_needed(blocking, trial.family)
     rival = _rival(outcome, standing, by_name, blocking)
+    more_labels = _more_labels(rival, by_name) if outcome is Outcome.UNDECIDED else None
     count = min([by_name[plan.choice].question_count, *(c.pair.questions for c in standing.shown.values())])
     strength, limits = _strength_and_limits(plan, by_name, rival, count)
     facts = VerdictFacts(
@@ -178,6 +179,7 @@ def _judge_choice(trial: Trial, standing: ArmStanding, model: str) -> Verdict:
         lost=frozenset(trial.lost),
         incomplete=frozenset(trial.incomplete),
         substitute=substitute_sentence(plan, by_name),
+        more_labels=more_labels,
         quick=is_quick(plan),
         prefers_best=trial.prefers_best,
     )
@@ -204,7 +206,25 @@ def _judge_choice(trial: Trial, standing: ArmStanding, model: str) -> Verdict:
         in_place_of=use.in_place_of,
         cheaper=use.cheaper,
         not_worse=use.not_worse,
+        judged_labels=_judged_labels(standing, rival),
+        more_labels_needed=more_labels,
     )
+
+
+def _judged_labels(standing: ArmStanding, rival: ArmComparison | None) -> int | None:
+    """Return the labels behind the grades that decided: of the named comparison, else the fewest of one; None without."""
+    if rival and rival.pair.labels is not None:
+        return rival.pair.labels
+    compared = (*standing.gate.values(), *standing.shown.values())
+    return min((c.pair.labels for c in compared if c.pair.labels is not None), default=None)
+
+
+def _more_labels(rival: ArmComparison | None, arms: Mapping[str, ArmScores]) -> int | None:
+    """Return about how many more labels decide the named comparison; None of one by computed scores."""
+    if rival is None or rival.pair.labels is None:
+        return None
+    rows = arms[rival.pair.a].graded[rival.pair.b].differences
+    return labels_needed(rows, rival.by, any_time_level()) or None
 
 
 def _unbeaten(trial: Trial, standing: ArmStanding, use: ArmToUse) -> str:
@@ -339,6 +359,34 @@ def _without_verdict(trial: Trial, measured: Mapping[str, ArmScores], model: str
     )
 
 
+def unverdicted_text(
+    choice: str,
+    model: str,
+    why: str,
+    left_out: Sequence[str],
+    use: ArmToUse,
+    others: Mapping[str, ArmScores],
+) -> str:
+    """Return the text where there is no verdict on the recommended arm: it was not trained as planned, or is incomplete.
+
+    Args:
+        choice: the recommended arm.
+        model: the name of the base model.
+        why: the reason, as a clause.
+        left_out: sentences on other arms that are left out.
+        use: the arm to use until then.
+        others: the arms that were compared.
+    """
+    until = ""
+    if use.arm:
+        right = right_answers(others[use.arm])
+        until = f"Until then use {use.arm}" + (f", which answers {right.text} right." if right else ".")
+    elif others:
+        until = f"No other arm can be used: {use.reason}."
+    first = f"No verdict on {choice} with {model}: {why}."
+    return " ".join(filter(None, (first, *left_out, until)))
+
+
 def same_model(a: str, b: str) -> bool:
     """Return whether two names mean the same known model."""
     models = [find_known_model(name) for name in (a, b)]
@@ -417,7 +465,7 @@ def _strength_and_limits(
             "for intervals those of one question are one."
         )
     spread = max((arms[n].seed_spread for n in (plan.choice, rival.pair.b)), default=0.0) if rival else 0.0
-    if rival and 0 < abs(rival.pair.difference) < spread:
+    if rival and rival.pair.labels is None and 0 < abs(rival.pair.difference) < spread:
         sentences.append(f"The difference is smaller than the spread between training seeds ({spread:.2f}).")
     if count < LEANING_BELOW:
         strength = Strength.LEANING
@@ -440,5 +488,5 @@ def _margin(standing: ArmStanding, rival: ArmComparison | None) -> Margin | None
     if rival is None:
         return None
     pair = standing.shown[rival.pair.b].pair
-    keys = ("difference", "low", "high", "p", "p_holm")
+    keys = ("difference", "low", "high", "p", "p_holm", "labels")
     return Margin(against=pair.b, **{key: getattr(pair, key) for key in keys})

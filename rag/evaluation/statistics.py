@@ -61,6 +61,8 @@ class PairedDifference:
     """How many units were drawn and flipped: documents, or questions where each is its own unit."""
     p_holm: float = float("nan")
     """``p`` corrected for the comparisons that were made together with it; nan without a correction."""
+    labels: int | None = None
+    """People's labels that it rests on beside a judge's grades; None where it is of computed scores."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -42,6 +42,9 @@ SHOWN_LINES = 3
 """Lines that a note names."""
 WRITTEN_BY = "wordings_by"
 """The key of a row that names the model that wrote its wordings."""
+SPLIT_BY = "split_by"
+"""The key of a row whose gold people wrote: the document and ``answerable`` of before, by which it is divided into dev and
+test, so that new gold does not move it."""
 
 
 class UnusableWording(ValueError):
@@ -86,6 +89,13 @@ class Question:
     """Parts that a right answer must all state: "7:30 to 9:30" and "room 12"."""
     weight: float = 1.0
     """How often it is asked, or how many questions of a log it stands for, relative to the others."""
+    split_by: tuple[str | None, bool] | None = None
+    """The document and whether it was answerable before people wrote its gold; None where they did not change."""
+
+    @property
+    def drawn_by(self) -> tuple[str | None, bool]:
+        """The document and whether it is answerable, as far as they divide questions into dev and test."""
+        return self.split_by or (self.doc_id, self.answerable)
 
     @property
     def short_answers(self) -> tuple[str, ...]:
@@ -214,10 +224,16 @@ def count_questions(questions: Sequence[Question]) -> int:
 
 def with_document_ids(questions: Sequence[Question], ids: Mapping[str, str]) -> tuple[Question, ...]:
     """Return questions whose gold documents have the ids of the documents; names without one stay as they are."""
-    return tuple(
-        replace(question, doc_id=ids.get(question.doc_id, question.doc_id)) if question.doc_id else question
-        for question in questions
-    )
+
+    def renamed(question: Question) -> Question:
+        doc_id, split_by = question.doc_id, question.split_by
+        return replace(
+            question,
+            doc_id=doc_id and ids.get(doc_id, doc_id),
+            split_by=split_by and (split_by[0] and ids.get(split_by[0], split_by[0]), split_by[1]),
+        )
+
+    return tuple(map(renamed, questions))
 
 
 def _question(row: Mapping[str, Any], line: int, declared: Columns | None = None) -> Question:
@@ -255,6 +271,7 @@ def _question(row: Mapping[str, Any], line: int, declared: Columns | None = None
         wordings=_wordings(meta.get("wordings"), messages[-1]["content"]),
         all_of=_parts(meta),
         weight=_weight(meta.get("weight")),
+        split_by=_split_by(meta.get(SPLIT_BY)),
     )
     return _require_gold(asked, meta)
 
@@ -408,6 +425,14 @@ def _require_gold(question: Question, meta: Mapping[str, Any]) -> Question:
     if empty and question.answerable and not (question.references or question.fact or question.spans):
         raise UnusableGold("answers and all_of are both empty, and nothing else says what is right")
     return question
+
+
+def _split_by(value: Any) -> tuple[str | None, bool] | None:
+    """Return what a row is divided by; None for a row without, or with a column of that name that is something else."""
+    if not isinstance(value, dict) or "answerable" not in value:
+        return None
+    doc_id = value.get("doc_id")
+    return (None if doc_id is None else str(doc_id), _boolean(value["answerable"]))
 
 
 def _weight(value: Any) -> float:

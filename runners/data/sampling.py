@@ -73,7 +73,7 @@ def split_questions(
     dev: list[Question] = []
     rest: list[Question] = []
     for answerable in (True, False):
-        part = [q for q in questions if q.answerable is answerable]
+        part = [q for q in questions if q.drawn_by[1] is answerable]
         target = round(len(part) * dev_share)
         drawn = 0
         for group in _groups_by_document(part, seed):
@@ -88,7 +88,7 @@ def _groups_by_document(questions: Sequence[Question], seed: int) -> list[list[Q
     """Group questions by document, in an order drawn by the seed; one without a document is a group of its own."""
     groups: dict[str, list[Question]] = {}
     for question in questions:
-        groups.setdefault(question.doc_id or f"\0{question.id}", []).append(question)
+        groups.setdefault(question.drawn_by[0] or f"\0{question.id}", []).append(question)
     return [groups[key] for key in sorted(groups, key=lambda key: sha256_text(f"{seed}\0{key}"))]
 
 
@@ -97,10 +97,10 @@ def _draw(questions: Sequence[Question], most: int | None, seed: int) -> tuple[Q
     shuffled = sorted(questions, key=lambda q: sha256_text(f"{seed}\0{q.id}\0{q.question}"))
     if most is None or most >= len(shuffled):
         return tuple(shuffled)
-    unanswerable = [q for q in shuffled if not q.answerable]
+    unanswerable = [q for q in shuffled if not q.drawn_by[1]]
     unanswerable_count = round(most * len(unanswerable) / len(shuffled))
     chosen = {id(q) for q in unanswerable[:unanswerable_count]}
-    chosen |= {id(q) for q in [q for q in shuffled if q.answerable][: most - unanswerable_count]}
+    chosen |= {id(q) for q in [q for q in shuffled if q.drawn_by[1]][: most - unanswerable_count]}
     return tuple(q for q in shuffled if id(q) in chosen)
 
 

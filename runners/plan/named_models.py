@@ -14,7 +14,7 @@ from runners.plan.arm_names import arm_name, split_arm
 
 if TYPE_CHECKING:
     from runners.plan.schema import Plan
-    from runners.plan.steps import PlanModel
+    from runners.plan.steps import JudgeModel, PlanModel
 
 TEACHER = "teacher"
 """The alias of a teacher that is measured for reference."""
@@ -77,6 +77,11 @@ def teacher_arms(plan: Plan) -> tuple[str, ...]:
 def reference_arms(plan: Plan) -> tuple[str, ...]:
     """Return the arms that are measured and never used: those of a teacher that is none of the models compared."""
     return () if plan.teacher and plan.teacher.name in plan.models else teacher_arms(plan)
+
+
+def local_judge(plan: Plan) -> tuple[JudgeModel, ...]:
+    """Return the plan's judge where it is a model of this machine; () for an endpoint and without one."""
+    return (plan.judge,) if plan.judge and not plan.judge.name.startswith("openai:") else ()
 
 
 def _same(one: PlanModel, other: PlanModel) -> bool:

@@ -47,6 +47,7 @@ from runners.plan.steps import (
     EvaluateStep,
     Forgetting,
     IndexStep,
+    JudgeModel,
     LookupLimits,
     PlanModel,
     Route,
@@ -149,9 +150,10 @@ class Plan(StrictModel):
         default_factory=dict,
         description="Why each score weighs what it does, shown with the verdict: read from the comment behind a weight.",
     )
-    judge: PlanModel | None = Field(
+    judge: JudgeModel | None = Field(
         None,
-        description="A model by URL that compares the choice with every other arm; it never decides the gate.",
+        description="A model that compares the choice with every other arm after the trial; it decides nothing unless it "
+        "`counts`.",
     )
     gate: PlanGate = PlanGate()
     refusal: RefusalSettings = implied(RefusalSettings())
@@ -246,8 +248,6 @@ class Plan(StrictModel):
             raise ValueError("weights must be zero or more, and not all zero")
         if self.embedder.quantization != NO_QUANTIZATION:
             raise ValueError("embedder.quantization: an embedder is never quantised")
-        if self.judge is not None and not self.judge.name.startswith("openai:"):
-            raise ValueError(f"judge: {self.judge.name!r} is no model by URL, such as openai:NAME@URL")
         check_backend_arms(self.backend, [s.arm for s in self.steps if isinstance(s, ArmStep)])
         return self
 
@@ -364,6 +364,7 @@ def step_name(step: Step) -> str:
 PLAN_MODELS = (
     Plan,
     PlanModel,
+    JudgeModel,
     PlanData,
     Prompts,
     IndexStep,

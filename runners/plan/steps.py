@@ -88,6 +88,17 @@ class PlanModel(StrictModel):
         return self
 
 
+class JudgeModel(PlanModel):
+    """The model that judges answers after the trial."""
+
+    counts: bool = implied(
+        False,
+        description="Whether its grades may count where people's labels of the run show how far they can be trusted "
+        "(docs/how-it-measures.md, a judge that counts): it then grades every answer, and the verdict compares arms by "
+        "grades. false: it compares the choice with every other arm, and decides nothing.",
+    )
+
+
 class IndexStep(StrictModel):
     """Build the retrieval index."""
 

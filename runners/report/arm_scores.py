@@ -2,13 +2,50 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from operator import mul
 from statistics import fmean
 from typing import Any
 
 from rag.evaluation.clusters import linearised, mean_by_question, weighted_questions
+from rag.evaluation.prediction_powered import LabelledDifferences
+
+ITSELF = ""
+"""Among :attr:`ArmScores.graded`, the arm's own grades: its difference to an arm that answers nothing right."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GradedRows:
+    """People's labels and a judge's grades of one arm less those of another, with the row that each is about."""
+
+    asked: tuple[str, ...]
+    differences: LabelledDifferences
+
+    def of(self, asked: Collection[str]) -> GradedRows:
+        """Return those of some rows."""
+        at = [n for n, row in enumerate(self.asked) if row in asked]
+        rows = self.differences
+        return GradedRows(
+            asked=tuple(self.asked[n] for n in at),
+            differences=LabelledDifferences(
+                labels=[rows.labels[n] for n in at],
+                predicted=[rows.predicted[n] for n in at],
+                chances=[rows.chances[n] for n in at],
+                questions=[rows.questions[n] for n in at],
+                sources=[rows.sources[n] for n in at],
+                weights=[rows.weights[n] for n in at],
+                same=[rows.same[n] for n in at] if rows.same else (),
+            ),
+        )
+
+    def reversed(self) -> GradedRows:
+        """Return the other arm less this one."""
+        rows = self.differences
+        labels = [None if label is None else -label for label in rows.labels]
+        return replace(
+            self, differences=replace(rows, labels=labels, predicted=[-value for value in rows.predicted])
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +75,8 @@ class ArmScores:
     asked: tuple[float, ...] = ()
     """How often each question is asked, 1 on average, as the weights of its rows say; () when all are equal. It is part of
     ``question_weights``."""
+    graded: Mapping[str, GradedRows] = field(default_factory=dict)
+    """By other arm, where the judge's grades count for the comparison with it (:mod:`runners.judging.calibration`)."""
 
     def of_origin(self, from_documents: bool) -> ArmScores:
         """Return the scores of the made questions alone, or of the others; the means of the seeds are of all questions."""
@@ -67,7 +106,8 @@ class ArmScores:
         )
         optional = ("question_weights", "made", "wording_of", "hits", "asked")
         picked: dict[str, Any] = {name: pick(getattr(self, name)) for name in (*fields, *optional)}
-        return replace(self, **picked)
+        graded = {other: rows.of(picked["questions"]) for other, rows in self.graded.items()}
+        return replace(self, **picked, graded={other: rows for other, rows in graded.items() if rows.asked})
 
     @property
     def originals(self) -> tuple[str, ...]:

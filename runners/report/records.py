@@ -333,6 +333,13 @@ class PairReport:
     units: int
     """Documents, of which questions are not independent."""
     n: int
+    labels: int | None = None
+    """Where the pair is compared by the grades of a calibrated judge: the labels of people behind it."""
+
+    @property
+    def compared_with(self) -> str:
+        """The other arm, and by what the two are compared where that is not the combined score."""
+        return self.b if self.labels is None else f"{self.b} (by grade)"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -345,6 +352,8 @@ class Margin:
     high: float
     p: float
     p_holm: float
+    labels: int | None = None
+    """As of :class:`PairReport`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -391,11 +400,16 @@ class Unusable:
     """The same in one line."""
     next: str
     """What to do."""
+    grade: Estimate | None = None
+    """The mean grade of ``arm`` where a judge counts for it, with which that share is compared then."""
 
     @property
     def shortfall(self) -> str:
         """What is asked for and what the best arm answers, in a clause."""
         least = f"{10 * self.usable_from:g} of 10 questions" if self.usable_from else "at least one question"
+        if grade := self.grade:
+            best = f"the best, {self.arm}, has a mean grade of {grade.mean:.2f} [{grade.low:.2f}, {grade.high:.2f}]"
+            return f"{least} with an answer must be right, and {best}"
         return f"{least} with an answer must be right, and the best, {self.arm}, answers {self.right.text}"
 
     @property
@@ -463,6 +477,10 @@ class Verdict:
     """None where no arm can be used, answers cannot be judged, and in reports of 0.2.0."""
     three_answers: tuple[str, ...] = ()
     """The best arm, the cheapest that is not worse, the one with most right answers for the money: a sentence each."""
+    judged_labels: int | None = None
+    """People's labels on which the judge was calibrated by whose grades arms are compared; None where by computed scores."""
+    more_labels_needed: int | None = None
+    """About how many more labels would decide it; None where no number would, or labels do not decide."""
 
     @property
     def use_text(self) -> str:

@@ -8,6 +8,7 @@ from typing import Any
 
 from rag.evaluation.question_words import QuestionWords
 from runners.plan.arm_names import arm_name, name_and_precision, split_arm
+from runners.report.graded import GradedAnswers
 from runners.report.records import (
     NOT_JUDGED,
     ArmReport,
@@ -287,7 +288,7 @@ class TrialReport:
     weight_reasons: Mapping[str, str]
     training_reasons: Mapping[str, Mapping[str, str]]
     judge: Mapping[str, Any] | None
-    """What the model judge preferred, as :func:`runners.trial.judge.summary` has it."""
+    """What the model judge preferred, as :func:`runners.judging.pairs.summary` has it."""
     predicted: Mapping[str, Any]
     """The plan's prediction, as ``plan --json`` printed it; {} without one."""
     measured: Measured
@@ -323,6 +324,13 @@ class TrialReport:
     """The names of several models that were compared, with ``(nf4)`` of one in 4 bits, by alias; None where there is one."""
     incomplete: tuple[IncompleteArm, ...] = ()
     """Arms that did not answer all questions, which are not among ``arms``."""
+    graded: GradedAnswers | None = None
+    """People's labels of the answers, and a judge's grades with them; None where there are neither."""
+
+    @property
+    def graded_note(self) -> str:
+        """A sentence on the comparisons of the plan's choice for which its judge does not count yet; "" without one."""
+        return self.graded.note(self.verdict.recommended) if self.graded else ""
 
     @property
     def candidates(self) -> tuple[ArmReport, ...]:

@@ -18,6 +18,8 @@ from runners.resources import memory_terms, parallel_memory
 from runners.resources.machine import GIB
 from runners.resources.memory_terms import (
     FITTED,
+    KERNEL_BYTES,
+    PROCESS_BYTES,
     FittedConstants,
     MemoryCounter,
     MemorySetup,
@@ -32,6 +34,10 @@ SMALLEST_SETUP = (1, True, "rows")
 SMALL_VOCAB = 32_000
 """Entries of a small vocabulary (Llama 2, Mistral): a guessed shape may have as few, and embeddings are never
 quantised."""
+BATCH_ROWS, BATCH_TOKENS = 32, 12_000
+"""Most rows and tokens of one batch, as :mod:`runners.inference.local` has them, which imports torch; a test compares."""
+ADAPTER_RANK = 16
+"""Rank of an adapter beside a 4-bit base: the default of training."""
 FitVerdict = Literal["yes", "tight", "no"]
 
 
@@ -266,6 +272,48 @@ def estimate_inference_memory(
         devices=devices,
     )
     return estimate_memory(shape, "inference", setup)
+
+
+def batch_memory(
+    shape: ModelShape, prompt_tokens: int, new_tokens: int, weights: WeightKind | None, on_cpu: bool
+) -> MemoryEstimate:
+    """Estimate the memory of one batch of answers, an adapter beside a 4-bit base included.
+
+    A 4-bit base is quantised from the 16-bit file, whose mapped pages count as resident memory of the process. They are
+    clean and leave when memory is short, so they do not decide what fits and are left out here.
+
+    Args:
+        shape: the model.
+        prompt_tokens: tokens of the longest prompt.
+        new_tokens: most tokens of an answer.
+        weights: how the base is held; None is bf16.
+        on_cpu: whether it is the memory of a whole process, else that of a GPU.
+    """
+    four_bit = weights in ("nf4", "nf4-dq")
+    memory = estimate_inference_memory(
+        shape,
+        prompt_tokens,
+        new_tokens,
+        rows_at_once(prompt_tokens + new_tokens),
+        weights=weights,
+        adapter_rank=ADAPTER_RANK if four_bit else 0,
+        counter="allocated" if on_cpu and four_bit else "process" if on_cpu else "device",
+    )
+    if not (on_cpu and four_bit):
+        return memory
+    process = (PROCESS_BYTES + KERNEL_BYTES) / GIB
+    return replace(
+        memory,
+        low=round(memory.low + process, 3),
+        likely=round(memory.likely + process, 3),
+        high=round(memory.high + process, 3),
+        terms={**memory.terms, "overhead": round(process, 3)},
+    )
+
+
+def rows_at_once(tokens: int) -> int:
+    """Return how many rows of this many tokens are answered in one batch (:mod:`runners.inference.local`)."""
+    return max(1, min(BATCH_ROWS, BATCH_TOKENS // max(1, tokens)))
 
 
 def _terms(

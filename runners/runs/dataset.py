@@ -285,8 +285,10 @@ def _with_document_ids(
     if path is None or plan.index is None or not path.exists():
         return examples, questions, own_test
     row_names = [name for row in examples if (name := _named_document(row))]
-    names = [question.doc_id for question in (*questions, *own_test) if question.doc_id]
-    if not (names or row_names):
+    asked = (*questions, *own_test)
+    names = [question.doc_id for question in asked if question.doc_id]
+    drawn_by = [question.drawn_by[0] for question in asked if question.drawn_by[0]]
+    if not (names or row_names or drawn_by):
         return examples, questions, own_test
     from rag.loading.reader import list_document_ids
 
@@ -301,7 +303,9 @@ def _with_document_ids(
         else row
         for row in examples
     )
-    return rows, with_document_ids(questions, match.ids), with_document_ids(own_test, match.ids)
+    # of documents that only divide questions, unknown ones are no gold to warn of
+    by_name = {**match_documents(drawn_by, ids).ids, **match.ids}
+    return rows, with_document_ids(questions, by_name), with_document_ids(own_test, by_name)
 
 
 def _named_document(row: Example) -> str:

@@ -195,22 +195,36 @@ class RunModels:
             thinking = thinking.model_copy(update={"enabled": False})
         generator = self._generators.pop((settings, thinking), None)
         if generator is None:
-            from runners.inference.local import local_generator
-
             self._make_room(settings)
-            require_loading_memory(settings, base.folder, detect_machine(self.run.path))
-            generator = local_generator(
-                base,
-                weights,
-                dtype=self.dtype,
-                kernels=self.plan.kernels,
-                quantization=settings.quantization,
-                thinking=thinking,
-            )
-            self._note_once([f"{base.name}: {note}" for note in generator.chat.notes])
+            generator = self._loaded(base, settings, thinking, weights)
         self._generators[settings, thinking] = generator
         generator.use(weights)
         return self._scored_labels(generator, weights, arm) if arm.labels == "scored" else generator
+
+    def load_judge(self) -> LocalGenerator:
+        """Return the generator of the plan's judge, which the caller alone holds; CannotRun where it does not fit."""
+        judge, settings = self.obtained.judge, self.plan.judge
+        assert judge is not None
+        assert settings is not None
+        # A grade would have to follow its reasoning.
+        return self._loaded(judge, settings, self.plan.thinking.model_copy(update={"enabled": False}))
+
+    def _loaded(
+        self, base: resolve.Model, settings: PlanModel, thinking: Thinking, weights: Path | None = None
+    ) -> LocalGenerator:
+        from runners.inference.local import local_generator
+
+        require_loading_memory(settings, base.folder, detect_machine(self.run.path))
+        generator = local_generator(
+            base,
+            weights,
+            dtype=self.dtype,
+            kernels=self.plan.kernels,
+            quantization=settings.quantization,
+            thinking=thinking,
+        )
+        self._note_once([f"{base.name}: {note}" for note in generator.chat.notes])
+        return generator
 
     def _make_room(self, wanted: PlanModel) -> None:
         """Free the memory of the models used longest ago until the limit allows another one."""

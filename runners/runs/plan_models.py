@@ -16,6 +16,7 @@ from rag.types import OnEvent
 from runners.arms.scored_labels import require_local
 from runners.models import endpoint, resolve
 from runners.plan.arm_names import values_by_alias
+from runners.plan.named_models import local_judge
 from runners.plan.schema import Plan
 from runners.plan.steps import PlanModel, TrainStep
 from runners.run_folder import RunFolder
@@ -62,6 +63,8 @@ class ObtainedModels:
     embedder: resolve.Model | None = None
     reranker: resolve.Model | None = None
     """The cross-encoder of the plan's index step; None when it names none."""
+    judge: resolve.Model | None = None
+    """The plan's judge while the plan is carried out; None for an endpoint and without one."""
     servers: BackendServers | None = None
     """The servers that generate in place of this process; None where none do."""
 
@@ -73,6 +76,7 @@ class ObtainedModels:
     def folders(self, plan: Plan) -> dict[str, Path]:
         """Return the folders of the models with local weights, by their name in the plan."""
         folders = {name: base.folder for name, base in self.bases.items() if isinstance(base, resolve.Model)}
+        folders |= {plan.judge.name: self.judge.folder} if plan.judge and self.judge else {}
         return folders | ({plan.embedder.name: self.embedder.folder} if self.embedder else {})
 
     def fingerprints(self, plan: Plan) -> dict[str, str]:
@@ -80,6 +84,8 @@ class ObtainedModels:
         known = {plan.embedder.name: self.embedder.fingerprint} if self.embedder else {}
         if self.reranker and plan.index and plan.index.reranker:
             known[plan.index.reranker.name] = self.reranker.fingerprint
+        if self.judge and plan.judge:
+            known[plan.judge.name] = self.judge.fingerprint
         return known | {name: model_identity(base) for name, base in self.bases.items()}
 
 
@@ -194,6 +200,10 @@ class ModelSource:
             wanted.name, wanted.allow_hub, self.on_event, recorded=wanted.fingerprint or ""
         )
 
+    def judge(self) -> resolve.Model | None:
+        """Return the plan's judge, downloaded if necessary; None for an endpoint and without one."""
+        return next(map(self.base, local_judge(self.plan)), None)
+
     def obtained(self) -> ObtainedModels:
         """Return all models of the plan."""
         return ObtainedModels(bases=self.bases(), embedder=self.embedder(), reranker=self.reranker())
@@ -253,6 +263,8 @@ def named_models(plan: Plan) -> list[dict[str, str]]:
         ]
     if plan.judge and (judge := resolve.parse_remote(plan.judge.name)):
         rows.append({"model": judge.name, "endpoint": endpoint.endpoint_host(judge.url), "as": "judge"})
+    elif plan.judge:
+        rows.append({"model": plan.judge.name, "as": "judge"})
     rows += [{"model": plan.embedder.name, "endpoint": host, "as": "index"} for host in index_hosts(plan)]
     return rows
 

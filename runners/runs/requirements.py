@@ -19,6 +19,7 @@ from rag.training.settings import LORA_RANK
 from runners.distributed import environment
 from runners.models import endpoint, resolve
 from runners.models.availability import ModelAvailability, find_availability
+from runners.plan.named_models import local_judge
 from runners.plan.schema import Plan, Step, step_name
 from runners.plan.steps import (
     NF4,
@@ -26,19 +27,22 @@ from runners.plan.steps import (
     EmbedderStep,
     EvaluateStep,
     IndexStep,
+    JudgeModel,
     PlanModel,
     TrainStep,
 )
 from runners.resources.device import DTYPE_BYTES, unsupported_settings
-from runners.resources.machine import GIB, Machine
+from runners.resources.machine import Machine
 from runners.resources.memory_estimate import (
+    BATCH_ROWS,
     MemoryEstimate,
+    batch_memory,
     estimate_inference_memory,
     estimate_memory,
     memory_in_group,
     node_replicas,
 )
-from runners.resources.memory_terms import KERNEL_BYTES, PROCESS_BYTES, MemorySetup, WeightKind
+from runners.resources.memory_terms import MemorySetup, WeightKind
 from runners.resources.model_shape import ModelShape, read_shape
 from runners.run_folder import disk_needed
 from runners.tokenization.token_estimate import CHARS_PER_TOKEN
@@ -47,12 +51,10 @@ PERSON_SOURCES = ("asked", "flag", "file", "config")
 """Sources of answers that a person gave, as opposed to values detected on this machine."""
 MEMORY_HEADROOM = 0.92
 """Share of the memory that a run may use; the rest is for the system (an out-of-memory kill loses a step)."""
-BATCH_ROWS, BATCH_TOKENS = 32, 12_000
-"""Most rows and tokens of one batch, as :mod:`runners.inference.local` has them, which imports torch; a test compares."""
-ADAPTER_RANK = 16
-"""Rank of an adapter beside a 4-bit base: the default of training."""
 QUESTION_TOKENS, SHOT_TOKENS, LOOKUP_TOKENS = 64, 128, 2_000
 """Tokens of a question with the chat template, of an example shown, and of a look-up's result: assumed, on the long side."""
+JUDGE_TOKENS = 400
+"""Tokens of a judge's instructions, a question and its gold: assumed, on the long side."""
 MAX_NAMED = 3
 """Steps that do not fit named in one message."""
 
@@ -74,7 +76,8 @@ def check_requirements(
     """
     unasked = [alias for alias, model in plan.models.items() if model not in plan.base_models]
     notes: tuple[str, ...] = (f"of the plan's models, no arm asks: {', '.join(unasked)}",) if unasked else ()
-    local = [folders[model.name] for model in plan.base_models if model.name in folders]
+    asked = (*plan.base_models, *local_judge(plan))
+    local = [folders[model.name] for model in asked if model.name in folders]
     if local:
         check_gpu(plan, machine)
         check_settings(plan, machine)
@@ -179,16 +182,17 @@ def check_memory(
     folders = {**(models or {}), **({plan.model.name: base} if base else {})}
     refused: list[tuple[str, str]] = []
     notes: list[str] = []
-    for step in plan.steps:
+    for step in (*plan.steps, *local_judge(plan)):
         need = step_memory(plan, step, folders, machine)
         has = available / _neighbours(step, machine)
+        name = "the judge" if isinstance(step, PlanModel) else step_name(step)
         fits = need.memory.fits(MEMORY_HEADROOM * has) if need else None
         if need and fits == "no":
             text = f"{need.work} takes at least {need.memory.low:.1f} GiB, this machine has {has:.1f}"
             refused.append((text, need.hint(machine, MEMORY_HEADROOM * has)))
         elif need and fits == "tight":
             notes.append(
-                f"{step_name(step)} is tight: {need.work} takes about {need.memory.likely:.1f} GiB "
+                f"{name} is tight: {need.work} takes about {need.memory.likely:.1f} GiB "
                 f"({need.memory.low:.1f} to {need.memory.high:.1f}), this machine has {has:.1f}"
             )
     if refused:
@@ -270,50 +274,12 @@ def answering_memory(
     )
 
 
-def batch_memory(
-    shape: ModelShape, prompt_tokens: int, new_tokens: int, weights: WeightKind | None, on_cpu: bool
-) -> MemoryEstimate:
-    """Estimate the memory of one batch of answers, an adapter beside a 4-bit base included.
-
-    A 4-bit base is quantised from the 16-bit file, whose mapped pages count as resident memory of the process. They are
-    clean and leave when memory is short, so they do not decide what fits and are left out here.
-
-    Args:
-        shape: the model.
-        prompt_tokens: tokens of the longest prompt.
-        new_tokens: most tokens of an answer.
-        weights: how the base is held; None is bf16.
-        on_cpu: whether it is the memory of a whole process, else that of a GPU.
-    """
-    four_bit = weights in ("nf4", "nf4-dq")
-    memory = estimate_inference_memory(
-        shape,
-        prompt_tokens,
-        new_tokens,
-        rows_at_once(prompt_tokens + new_tokens),
-        weights=weights,
-        adapter_rank=ADAPTER_RANK if four_bit else 0,
-        counter="allocated" if on_cpu and four_bit else "process" if on_cpu else "device",
-    )
-    if not (on_cpu and four_bit):
-        return memory
-    process = (PROCESS_BYTES + KERNEL_BYTES) / GIB
-    return replace(
-        memory,
-        low=round(memory.low + process, 3),
-        likely=round(memory.likely + process, 3),
-        high=round(memory.high + process, 3),
-        terms={**memory.terms, "overhead": round(process, 3)},
-    )
-
-
-def rows_at_once(tokens: int) -> int:
-    """Return how many rows of this many tokens are answered in one batch (:mod:`runners.inference.local`)."""
-    return max(1, min(BATCH_ROWS, BATCH_TOKENS // max(1, tokens)))
-
-
-def step_memory(plan: Plan, step: Step, folders: Mapping[str, Path], machine: Machine) -> StepMemory | None:
-    """Return the memory of a step; None for an endpoint or a backend, and where the model's shape is unknown."""
+def step_memory(
+    plan: Plan, step: Step | JudgeModel, folders: Mapping[str, Path], machine: Machine
+) -> StepMemory | None:
+    """Return the memory of a step or of the judge; None for an endpoint or a backend, and where the shape is unknown."""
+    if isinstance(step, JudgeModel):
+        return _judge_memory(plan, step, folders, machine)
     if isinstance(step, IndexStep):
         shape = _shape_of(folders.get(plan.embedder.name))
         if shape is None:
@@ -359,6 +325,21 @@ def step_memory(plan: Plan, step: Step, folders: Mapping[str, Path], machine: Ma
     return StepMemory(f"answering with the arm {step.arm} ({bits} bits)", memory, four_bit)
 
 
+def _judge_memory(
+    plan: Plan, judge: JudgeModel, folders: Mapping[str, Path], machine: Machine
+) -> StepMemory | None:
+    """Return the memory of a judge in this process, which reads passages, two answers and what they are judged by."""
+    shape = _shape_of(folders.get(judge.name))
+    if shape is None:
+        return None
+    passages = plan.index.context_tokens if plan.index else 0
+    prompt = JUDGE_TOKENS + math.ceil(len(plan.prompts.system) / CHARS_PER_TOKEN) + passages
+    memory = answering_memory(shape, machine, judge.quantization, prompt + 2 * plan.max_new_tokens, 8)
+    return StepMemory(
+        f"judging with {judge.name}", memory, advice="name a smaller judge, or one by URL: openai:NAME@URL"
+    )
+
+
 def _embedder_memory(
     plan: Plan, step: EmbedderStep, folders: Mapping[str, Path], machine: Machine
 ) -> StepMemory | None:
@@ -400,7 +381,7 @@ def _shared_memory(
     return estimate_memory(shape, step.method, replace(setup, replicas=replicas))
 
 
-def _neighbours(step: Step, machine: Machine) -> int:
+def _neighbours(step: Step | JudgeModel, machine: Machine) -> int:
     """Return how many processes of a group share the memory in a step: all of the node while training on a CPU."""
     return environment.local_world_size() if isinstance(step, TrainStep) and not machine.own_memory else 1
 
@@ -449,7 +430,7 @@ def check_disk(plan: Plan, folders: Mapping[str, Path], out: Path) -> None:
 
 def plan_downloads(plan: Plan) -> tuple[resolve.ModelDownload, ...]:
     """Return what carrying out a plan would fetch: its models, and its embedder when something needs it."""
-    wanted = list(plan.base_models)
+    wanted = [*plan.base_models, *local_judge(plan)]
     wanted += [plan.embedder] if needs_embedder(plan) or _obtainable_nearest(plan) else []
     wanted += [plan.index.reranker] if plan.index and plan.index.reranker else []
     wanted += [step.reranker] if (step := plan.embedder_step) and step.reranker else []
@@ -461,7 +442,7 @@ def plan_downloads(plan: Plan) -> tuple[resolve.ModelDownload, ...]:
 
 def unobtainable_models(plan: Plan) -> tuple[ModelAvailability, ...]:
     """Return the models of a plan that this machine does not have and may not fetch: a run of the plan is refused."""
-    wanted = list(plan.base_models)
+    wanted = [*plan.base_models, *local_judge(plan)]
     wanted += [plan.embedder] if needs_embedder(plan) else []
     sources = dict.fromkeys(find_availability(model.name, model.allow_hub) for model in wanted)
     return tuple(source for source in sources if source.state == "blocked")

@@ -121,15 +121,15 @@ def score_answer(
     return {name: value for name, value in scores.items() if value is not None}
 
 
-def fault_by_plan(plan: Plan, question: Question, answer: str) -> str | None:
+def fault_by_plan(plan: Plan, question: Question, answer: str, gold: str = "") -> str | None:
     """Return why an answer is not right in a run of the plan, "" where it is, None where the question has no gold.
 
-    Gold spans are not looked at: their text is in the index.
+    ``gold`` is the text of the gold span, which is in the index; without it the span is not looked at.
     """
     legal = absence_is_legal(plan) is True
     forms = form_scores(question, answer, plan.checks)
     no_value = legal and question.answerable and all_no_value(references_of(question))
-    return fault_of_answer(question, answer, _is_refused(plan, answer, no_value, forms), "", legal, forms)
+    return fault_of_answer(question, answer, _is_refused(plan, answer, no_value, forms), gold, legal, forms)
 
 
 def _is_refused(plan: Plan, answer: str, no_value: bool, forms: Mapping[str, float | None]) -> bool:

@@ -20,7 +20,7 @@ from typing import Any
 
 import psutil
 
-from rag.files import SCHEMA, canonical_json, replace_file, sha256_text
+from rag.files import SCHEMA, canonical_json, is_below, replace_file, sha256_text
 from rag.version import __version__
 from runners.made_from import data_files
 from runners.paths import cache_folder
@@ -244,7 +244,7 @@ def _run_key(run: Path) -> str:
 
 
 def _is_unsealed(name: Path) -> bool:
-    return name.parts[0] in UNSEALED or name.parts[0].startswith(".")
+    return is_below(name.as_posix(), UNSEALED) or name.parts[0].startswith(".")
 
 
 def _file_state(path: Path, hashed: bool) -> list[Any]:

@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing, nullcontext
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +17,7 @@ from rag.types import OnEvent
 from runners.arms import classifier, long_context, scored_labels
 from runners.data.questions import Question
 from runners.inference.servers.spending import check_prices, open_spending, spending_note
+from runners.judging.judge import judge_trial
 from runners.lookup.generator import check_lookup_arms
 from runners.made_from import index_updated, recorded_files
 from runners.models import cards
@@ -49,7 +51,7 @@ from runners.runs.run import Run
 from runners.scoring.correctness import gold_texts
 from runners.scoring.gold_check import check_gold, require_gold
 from runners.selective.replies import check_replies_plan
-from runners.trial import embedder_step, forgetting, judge, refusal_gate, row_guard, step_runner, trial
+from runners.trial import embedder_step, forgetting, refusal_gate, row_guard, step_runner, trial
 from runners.trial.remote_arms import (
     PlannedStep,
     RemoteArms,
@@ -170,9 +172,9 @@ def carry_out(request: RunRequest, on_event: OnEvent | None = None) -> Run:
     recorded = read_run_plan(folder.path)
     executed = plan.model_copy(update={"steps": recorded.steps})
     with folder.writing(), closing(obtained.servers) if obtained.servers else nullcontext():
-        if (recorded.backend, recorded.most_usd) != (plan.backend, plan.most_usd):
+        changed = {key: getattr(plan, key) for key in ("backend", "most_usd", "judge")}
+        if any(getattr(recorded, key) != value for key, value in changed.items()):
             folder.unseal()
-            changed = {"backend": plan.backend, "most_usd": plan.most_usd}
             write_plan(recorded.model_copy(update=changed), folder.path / PLAN)
         context = OpenRun(folder, executed, obtained, data=data, on_event=one_at_a_time(on_event))
         spending = context.models.spending = open_spending(plan, folder.path)
@@ -185,7 +187,7 @@ def carry_out(request: RunRequest, on_event: OnEvent | None = None) -> Run:
         ):
             _score_arms(context, incomplete)
         if only is None:
-            judge.judge_trial(context)
+            judge_trial(context, partial(step_runner.gold_text, context))
         if only is None and total > len(named):
             _measure_forgetting(context, total)
     return Run(OpenRun(folder, plan, data=data, opening=Opening(on_event=on_event)))
@@ -202,7 +204,8 @@ def _obtain_models(plan: Plan, out: Path, on_event: OnEvent | None) -> ObtainedM
     servers = _backend_servers(plan, out, on_event)
     embedder, reranker = source.embedder(), source.reranker()
     embedder_step.check_embedder_plan(plan, on_event)
-    return ObtainedModels(bases=bases, embedder=embedder, reranker=reranker, servers=servers)
+    judge = source.judge()
+    return ObtainedModels(bases=bases, embedder=embedder, reranker=reranker, judge=judge, servers=servers)
 
 
 def run_plan(plan: Plan, out: Path, on_event: OnEvent | None = None, **options: Any) -> RunFolder:
@@ -437,12 +440,7 @@ def _score_arms(context: OpenRun, incomplete: Mapping[str, str]) -> None:
         return
     folder = context.folder.path / TRIAL
     rows = read_journal(folder / trial.ANSWERS)
-    arms = trial.score_trial(
-        plan,
-        context.split.test,
-        rows,
-        lambda q: step_runner.gold_text(context, q),
-    )
+    arms = trial.score_trial(plan, context.split.test, rows, partial(step_runner.gold_text, context))
     arms = [arm for arm in arms if arm.arm not in incomplete]
     if not any(arm.questions for arm in arms) and incomplete:
         arms_of: dict[str, list[str]] = {}

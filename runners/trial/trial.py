@@ -26,11 +26,9 @@ from runners.plan.steps import EvaluateStep
 from runners.report.arm_scores import ArmScores
 from runners.report.json_records import to_json
 from runners.report.records import ScoreEstimate
-from runners.run_folder import SCORES, read_journal
+from runners.run_folder import ANSWERS, SCORES, read_journal
 from runners.scoring.scores import asked_weights, combined_score, question_weights, score_answer
 from runners.selective.routes import ANSWERED_BY
-
-ANSWERS = "answers.jsonl"
 
 
 def run_arm(

@@ -22,8 +22,8 @@ ORDER: dict[str, tuple[str, ...]] = {
     "runners": (
         "paths", "interrupts", "resources", "catalog", "data", "plan", "models", "tokenization", "run_folder", "report",
         "made_from", "tracking", "inference", "distributed", "launch", "training", "preflight", "train", "scoring",
-        "synthesis", "notebook", "classification", "selective", "arms", "lookup", "logs", "runs", "trial", "recheck",
-        "failures", "serving", "export", "__init__",
+        "synthesis", "notebook", "classification", "selective", "arms", "lookup", "logs", "runs", "labels", "judging",
+        "trial", "recheck", "failures", "serving", "export", "__init__",
     ),
     "advisor": (
         "output", "terminal", "terms", "glossary", "catalog", "questionnaire", "evidence", "settings", "costs", "rules",

@@ -78,6 +78,7 @@ def test_pages_have_no_private_phrases(root: Path) -> None:
     pages = [
         *(root / "advisor" / "templates").glob("*.j2"),
         root / "runners" / "serving" / "http" / "ask.html",
+        root / "runners" / "serving" / "label_page" / "label.html",
     ]
     wrong = [
         f"{page.name}: {match[0]!r}" for page in pages for match in _PRIVATE.finditer(page.read_text("utf-8"))

@@ -62,11 +62,7 @@ def index_page(
         notice: what people who ask are told, such as that questions are written to a log; "" for nothing.
     """
     text = Path(__file__).with_name("ask.html").read_text("utf-8")
-    style, script = (_csp_hash(_tag_content(text, tag)) for tag in ("style", "script"))
-    policy = (
-        f"default-src 'none'; style-src '{style}'; script-src '{script}'; connect-src 'self'; base-uri 'none'; "
-        "form-action 'none'; frame-ancestors 'none'; img-src data:"
-    )
+    headers = page_headers(text)
     # after the hashes: neither style nor script holds a placeholder
     text = text.replace("$name", html.escape(name)).replace("$goal", html.escape(goal))
     text = text.replace("$notice", html.escape(notice))
@@ -75,7 +71,21 @@ def index_page(
         for word, meaning in (words or {}).items()
     )
     text = text.replace("$words", items)
-    return text, {"Content-Security-Policy": policy}
+    return text, headers
+
+
+def page_headers(text: str) -> dict[str, str]:
+    """Return the headers of a page that is one file: they allow its own style and script, and requests to its server.
+
+    Args:
+        text: the HTML, with one style and one script; both as they are sent.
+    """
+    style, script = (_csp_hash(_tag_content(text, tag)) for tag in ("style", "script"))
+    policy = (
+        f"default-src 'none'; style-src '{style}'; script-src '{script}'; connect-src 'self'; base-uri 'none'; "
+        "form-action 'none'; frame-ancestors 'none'; img-src data:"
+    )
+    return {"Content-Security-Policy": policy}
 
 
 def _tag_content(text: str, tag: str) -> str:
@@ -108,7 +118,7 @@ def create_app(service: Service, access: AccessRules, words: Mapping[str, str] |
     )
     _add_model_routes(app, service)
     _add_read_routes(app, service, words or {})
-    _add_error_handlers(app)
+    add_error_handlers(app)
     guarded: AsgiApp = LimitsMiddleware(app, access, service.metrics.observe_request)
     if access.origins:
         from fastapi.middleware.cors import CORSMiddleware
@@ -211,7 +221,9 @@ def _add_read_routes(app: FastAPI, service: Service, words: Mapping[str, str]) -
         return Response(service.metrics.render(), media_type=METRICS_CONTENT_TYPE)
 
 
-def _add_error_handlers(app: FastAPI) -> None:
+def add_error_handlers(app: FastAPI) -> None:
+    """Give every error of an application OpenAI's shape."""
+
     def respond(error: ApiError, **headers: str) -> JSONResponse:
         return JSONResponse(error.body, error.status, {**error.headers, **headers})
 

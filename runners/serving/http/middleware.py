@@ -47,6 +47,8 @@ class AccessRules:
     limits: ServerLimits = field(default_factory=ServerLimits)
     token: AccessToken | None = None
     """The token that every request must carry; None accepts requests without one."""
+    open_paths: Collection[str] = ()
+    """Paths that are sent without the token: a page that holds nothing of the run and gets all else with the token."""
     hosts: Collection[str] = ()
     """Names, besides this machine's own, that a Host header may give."""
     origins: Collection[str] = ()
@@ -169,7 +171,8 @@ class LimitsMiddleware:
                 code="rate_limit_exceeded",
                 retry_after=wait,
             )
-        if self.access.token and not self.access.token.matches(headers.get("authorization", "")):
+        token = None if scope["path"] in self.access.open_paths else self.access.token
+        if token and not token.matches(headers.get("authorization", "")):
             raise ApiError(401, "a valid token is needed", code="invalid_api_key")
         origin = headers.get("origin")
         foreign = origin and origin.partition("://")[2].lower() != host.lower()

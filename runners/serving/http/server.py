@@ -107,7 +107,7 @@ def serve(
         any_address=not auth.is_loopback(options.host),
     )
     config = server_config(create_app(service, access, options.words), options.host, options.port)
-    listening = _bind(config)
+    listening = bind_address(config)
     if missing:
         _log(
             f"without {', '.join(missing)}: the run has no weights for them (tunewise run {options.run} --resume)"
@@ -127,7 +127,7 @@ def serve(
     backend = session.backend.entries
     bound = listening.getsockname()[:2]
     record = own_record(bound, options.run, fingerprint, options.token, backend, limits.max_tokens)
-    _run_until_signal(RunServer(config, ready, worker, record), listening)
+    run_until_signal(RunServer(config, ready, worker, record), listening)
     _exit_if_busy(worker)
 
 
@@ -280,8 +280,12 @@ class RunServer(uvicorn.Server):
             timer.cancel()
 
 
-def _bind(config: uvicorn.Config) -> socket.socket:
-    """Return a socket bound to the address; uvicorn's own function prints the system's error and exits."""
+def bind_address(config: uvicorn.Config) -> socket.socket:
+    """Return a socket bound to the address; uvicorn's own function prints the system's error and exits.
+
+    Raises:
+        CannotRun: the address is in use, or not one of this machine.
+    """
     listening = socket.socket(socket.AF_INET6 if ":" in config.host else socket.AF_INET)
     # On Windows SO_REUSEADDR would let another process take over a port that is in use.
     reuse = getattr(socket, "SO_EXCLUSIVEADDRUSE", socket.SO_REUSEADDR)
@@ -298,7 +302,7 @@ def _bind(config: uvicorn.Config) -> socket.socket:
     return listening
 
 
-def _run_until_signal(server: uvicorn.Server, listening: Any) -> None:
+def run_until_signal(server: uvicorn.Server, listening: Any) -> None:
     """Run until a signal. uvicorn raises it again afterwards, which is swallowed: a clean stop exits with 0."""
     received: list[int] = []
     signals = (signal.SIGINT, signal.SIGTERM)

@@ -50,6 +50,7 @@ OPENING: dict[str, list[list[str]]] = {
 WITHOUT_OPENING: dict[str, list[str]] = {
     "plan": ["--documents", "documents", "--answers", "run", "--out", "planned.yaml", "--yes"],
     "report": ["run"],
+    "label": ["questions.jsonl", "--run", "run", "--terminal"],
     "explain": ["run"],
     "whatif": ["run", "--set", "must_cite=no"],
     "adapters list": ["run"],

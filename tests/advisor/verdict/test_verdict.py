@@ -10,8 +10,8 @@ import pytest
 
 from advisor.catalog import prices
 from advisor.costs.arm_costs import cost_per_1000
-from advisor.verdict.comparison import ArmComparison, compare_arms
-from advisor.verdict.sentences import rounded_up, signed_number
+from advisor.verdict.comparison import ArmComparison, compare_arms, signed_number
+from advisor.verdict.sentences import rounded_up
 from advisor.verdict.verdict import judge_trial
 from rag.evaluation.statistics import PairedDifference
 from runners.plan.schema import Plan, parse_plan

@@ -116,7 +116,6 @@ def test_scored_labels_need_labels() -> None:
         ),
         ({"weights": {"style": 0}}, "weights", "not all zero"),
         ({"weights": {"charm": 1}}, "weights", "charm"),
-        ({"judge": {"name": "big"}}, "judge", "openai:NAME@URL"),
         ({"choice": "magic"}, "choice", "given 'magic'"),
         ({"checks": [{"kind": "regex", "value": "("}]}, "checks[0]", "regular expression"),
         ({"checks": [{"kind": "max_words", "value": "ten"}]}, "checks[0]", "ten"),

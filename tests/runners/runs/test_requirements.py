@@ -12,6 +12,7 @@ import pytest
 from rag.errors import CannotRun
 from runners.plan.schema import Plan, parse_plan
 from runners.plan.steps import IndexStep
+from runners.resources import memory_estimate
 from runners.resources.machine import Detected, Machine
 from runners.runs import requirements
 
@@ -168,10 +169,13 @@ def test_index_counts_the_embedder(base: Path) -> None:
 def test_rows_at_once_are_those_of_generation() -> None:
     from runners.inference import local
 
-    assert (requirements.BATCH_ROWS, requirements.BATCH_TOKENS) == (local.BATCH_ROWS, local.BATCH_TOKENS)
+    assert (memory_estimate.BATCH_ROWS, memory_estimate.BATCH_TOKENS) == (
+        local.BATCH_ROWS,
+        local.BATCH_TOKENS,
+    )
     for tokens in (10, 500, 5000, 50_000):
         (batch, *_) = local.length_batches([tokens] * 100)
-        assert requirements.rows_at_once(tokens) == len(batch)
+        assert memory_estimate.rows_at_once(tokens) == len(batch)
 
 
 def test_device_without_8_bit_optimiser_is_named() -> None:

@@ -10,11 +10,11 @@ import pytest
 
 from rag.errors import BadInput
 from runners.data.questions import Question
+from runners.judging.pairs import agreed, agreement, comparisons, judge_prompt, read_judgement, summary
 from runners.plan.schema import Plan, parse_plan
 from runners.run_folder import read_journal
 from runners.runs.plan_models import ModelSource, named_models
 from runners.trial.execute import run_plan
-from runners.trial.judge import agreed, agreement, comparisons, judge_prompt, read_judgement, summary
 from runners.trial.trial import ArmScores
 from tests.support.worded import repeat_in_wordings
 
@@ -232,9 +232,7 @@ def test_equal_answers_are_ties_without_asking_judge(judged_plan: Plan, server: 
     assert all(row["verdict"] == 0 and row["same"] for row in rows)
 
 
-def test_judge_must_be_endpoint_allowed_to_receive_data() -> None:
-    with pytest.raises(BadInput, match="is no model by URL"):
-        parse_plan(body("openai:tern-2@http://127.0.0.1:1/v1", judge={"name": "smollm2-135m-instruct"}))
+def test_judge_by_url_must_be_allowed_to_receive_data() -> None:
     outside = {"name": "openai:big@https://api.example.com/v1"}
     answers = {"data_must_stay_local": {"value": True, "source": "flag"}}
     plan = parse_plan(body("openai:tern-2@http://127.0.0.1:1/v1", judge=outside, answers=answers))

@@ -1,8 +1,8 @@
-"""The optional judge: an endpoint model that says which of two answers is better, asked in both orders.
+"""Which of two answers a judge finds better, asked in both orders; it decides nothing.
 
-:func:`judge_trial` asks the judge and writes its replies into a journal; :func:`summary` turns them into a
-part of the report. The judge never decides the gate. Judges favour the position of an answer (Zheng et al.
-2023), so a preference that changes when the two answers are exchanged counts as a tie.
+:func:`comparisons` are what is asked, the replies are in a journal, and :func:`summary` turns them into a part of the
+report. Judges favour the position of an answer (Zheng et al. 2023), so a preference that changes when the two answers are
+exchanged counts as a tie.
 """
 
 from __future__ import annotations
@@ -10,29 +10,26 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import closing
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from rag.errors import Problem
 from rag.evaluation.clusters import mean_by_question
 from rag.evaluation.statistics import bootstrap_interval
-from rag.files import append_line, canonical_json, disk_full_as_problem, sha256_text, write_text
+from rag.files import append_line, canonical_json, sha256_text, write_text
 from rag.grounding.context import make_delimiter
 from rag.types import OnEvent
 from runners.data.formats import Message
 from runners.data.questions import Question
-from runners.inference.types import Completion, Generator
-from runners.models import resolve
+from runners.judging.asking import OpenJudge
 from runners.plan.schema import Plan
+from runners.report.arm_scores import ArmScores
 from runners.run_folder import TRIAL, read_journal
 from runners.runs.opened import OpenRun
-from runners.trial.trial import ANSWERS, ArmScores
 
 JUDGE_JOURNAL = "judge.jsonl"
-MAX_JUDGE_TOKENS = 400
-"""Most tokens of a judge's reply; some models reason before the requested word."""
+JUDGEMENTS = ("A", "B", "TIE")
+"""The words of a judge's reply."""
 NO_DIFFERENCE = 1e-9
 """Combined scores closer than this differ only by rounding."""
 _INSTRUCTIONS = (
@@ -61,30 +58,6 @@ class JudgeTask:
     def key(self, judge: str) -> str:
         """Return the digest of everything that the reply depends on; a changed answer makes it another task."""
         return sha256_text(canonical_json([judge, self.question, self.b, self.chosen_first, list(self.chat)]))
-
-
-def judge_trial(context: OpenRun) -> None:
-    """Ask the plan's judge what it was not asked yet; a failure of the judge is reported and leaves the trial as it is."""
-    plan = context.plan
-    if plan.judge is None:
-        return
-    tasks = list(comparisons(plan, context.split.test, read_journal(context.folder.path / TRIAL / ANSWERS)))
-    path = context.folder.path / TRIAL / JUDGE_JOURNAL
-    with disk_full_as_problem(context.folder.path):
-        open_tasks = open_judge_tasks(tasks, plan.judge.name, path, context)
-        if not open_tasks:
-            return
-        title = f"judge {plan.judge.name}: {len(open_tasks)} comparisons"
-        context.emit({"event": "judge.start", "title": title})
-        remote = resolve.parse_remote(plan.judge.name)
-        assert remote is not None
-        try:
-            with closing(context.models.connect_endpoint(remote, plan.judge)) as generator:
-                ask_judge(open_tasks, plan.judge.name, generator, path, context.emit)
-        except Problem as problem:
-            answered = len(open_tasks) - len(open_judge_tasks(open_tasks, plan.judge.name, path))
-            reason = f"the judge answered {answered} of {len(open_tasks)} comparisons, then: {problem}"
-            context.emit({"event": "judge.failed", "reason": f"{reason}; --resume asks for the rest"})
 
 
 def comparisons(
@@ -175,21 +148,23 @@ def open_judge_tasks(
 
 
 def ask_judge(
-    tasks: Sequence[JudgeTask], judge: str, generator: Generator, path: Path, on_event: OnEvent | None = None
+    tasks: Sequence[JudgeTask], judge: OpenJudge, path: Path, on_event: OnEvent | None = None
 ) -> None:
     """Ask the judge for every task; each reply is written before the next one is awaited."""
-    done = 0
 
-    def append_batch(positions: list[int], completions: list[Completion]) -> None:
-        nonlocal done
-        for position, completion in zip(positions, completions, strict=True):
-            task = tasks[position]
-            append_line(path, _row(task.key(judge), task, completion.text, read_judgement(completion.text)))
-        done += len(positions)
-        if on_event:
-            on_event({"event": "judge.batch", "done": done, "total": len(tasks)})
+    def write(position: int, reply: str) -> None:
+        task = tasks[position]
+        append_line(path, _row(task.key(judge.name), task, reply, read_judgement(reply)))
 
-    generator.generate([list(task.chat) for task in tasks], MAX_JUDGE_TOKENS, append_batch)
+    if tasks:
+        judge.ask([task.chat for task in tasks], JUDGEMENTS, write, on_event)
+
+
+def preferences(run: Path, plan: Plan, arms: Sequence[ArmScores]) -> dict[str, Any] | None:
+    """Return the judge's part of a run's report; None without one, or where the recommended arm has no scores."""
+    if plan.judge is None or plan.choice not in [arm.arm for arm in arms]:
+        return None
+    return summary(plan.judge.name, plan.choice, arms, read_journal(run / TRIAL / JUDGE_JOURNAL))
 
 
 def summary(

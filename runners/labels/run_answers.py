@@ -1,0 +1,289 @@
+"""What of a finished run is labelled: answers of its arms, questions with their gold, passages that were found."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from statistics import fmean, median
+
+from rag.backends.consent import stored_url
+from rag.errors import BadInput
+from rag.files import has_active_writer
+from rag.index import newest_generation
+from rag.stores.text import TextStore
+from rag.text.words import count_noun, sentence_spans
+from rag.types import Document
+from runners.data.questions import Question, load_questions, with_wordings
+from runners.data.tabular import read_rows
+from runners.labels.labels import RowFacts, read_row_facts
+from runners.labels.order import RowSignals
+from runners.labels.records import LabelPassage
+from runners.made_from import measured_generation
+from runners.plan.schema import Plan
+from runners.report.report_file import read_report
+from runners.report.trial_report import TrialReport
+from runners.run_folder import (
+    INDEX,
+    TRIAL,
+    TUNED_INDEX,
+    RunFolder,
+    open_run_folder,
+    read_journal,
+    read_run_plan,
+    read_scores,
+)
+
+ANSWERS_FILE = "answers.jsonl"
+MOST_PASSAGES = 12
+"""Passages that are shown with a question; an arm that is given all documents has more."""
+
+Span = tuple[str, int, int]
+"""Document, start and end of a passage."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunAnswers:
+    """The answers of a finished run's arms, by the row that was asked, and the pairs of arms to tell apart."""
+
+    folder: RunFolder
+    plan: Plan
+    arms: tuple[str, ...]
+    texts: Mapping[str, str]
+    """The question of each row as it was asked, in the order of the trial."""
+    answers: Mapping[str, Mapping[str, str]]
+    """By arm; of an arm with several seeds those of the first one."""
+    spans: Mapping[tuple[str, str], tuple[Span, ...]]
+    """What an arm was shown for a row."""
+    scores: Mapping[str, Mapping[str, float]]
+    """The combined score, by arm and row."""
+    nearness: Mapping[str, float]
+    """How far the refusal gate was from the other decision; rows that no arm searched for are missing."""
+    facts: Mapping[str, RowFacts]
+    pairs: tuple[tuple[str, str], ...]
+    """The recommended arm against each other one; first those that the computed scores leave open, nearest first."""
+
+    def signals(self, groups: Mapping[str, str]) -> list[RowSignals]:
+        """Return what makes each row worth labelling early; ``groups`` are the clusters of questions, by question."""
+        distances = [distance for distance in self.nearness.values() if distance > 0]
+        usual = median(distances) if distances else 0.0
+        chosen = self.pairs[0][0]
+        others = [arm for arm in self.arms if arm != chosen]
+        signals = []
+        for row, fact in self.facts.items():
+            apart = [
+                abs(self.scores[chosen][row] - self.scores[arm][row])
+                for arm in others
+                if row in self.scores[chosen] and row in self.scores[arm]
+            ]
+            unsure = max(0.0, 1 - self.nearness[row] / usual) if row in self.nearness and usual else 0.0
+            signals.append(
+                RowSignals(
+                    id=row,
+                    weight=fact.weight,
+                    disagreement=min(1.0, fmean(apart)) if apart else 0.0,
+                    unsure=unsure,
+                    group=groups.get(fact.original),
+                )
+            )
+        return signals
+
+
+def read_run_answers(run: Path) -> RunAnswers:
+    """Read what of a run can be labelled.
+
+    Raises:
+        BadInput: there is no run, or it is unfinished, or it has no two arms with answers to the same questions.
+    """
+    folder = open_run_folder(run)
+    report = read_report(run)
+    if has_active_writer(run):
+        raise BadInput(f"{run} is being written by another process", "label it when its run has ended")
+    resume = f"finish it with: tunewise run {run} --resume"
+    rows = read_journal(run / TRIAL / ANSWERS_FILE)
+    if not rows:
+        raise BadInput(f"{run} has no answers to label", resume)
+    scores = read_scores(run).get("arms", {})
+    if report is None or not scores:
+        raise BadInput(f"{run} is unfinished: its answers are not scored yet", resume)
+    combined = {
+        arm: {row: float(values["combined"]) for row, values in of_arm.items()}
+        for arm, of_arm in scores.items()
+    }
+    answers: dict[str, dict[str, str]] = {}
+    spans: dict[tuple[str, str], tuple[Span, ...]] = {}
+    texts, nearness = dict[str, str](), dict[str, float]()
+    for row in (row for row in rows if row["arm"] in combined):
+        arm, id = row["arm"], row["id"]
+        if id not in combined[arm] or id in answers.setdefault(arm, {}):
+            continue
+        answers[arm][id] = row["answer"]
+        texts.setdefault(id, row["question"])
+        spans[arm, id] = tuple((one["doc"], one["start"], one["end"]) for one in row.get("context", ()))
+        if "score" in (decision := row.get("decision") or {}):
+            nearness[id] = min(abs(float(decision["score"])), nearness.get(id, float("inf")))
+    arms = tuple(arm for arm in combined if answers.get(arm))
+    pairs = _pairs(report, read_run_plan(run), arms)
+    if not any(set(answers[a]) & set(answers[b]) for a, b in pairs):
+        raise BadInput(
+            f"{run} has no two arms that answered the same questions, so there is nothing to compare",
+            "measure a plan with several arms",
+        )
+    facts = read_row_facts(run)
+    return RunAnswers(
+        folder=folder,
+        plan=read_run_plan(run),
+        arms=arms,
+        texts=texts,
+        answers=answers,
+        spans=spans,
+        scores=combined,
+        nearness=nearness,
+        facts={row: facts[row] for row in texts},
+        pairs=pairs,
+    )
+
+
+def _pairs(report: TrialReport, plan: Plan, arms: Sequence[str]) -> tuple[tuple[str, str], ...]:
+    """Return the recommended arm against each other one: what the scores leave open first, nearest first."""
+    chosen = next((arm for arm in (report.verdict.recommended, plan.choice, *arms[:1]) if arm in arms), "")
+    compared = {frozenset((pair.a, pair.b)): pair for pair in report.paired}
+
+    def rank(arm: str) -> tuple[bool, float]:
+        pair = compared.get(frozenset((chosen, arm)))
+        return (
+            (True, float("inf")) if pair is None else (not pair.low <= 0 <= pair.high, abs(pair.difference))
+        )
+
+    return tuple((chosen, arm) for arm in sorted((arm for arm in arms if arm != chosen), key=rank))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LabelQuestions:
+    """The questions of a file that a run asked, with the gold that the file has."""
+
+    file: Path
+    of_row: Mapping[str, Question]
+    """By the run's row; rows that the file does not have are missing."""
+    groups: Mapping[str, str]
+    """Cluster of each question that names one, by the run's own id."""
+    missing: int
+    """Questions of the run that the file does not have."""
+    others: int
+    """Questions of the file that the run did not ask in its trial."""
+
+    def notes(self) -> list[str]:
+        """Return what of the file and the run does not fit together, in sentences."""
+        notes = []
+        if self.missing:
+            missing = count_noun(self.missing, "question")
+            notes.append(f"not in {self.file}: {missing} of the run, which can be graded but get no gold")
+        if self.others:
+            others = count_noun(self.others, "question")
+            notes.append(
+                f"not asked in the trial, so without answers: {others} of {self.file}, such as dev questions"
+            )
+        return notes
+
+
+def match_questions(file: Path, run: RunAnswers) -> LabelQuestions:
+    """Find the run's questions in a file: by id and text, or by the text where rows have no ids of their own.
+
+    Raises:
+        BadInput: the file is broken, or has none of the run's questions.
+    """
+    questions = load_questions(file, run.plan.data.columns)
+    asked = with_wordings(questions)
+    by_id = {question.id: question for question in asked}
+    by_text: dict[str, list[Question]] = {}
+    for question in asked:
+        by_text.setdefault(question.question.strip(), []).append(question)
+    of_row: dict[str, Question] = {}
+    for row, text in run.texts.items():
+        same_id, same_text = by_id.get(row), by_text.get(text.strip(), [])
+        if same_id is not None and same_id.question.strip() == text.strip():
+            of_row[row] = same_id
+        elif len(same_text) == 1:
+            of_row[row] = same_text[0]
+    if not of_row:
+        raise BadInput(
+            f"{file} has none of the {count_noun(len(run.texts), 'question')} that {run.folder.path} asked",
+            f"name the run's own file: {run.plan.data.test_questions or run.plan.data.questions}",
+        )
+    clusters = {
+        line: str(group)
+        for line, row in read_rows(file)
+        if (
+            group := row.get(
+                "group", (row.get("meta") or {}).get("group") if isinstance(row.get("meta"), dict) else None
+            )
+        )
+        is not None
+    }
+    originals = {run.facts[row].original: question for row, question in of_row.items()}
+    missing = {run.facts[row].original for row in run.texts if row not in of_row}
+    lines = {question.line for question in of_row.values()}
+    return LabelQuestions(
+        file=file,
+        of_row=of_row,
+        groups={
+            id: clusters[question.line] for id, question in originals.items() if question.line in clusters
+        },
+        missing=len(missing),
+        others=sum(question.line not in lines for question in questions),
+    )
+
+
+@dataclass(slots=True, kw_only=True)
+class PassageReader:
+    """Reads the passages that arms were shown, from the run's index as it was when the trial was made."""
+
+    run: RunAnswers
+    _documents: dict[tuple[bool, str], Document | None] = field(default_factory=dict)
+
+    def passages(self, row: str, arms: Sequence[str]) -> tuple[tuple[LabelPassage, ...], int]:
+        """Return the passages of some arms for a row, each once, the highest ranks first, and how many are not shown.
+
+        Not shown are those beyond :data:`MOST_PASSAGES`, and those that cannot be read here.
+        """
+        spans: dict[Span, tuple[int, bool]] = {}
+        for arm in arms:
+            tuned = any(step.arm == arm and step.retriever == "tuned" for step in self.run.plan.arms)
+            for rank, span in enumerate(self.run.spans.get((arm, row), ())):
+                spans[span] = min(spans.get(span, (rank, tuned)), (rank, tuned))
+        ranked = sorted(spans, key=lambda span: (spans[span][0], span))[:MOST_PASSAGES]
+        passages = tuple(self._read(ranked, {span: tuned for span, (_, tuned) in spans.items()}))
+        return passages, len(spans) - len(passages)
+
+    def _read(self, spans: Sequence[Span], tuned: Mapping[Span, bool]) -> Iterator[LabelPassage]:
+        for doc, start, end in spans:
+            document = self._document(tuned[doc, start, end], doc)
+            if document is None or not document.raw[start:end].strip():
+                continue
+            text = document.raw[start:end]
+            yield LabelPassage(
+                doc_id=doc,
+                title=document.title,
+                text=text,
+                start=start,
+                sentences=tuple(sentence_spans(text)),
+            )
+
+    def _document(self, tuned: bool, doc: str) -> Document | None:
+        key = (tuned, doc)
+        if key not in self._documents:
+            self._documents[key] = self._read_document(
+                self.run.folder.path / (TUNED_INDEX if tuned else INDEX), doc
+            )
+        return self._documents[key]
+
+    def _read_document(self, index: Path, doc: str) -> Document | None:
+        """Return a document of an index in the run's folder; None where it is elsewhere, damaged or without the document."""
+        if not index.is_dir() or stored_url(index) is not None:
+            return None
+        measured = measured_generation(self.run.folder) if index.name == INDEX else 0
+        try:
+            with TextStore(index) as text:
+                return text.document(doc, measured or newest_generation(index))
+        except BadInput:
+            return None
