@@ -46,11 +46,7 @@ class CalibratedPairs:
     @property
     def mean_grades(self) -> dict[str, Estimate]:
         """The mean grade of each arm whose grades count."""
-        means = {
-            arm: prediction_powered(of[ITSELF].differences, any_time=True)
-            for arm, of in self.graded.items()
-            if ITSELF in of
-        }
+        means = {arm: of[ITSELF].mean_grade() for arm, of in self.graded.items() if ITSELF in of}
         return {
             arm: Estimate(mean=mean.difference, low=mean.low, high=mean.high) for arm, mean in means.items()
         }
@@ -210,13 +206,13 @@ def _missing(pair: GradedPair, labels: RunLabels) -> str:
     """Return what keeps the grades of a pair from counting, as a clause; "" where they count."""
     if pair.labels < pair.least:
         return _too_few(pair, labels)
+    if pair.ungraded:
+        return f"the judge has not graded {count_noun(pair.ungraded, 'row')} yet"
     if pair.j is None:
         return "people found all labelled answers right, or none, so whether the judge knows which are cannot be told"
     if pair.j < MIN_J:
         better = "hardly better" if pair.j > 0 else "no better"
         return f"the judge is {better} than chance on the labels: Youden's J {pair.j:.2f}, least {MIN_J:g}"
-    if pair.ungraded:
-        return f"the judge has not graded {count_noun(pair.ungraded, 'row')} yet"
     return ""
 
 

@@ -138,11 +138,11 @@ class GradeJournal:
         self._rows = {row["key"]: row for row in read_journal(path)}
 
     def outdated(self, tasks: Sequence[GradeTask]) -> bool:
-        """Return whether the file has rows of other answers or chats, or lacks those of answers that need no reply."""
-        return self._wanted(tasks).keys() != self._rows.keys()
+        """Return whether the file has rows of other answers, chats or checks, or lacks those that need no reply."""
+        return self._wanted(tasks) != self._rows
 
     def keep_only(self, tasks: Sequence[GradeTask]) -> None:
-        """Remove rows of other answers or chats, and write those of answers that need no reply."""
+        """Remove rows of other answers or chats, name the checks of today, and write rows that need no reply."""
         self._rows = self._wanted(tasks)
         lines = (json.dumps(row, ensure_ascii=False) + "\n" for row in self._rows.values())
         write_text(self.path, "".join(lines))
@@ -150,6 +150,9 @@ class GradeJournal:
     def _wanted(self, tasks: Sequence[GradeTask]) -> dict[str, dict[str, Any]]:
         wanted = {key for task in tasks for key in (task.key(self.judge), *task.check_keys(self.judge))}
         rows = {key: row for key, row in self._rows.items() if key in wanted}
+        for task in tasks:  # other questions make other checks of the same chat
+            if (key := task.key(self.judge)) in rows:
+                rows[key] = rows[key] | {"checks": task.check_keys(self.judge)}
         known = {task.key(self.judge): self._row(task, "", task.grade) for task in tasks if task.grade}
         return rows | {key: row for key, row in known.items() if key not in rows}
 
