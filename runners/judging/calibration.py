@@ -11,7 +11,7 @@ grade of an arm by itself, which the threshold of usable arms is compared with, 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import combinations
 from pathlib import Path
@@ -80,19 +80,29 @@ def with_grades(
         pair for pair in calibration.pairs if pair.labels or (counts and plan.choice in (pair.a, pair.b))
     ]
     agreement = labels.agreement()
-    torn = f"{count_noun(labels.torn, 'line')} of labels left out: a crash left them incomplete."
     graded = GradedAnswers(
         people=len(labels.people),
         judge=plan.judge.name if plan.judge and counts else None,
-        graded=len(grades.grades) if grades else 0,
+        graded=len(grades.grades) - grades.by_rule if grades else 0,
+        by_rule=grades.by_rule if grades else 0,
         unreadable=len(grades.unreadable) if grades else 0,
         thrown_away=len(grades.thrown_away) if grades else 0,
         pairs=tuple(shown),
         arms=calibration.mean_grades,
         agreement=agreement.text if agreement else "",
-        notes=(torn,) if labels.torn else (),
+        notes=tuple(_left_out(labels, calibration.pairs)),
     )
     return calibration.attached(arms), graded
+
+
+def _left_out(labels: RunLabels, pairs: Sequence[GradedPair]) -> Iterator[str]:
+    """Yield what is in no difference by grade, in sentences."""
+    if labels.torn:
+        yield f"{count_noun(labels.torn, 'line')} of labels left out: a crash left them incomplete."
+    if skipped := max((pair.skipped for pair in pairs), default=0):
+        yield f"{count_noun(skipped, 'row')} left out, as people skipped them."
+    if later := max((pair.unordered for pair in pairs), default=0):
+        yield f"{count_noun(later, 'row')} left out, asked after the order of labelling was drawn."
 
 
 def calibrate_pairs(
@@ -149,6 +159,7 @@ def _pair(
         least=MIN_PAIR_LABELS,
         behind_gap=known.behind_gap,
         skipped=known.skipped,
+        unordered=known.unordered if labels.order.rows else 0,
     )
     if not known.rows:
         return replace(pair, missing=_too_few(pair, labels)), None

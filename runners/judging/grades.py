@@ -64,6 +64,8 @@ class AnswerGrades:
     """Answers about which no reply could be read."""
     thrown_away: frozenset[tuple[str, str]] = frozenset()
     """Answers whose grade followed the answer's own words about its grade."""
+    by_rule: int = 0
+    """How many of the grades the judge was not asked for."""
 
     def value(self, question: str, answer: str) -> float | None:
         """Return the grade of an answer as a number, :data:`UNKNOWN_GRADE` without a usable one; None if not asked yet."""
@@ -201,11 +203,12 @@ def read_grades(rows: Sequence[Mapping[str, Any]]) -> AnswerGrades:
     """Return the grades in a journal; an answer whose checks are not all asked has none yet."""
     replies = {row["key"]: row["grade"] for row in rows}
     grades: dict[tuple[str, str], str] = {}
-    unreadable, thrown_away = set(), set()
+    unreadable, thrown_away, by_rule = set(), set(), 0
     for row in rows:
         answer, grade = (row["id"], row["answer"]), row["grade"]
         if row.get("check"):
             continue
+        by_rule += grade is not None and not row["said"]
         if grade is None:
             unreadable.add(answer)
         elif not GRADE_VALUE[grade] or not row["checks"]:
@@ -215,7 +218,12 @@ def read_grades(rows: Sequence[Mapping[str, Any]]) -> AnswerGrades:
                 thrown_away.add(answer)
             else:
                 grades[answer] = grade
-    return AnswerGrades(grades=grades, unreadable=frozenset(unreadable), thrown_away=frozenset(thrown_away))
+    return AnswerGrades(
+        grades=grades,
+        unreadable=frozenset(unreadable),
+        thrown_away=frozenset(thrown_away),
+        by_rule=by_rule,
+    )
 
 
 def _key(judge: str, question: str, asked: str | Sequence[Message]) -> str:

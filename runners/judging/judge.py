@@ -72,7 +72,7 @@ class JudgeWork:
                     self.journal.ask(chats, judge, emit)
                 ask_judge(self.pairs, judge, self.pairs_file, emit)
         except Problem as problem:
-            left, to_grade = self.open_grades, len(self.tasks)
+            left, to_grade = self.open_grades, sum(task.grade is None for task in self.tasks)
             graded = to_grade - len({task.answer + task.question for task, _ in left})
             answered = compared - len(open_judge_tasks(self.pairs, self.name, self.pairs_file))
             how_far = [f"graded {graded} of {count_noun(to_grade, 'answer')}"] * bool(grades)

@@ -36,6 +36,8 @@ class GradedPair:
     """Labelled rows that do not count yet, since earlier ones of the order are open."""
     skipped: int = 0
     """Rows that people left out, which are no part of the difference."""
+    unordered: int = 0
+    """Rows that were asked after the order of labelling was drawn, which are no part of it either."""
     j: float | None = None
     """Youden's J of the judge over the labelled answers of the pair; None where it cannot be told, and without grades."""
     ungraded: int = 0
@@ -77,7 +79,7 @@ class GradedAnswers:
     judge: str | None
     """None where the plan lets no judge count."""
     graded: int
-    """Answers that the judge graded, each text of a question once."""
+    """Answers that the judge graded, each text of a question once, without those that are graded by rule."""
     unreadable: int
     """Answers about which no grade could be read."""
     thrown_away: int
@@ -86,6 +88,8 @@ class GradedAnswers:
     """Those with labels, and the plan's choice against every other arm."""
     arms: Mapping[str, Estimate]
     """The mean grade of each arm for which the judge counts, by labels and grades."""
+    by_rule: int = 0
+    """Answers that are graded without asking: refusals, empty ones, and those to questions that have none."""
     agreement: str = ""
     """How often people agree; "" with one person."""
     notes: tuple[str, ...] = ()
@@ -100,7 +104,8 @@ class GradedAnswers:
             else "No answer of this run is labelled yet: tunewise label QUESTIONS --run RUN."
         ]
         if self.judge:
-            lines.append(f"The judge {self.judge} graded {count_noun(self.graded, 'answer')}.")
+            rule = f"; {self.by_rule:,} more are graded by rule, such as refusals" if self.by_rule else ""
+            lines.append(f"The judge {self.judge} graded {count_noun(self.graded, 'answer')}{rule}.")
         if self.arms:
             grades = (
                 f"{arm} {grade.mean:.2f} [{grade.low:.2f}, {grade.high:.2f}]"

@@ -195,7 +195,7 @@ def test_a_copy_of_a_journal_is_no_other_person(planted: PlantedRun) -> None:
         "5",
         '{"kind": "grade", "question": "q001", "time": "t", "answers": ["d"], "grade": "great"}',
         '{"kind": "praise", "question": "q001", "time": "t"}',
-        '{"kind": "sentence", "question": "q001", "time": "t", "sentence": {"doc_id": "a", "start": "x", "end": 5, "text": ""}}',
+        '{"kind": "sentence", "question": "q001", "time": "t", "sentence": {"doc_id": "a", "start": "x", "end": 5}}',
     ],
 )
 def test_a_row_that_is_no_label_is_named(planted: PlantedRun, line: str) -> None:
