@@ -39,7 +39,3 @@ class LabelFlags:
     def resume_line(self) -> str:
         """Return the command that goes on with the same labels."""
         return command_line("label", self.questions, "--run", self.run, *flag_words(self, "by", "terminal"))
-
-    def write_line(self) -> str:
-        """Return the command that writes the gold."""
-        return command_line("label", self.questions, "--run", self.run, "--write")

@@ -404,7 +404,7 @@ def best_combined(arms: Mapping[str, ArmScores], costs: Mapping[str, int]) -> st
 def mean_grade(arm: ArmScores, level: float = LEVEL) -> PredictionPowered | None:
     """Return an arm's mean grade by people's labels and a judge that counts for it; None where computed scores decide."""
     rows = arm.graded.get(ITSELF)
-    return prediction_powered(rows.differences, level=level, any_time=True) if rows else None
+    return rows.mean_grade(level) if rows else None
 
 
 def _lead(arm: ArmScores, other: ArmScores) -> float:

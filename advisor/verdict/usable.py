@@ -30,6 +30,7 @@ from rag.evaluation.clusters import cluster_by_document, clustered_error, docume
 from rag.evaluation.statistics import Interval, clustered_share
 from rag.text.words import count_noun
 from runners.plan.schema import Plan
+from runners.report.arm_scores import ITSELF
 from runners.report.records import AnswerCount, Estimate, Unusable
 from runners.trial.trial import ArmScores
 
@@ -47,7 +48,7 @@ class UsableCheck:
 
     threshold: float
     answerable: Mapping[str, ArmScores]
-    """Each arm's scores of the questions that have an answer."""
+    """Each arm's scores of the questions that have an answer and gold; without gold only where a judge counts for it."""
     usable: frozenset[str]
     tendency: bool
     """Whether nothing is sure, so that the arms' own shares decided."""
@@ -92,7 +93,7 @@ def usable_from(plan: Plan) -> float:
 def check_usable(plan: Plan, arms: Mapping[str, ArmScores]) -> UsableCheck | None:
     """Return which arms are above the threshold, by the rule of this module; None where no answer with gold was judged."""
     answerable = {name: _answerable(arm) for name, arm in arms.items()}
-    answerable = {name: arm for name, arm in answerable.items() if arm.questions}
+    answerable = {name: arm for name, arm in answerable.items() if arm.of(RIGHT)}
     if not answerable:
         return None
     threshold = usable_from(plan)
@@ -107,7 +108,10 @@ def check_usable(plan: Plan, arms: Mapping[str, ArmScores]) -> UsableCheck | Non
 
 
 def _answerable(arm: ArmScores) -> ArmScores:
-    return arm.part([RIGHT in scores and UNANSWERABLE_SCORE not in scores for scores in arm.scores])
+    graded = ITSELF in arm.graded
+    return arm.part(
+        [(graded or RIGHT in scores) and UNANSWERABLE_SCORE not in scores for scores in arm.scores]
+    )
 
 
 def _shows_a_tendency(arm: ArmScores) -> bool:
@@ -155,7 +159,9 @@ def why_none(check: UsableCheck, retrieving: Collection[str], model_of: Mapping[
     split = max(searching, key=lambda name: share[name]) if searching else best
     arm = check.answerable[split]
     hits = arm.hits or (None,) * len(arm.questions)
-    shown = [scores[RIGHT] for scores, hit in zip(arm.scores, hits, strict=True) if hit == 1]
+    shown = [
+        scores[RIGHT] for scores, hit in zip(arm.scores, hits, strict=True) if hit == 1 and RIGHT in scores
+    ]
     retrieved, read, wrongly = (
         counted(values) if values else None
         for values in ([hit for hit in hits if hit is not None], shown, arm.of(FALSE_REFUSAL))
@@ -182,7 +188,8 @@ def why_none(check: UsableCheck, retrieving: Collection[str], model_of: Mapping[
         next="",
     )
     model = model_of[split]
-    return replace(why, why=_why(why, model), next=_next(why, model))
+    labels_left = grade is not None and None in check.answerable[best].graded[ITSELF].differences.labels
+    return replace(why, why=_why(why, model), next=_next(why, model, labels_left))
 
 
 def _cause(
@@ -246,13 +253,15 @@ def _why(why: Unusable, model: str) -> str:
     return line + (f"; measured on {why.split}: {_listed(parts)}" if parts else "")
 
 
-def _next(why: Unusable, model: str) -> str:
-    """Return what to do where no arm can be used yet, by its cause."""
+def _next(why: Unusable, model: str, labels_left: bool) -> str:
+    """Return what to do where no arm can be used yet, by its cause, and by whether people can still label answers."""
     if why.cause == "few":
-        if why.grade:
+        if labels_left:
             return f"more labels would show whether {why.arm} can be used: tunewise label QUESTIONS --run RUN"
         needed = why.more_questions_needed
-        return f"{f'about {needed:,}' if needed else 'more'} more questions would show whether {why.arm} can be used"
+        return (
+            f"{f'about {needed:,} ' if needed else ''}more questions would show whether {why.arm} can be used"
+        )
     return {
         "model": f"the cause is the model and not the method, as {model} does not read its passages: try a larger model, "
         "or give more examples whose replies are taken from passages",

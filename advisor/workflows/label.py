@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import threading
 import webbrowser
 from contextlib import suppress
 from dataclasses import asdict
@@ -14,7 +15,14 @@ from advisor.output import command_line, emit_result, note
 from rag.errors import UsageProblem
 from rag.text.sanitize import single_line
 from rag.text.words import count_noun
-from runners.labels.gold import GoldChange, GoldChanges, gold_changes, write_gold
+from runners.labels.gold import (
+    GoldChange,
+    GoldChanges,
+    gold_changes,
+    require_takes_gold,
+    takes_gold,
+    write_gold,
+)
 from runners.labels.journal import this_person
 from runners.labels.labels import RunLabels, read_labels
 from runners.labels.records import LabelProgress
@@ -26,6 +34,7 @@ from runners.run_folder import read_run_plan
 SHOWN_CHANGES = 5
 """Changed rows that the terminal shows whole; of the others the ids."""
 SHOWN_CHARS = 100
+TERMINAL_BROWSERS = ("www-browser", "links", "elinks", "lynx", "w3m")
 
 
 def label_answers(flags: LabelFlags) -> None:
@@ -38,9 +47,11 @@ def label_answers(flags: LabelFlags) -> None:
     """
     if flags.out and not flags.write:
         raise UsageProblem("--out is where --write writes", "add --write, or leave --out away")
+    if flags.write:
+        require_takes_gold(flags.out or flags.questions, f"write another file: {_write_line(flags)}")
     progress: LabelProgress | None = None
     if not flags.write:
-        with LabelSession.open(flags.questions, flags.run, flags.by or this_person()) as session:
+        with LabelSession.open(flags.questions, flags.run, _person(flags)) as session:
             for line in session.progress().notes:
                 note(line)
             _label(session, flags)
@@ -49,6 +60,16 @@ def label_answers(flags: LabelFlags) -> None:
     written = _write(flags, *_read(flags))
     if flags.as_json:
         emit_result({"schema": 1, "progress": progress and asdict(progress), "gold": written})
+
+
+def _person(flags: LabelFlags) -> str:
+    return this_person() if flags.by is None else flags.by
+
+
+def _write_line(flags: LabelFlags) -> str:
+    """Return the command that writes the gold, into another file where QUESTIONS cannot take it."""
+    out = () if takes_gold(flags.questions) else ("--out", flags.questions.with_suffix(".jsonl"))
+    return command_line("label", flags.questions, "--run", flags.run, "--write", *out)
 
 
 def _label(session: LabelSession, flags: LabelFlags) -> None:
@@ -67,9 +88,16 @@ def _label(session: LabelSession, flags: LabelFlags) -> None:
         note(f"label here: {url}")
         note("end it on the page or with Ctrl-C; without a browser: --terminal")
         if not flags.no_open:
-            webbrowser.open(url)
+            _open_browser(url)
 
     serve_page(session, port=flags.port, on_ready=ready)
+
+
+def _open_browser(url: str) -> None:
+    """Open a browser without waiting for it; one of the terminal runs no scripts, and would take the terminal."""
+    with suppress(webbrowser.Error):
+        if getattr(webbrowser.get(), "name", "") not in TERMINAL_BROWSERS:
+            threading.Thread(target=webbrowser.open, args=(url,), daemon=True).start()
 
 
 def _say_progress(progress: LabelProgress, flags: LabelFlags) -> None:
@@ -111,8 +139,8 @@ def _write(flags: LabelFlags, labels: RunLabels, questions: LabelQuestions) -> d
         return body
     target = flags.out or flags.questions
     _show(changes, target)
-    if not _agreed(flags, target, rows):
-        note(f"the gold is not written; write it with: {flags.write_line()}")
+    if not takes_gold(target) or not _agreed(flags, target, rows):
+        note(f"the gold is not written; write it with: {_write_line(flags)}")
         return body
     backup = write_gold(changes, flags.out)
     note(

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import combinations
 from pathlib import Path
@@ -53,11 +53,7 @@ class CalibratedPairs:
     @property
     def mean_grades(self) -> dict[str, Estimate]:
         """The mean grade of each arm whose grades count."""
-        means = {
-            arm: prediction_powered(of[ITSELF].differences, any_time=True)
-            for arm, of in self.graded.items()
-            if ITSELF in of
-        }
+        means = {arm: of[ITSELF].mean_grade() for arm, of in self.graded.items() if ITSELF in of}
         return {
             arm: Estimate(mean=mean.difference, low=mean.low, high=mean.high) for arm, mean in means.items()
         }
@@ -91,22 +87,18 @@ def with_grades(
         pair for pair in calibration.pairs if pair.labels or (counts and plan.choice in (pair.a, pair.b))
     ]
     agreement = labels.agreement()
-    notes = [f"{count_noun(labels.torn, 'line')} of labels left out: a crash left them incomplete."] * bool(
-        labels.torn
-    )
-    if several := [arm.arm for arm in arms if len(arm.seeds) > 1]:
-        notes.append(f"Labelled and graded are the answers of the first training seed: {', '.join(several)}.")
     graded = GradedAnswers(
         people=len(labels.people),
         judge=plan.judge.name if plan.judge and counts else None,
-        graded=len(grades.grades) if grades else 0,
+        graded=len(grades.grades) - grades.by_rule if grades else 0,
+        by_rule=grades.by_rule if grades else 0,
         unreadable=len(grades.unreadable) if grades else 0,
         thrown_away=len(grades.thrown_away) if grades else 0,
         pairs=tuple(shown),
         arms=calibration.mean_grades,
         rule=rule_against_people(real, rows, labels),
         agreement=agreement.text if agreement else "",
-        notes=tuple(notes),
+        notes=tuple(_notes(labels, arms)),
     )
     return calibration.attached(arms), graded
 
@@ -131,6 +123,13 @@ def rule_against_people(
     return RuleAgainstPeople(
         right=(right[0], right[1], right[2]), not_right=(others[0], others[1], others[2])
     )
+
+
+def _notes(labels: RunLabels, arms: Sequence[ArmScores]) -> Iterator[str]:
+    if labels.torn:
+        yield f"{count_noun(labels.torn, 'line')} of labels left out: a crash left them incomplete."
+    if several := [arm.arm for arm in arms if len(arm.seeds) > 1]:
+        yield f"Labelled and graded are the answers of the first training seed: {', '.join(several)}."
 
 
 def calibrate_pairs(
@@ -251,6 +250,8 @@ def _missing(pair: GradedPair, labels: RunLabels) -> str:
     """Return what keeps the grades of a pair from counting, as a clause; "" where they count."""
     if pair.labels < pair.least:
         return _too_few(pair, labels)
+    if pair.ungraded:
+        return f"the judge has not graded {count_noun(pair.ungraded, 'row')} yet"
     if pair.j is None:
         return "people found all labelled answers right, or none, so whether the judge knows which are cannot be told"
     if pair.j < MIN_J:
@@ -261,8 +262,6 @@ def _missing(pair: GradedPair, labels: RunLabels) -> str:
             f"the judge graded {count_noun(pair.informed, 'row')} by gold that people wrote while labelling, so it knows "
             "labelled rows better than others: let the judge grade before gold is written"
         )
-    if pair.ungraded:
-        return f"the judge has not graded {count_noun(pair.ungraded, 'row')} yet"
     return ""
 
 

@@ -72,6 +72,8 @@ class AnswerGrades:
     """Answers whose grade followed the answer's own words about its grade."""
     informed: frozenset[tuple[str, str]] = frozenset()
     """Answers that were graded by gold that people wrote while they labelled this run."""
+    by_rule: int = 0
+    """How many of the grades the judge was not asked for."""
 
     def is_informed(self, question: str, answer: str) -> bool:
         """Return whether an answer was graded by gold that people wrote while labelling this run."""
@@ -169,11 +171,11 @@ class GradeJournal:
         """Grades that stay, with all their checks."""
 
     def outdated(self, tasks: Sequence[GradeTask]) -> bool:
-        """Return whether the file has rows of other answers or chats, or lacks those of answers that need no reply."""
-        return self._wanted(tasks).keys() != self._rows.keys()
+        """Return whether the file has rows of other answers, chats or checks, or lacks those that need no reply."""
+        return self._wanted(tasks) != self._rows
 
     def keep_only(self, tasks: Sequence[GradeTask]) -> None:
-        """Remove rows of other answers or chats, and write those of answers that need no reply."""
+        """Remove rows of other answers or chats, name the checks of today, and write rows that need no reply."""
         self._rows = self._wanted(tasks)
         lines = (json.dumps(row, ensure_ascii=False) + "\n" for row in self._rows.values())
         write_text(self.path, "".join(lines))
@@ -185,6 +187,10 @@ class GradeJournal:
             wanted |= {settled["key"], *settled["checks"]} if settled else set()
             wanted |= set() if settled else {task.key(self.judge), *task.check_keys(self.judge)}
         rows = {key: row for key, row in self._rows.items() if key in wanted}
+        for task in tasks:  # other questions make other checks of the same chat
+            key = task.key(self.judge)
+            if key in rows and (task.question, task.answer) not in self._settled:
+                rows[key] = rows[key] | {"checks": task.check_keys(self.judge)}
         known = {
             task.key(self.judge): self._row(task, "", task.grade)
             for task in tasks
@@ -240,11 +246,12 @@ def read_grades(rows: Sequence[Mapping[str, Any]]) -> AnswerGrades:
     """Return the grades in a journal; an answer whose checks are not all asked has none yet."""
     replies = {row["key"]: row["grade"] for row in rows}
     grades: dict[tuple[str, str], str] = {}
-    unreadable, thrown_away = set(), set()
+    unreadable, thrown_away, by_rule = set(), set(), 0
     for row in rows:
         answer, grade = (row["id"], row["answer"]), row["grade"]
         if row.get("check"):
             continue
+        by_rule += grade is not None and not row["said"]
         if grade is None:
             unreadable.add(answer)
         elif not GRADE_VALUE[grade] or not row["checks"]:
@@ -259,6 +266,7 @@ def read_grades(rows: Sequence[Mapping[str, Any]]) -> AnswerGrades:
         unreadable=frozenset(unreadable),
         thrown_away=frozenset(thrown_away),
         informed=frozenset((row["id"], row["answer"]) for row in rows if row.get("informed")),
+        by_rule=by_rule,
     )
 
 

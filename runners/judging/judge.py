@@ -43,7 +43,8 @@ class JudgeWork:
             self.failure = f"the answers cannot be graded: {problem}"
         labelled = bool(journal_paths(context.folder.path))
         self.journal = GradeJournal(folder / GRADE_JOURNAL, name, labelled)
-        if self.journal.outdated(self.tasks):
+        # what was paid for stays where it is not known which answers are graded
+        if counts and not self.failure and self.journal.outdated(self.tasks):
             context.folder.unseal()
             self.journal.keep_only(self.tasks)
         pairs = list(comparisons(context.plan, context.split.test, rows))
@@ -76,7 +77,7 @@ class JudgeWork:
                     self.journal.ask(chats, judge, emit)
                 ask_judge(self.pairs, judge, self.pairs_file, emit)
         except Problem as problem:
-            left, to_grade = self.open_grades, len(self.tasks)
+            left, to_grade = self.open_grades, sum(task.grade is None for task in self.tasks)
             graded = to_grade - len({task.answer + task.question for task, _ in left})
             answered = compared - len(open_judge_tasks(self.pairs, self.name, self.pairs_file))
             how_far = [f"graded {graded} of {count_noun(to_grade, 'answer')}"] * bool(grades)

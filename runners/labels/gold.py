@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from rag.errors import BadInput, UsageProblem
-from rag.files import write_bytes, write_text
+from rag.files import sha256_bytes, sha256_file, write_bytes, write_text
 from rag.text.words import count_noun
 from runners.data.examples import normalise_text
 from runners.data.questions import LABELLED_BY, SPLIT_BY, Question, load_questions
@@ -56,6 +56,8 @@ class GoldChanges:
     """What people's gold changes in a file of questions."""
 
     file: Path
+    digest: str
+    """Of the file when it was read."""
     changes: tuple[GoldChange, ...]
     unlabelled: int
     """Rows without gold by people."""
@@ -98,6 +100,7 @@ class _Gold:
 
 def gold_changes(labels: RunLabels, questions: LabelQuestions) -> GoldChanges:
     """Return what people's gold changes in the rows of a file."""
+    digest = sha256_file(questions.file)
     row_of_line = dict(read_rows(questions.file))
     line_of = {labels.original(row): question.line for row, question in questions.of_row.items()}
     labelled = list(dict.fromkeys(question for person in labels.people for question in person.questions))
@@ -108,21 +111,23 @@ def gold_changes(labels: RunLabels, questions: LabelQuestions) -> GoldChanges:
         if question in line_of:
             line = line_of[question]
             golds_of_line[line] = gold
-            edited[line] = _edited(row_of_line[line], gold)
-    before = {question.line: question for question in load_questions(questions.file)} if edited else {}
-    after = _read_again({**row_of_line, **edited})
+            edited[line] = _edited(row_of_line[line], gold, (questions.columns or {}).get("reply"))
+    read = load_questions(questions.file, questions.columns) if edited else ()
+    before = {question.line: question for question in read}
+    after = _read_again({**row_of_line, **edited}, questions.columns)
     changes, unwritable, same = [], [], 0
     for line, row in edited.items():
         if row == row_of_line[line]:
             same += not golds_of_line[line].disagree
             continue
-        read = after.get(line)
-        if read is None or not _holds(read, before[line], golds_of_line[line]):
+        reread = after.get(line)
+        if reread is None or not _holds(reread, before[line], golds_of_line[line]):
             unwritable.append(before[line].id)
             continue
         changes.append(_change(line, before[line], row_of_line[line], row))
     return GoldChanges(
         file=questions.file,
+        digest=digest,
         changes=tuple(sorted(changes, key=lambda change: change.line)),
         unlabelled=len(row_of_line) - len(golds_of_line),
         same=same,
@@ -130,6 +135,19 @@ def gold_changes(labels: RunLabels, questions: LabelQuestions) -> GoldChanges:
         unwritable=tuple(unwritable),
         missing=sum(question not in line_of for question in golds),
     )
+
+
+def takes_gold(file: Path) -> bool:
+    """Return whether gold can be written into a file: JSON lines by its name."""
+    return file.suffix.lower() in (".jsonl", ".ndjson")
+
+
+def require_takes_gold(file: Path, next_step: str) -> None:
+    """Raise UsageProblem, with what to do, for a file that is not one of JSON lines."""
+    if not takes_gold(file):
+        raise UsageProblem(
+            f"gold is written as JSON lines, and {file} is {file.suffix or 'of no known form'}", next_step
+        )
 
 
 def write_gold(changes: GoldChanges, out: Path | None = None) -> Path | None:
@@ -140,27 +158,37 @@ def write_gold(changes: GoldChanges, out: Path | None = None) -> Path | None:
         out: another file to write, as JSON lines; None replaces the file itself.
 
     Raises:
-        UsageProblem: the file itself is no JSON lines.
+        UsageProblem: the file that is to be written is no JSON lines.
+        BadInput: the file was changed since it was read.
         CannotRun: the file cannot be written.
     """
     rows = {change.line: change.row for change in changes.changes}
-    if out is not None and out != changes.file:
-        text = "".join(_line(rows.get(line, row)) + "\n" for line, row in read_rows(changes.file))
-        write_text(out, text)
-        return None
-    if changes.file.suffix.lower() not in (".jsonl", ".ndjson"):
-        raise UsageProblem(
-            f"gold is written as JSON lines, and {changes.file} is {changes.file.suffix}",
-            "write another file: --out questions.jsonl",
-        )
+    target = out or changes.file
+    require_takes_gold(target, "write another file: --out questions.jsonl")
     before = changes.file.read_bytes()
+    if sha256_bytes(before) != changes.digest:
+        raise BadInput(
+            f"{changes.file} was changed since what is to be written was shown, and nothing was written",
+            "give the same command again",
+        )
+    if target != changes.file:
+        text = "".join(_line(rows.get(line, row)) + "\n" for line, row in read_rows(changes.file))
+        backup = _keep(target, target.read_bytes()) if target.exists() else None
+        write_text(target, text)
+        return backup
     lines = before.removeprefix(codecs.BOM_UTF8).decode("utf-8").split("\n")
     for line, row in rows.items():
         end = "\r" if lines[line - 1].endswith("\r") else ""
         lines[line - 1] = _line(row) + end
-    backup = changes.file.with_name(f"{changes.file.name}.bak")
-    write_bytes(backup, before)
-    write_text(changes.file, "\n".join(lines))
+    backup = _keep(target, before)
+    write_text(target, "\n".join(lines))
+    return backup
+
+
+def _keep(file: Path, data: bytes) -> Path:
+    """Write a copy of a file beside it and return its path."""
+    backup = file.with_name(f"{file.name}.bak")
+    write_bytes(backup, data)
     return backup
 
 
@@ -189,11 +217,14 @@ def _gold(labels: RunLabels, question: str) -> _Gold | None:
     )
 
 
-def _edited(row: Mapping[str, Any], gold: _Gold) -> dict[str, Any]:
-    """Return a row with people's gold, and without earlier answers that the new gold no longer states."""
+def _edited(row: Mapping[str, Any], gold: _Gold, reply: str | None) -> dict[str, Any]:
+    """Return a row with people's gold, and without earlier answers that the new gold no longer states.
+
+    ``reply`` is the column of replies that the plan declares.
+    """
     edited = dict(row)
     if gold.text is not None:
-        _set_reference(edited, gold.text)
+        _set_reference(edited, gold.text, reply)
         short = _drop_other_gold(edited, gold.text)
         if not short and not gold.sentences:
             _drop(edited, ("spans", "start", "end"))
@@ -218,7 +249,7 @@ def _edited(row: Mapping[str, Any], gold: _Gold) -> dict[str, Any]:
     return edited | {BY: ", ".join(gold.by), AT: gold.at}
 
 
-def _set_reference(row: dict[str, Any], text: str) -> None:
+def _set_reference(row: dict[str, Any], text: str, reply: str | None) -> None:
     """Put the gold answer where it is read from: the reference, the last turn of a chat, or the list of references."""
     if isinstance(row.get("question"), str):
         row["reply" if "reply" in row and "reference" not in row else "reference"] = text
@@ -228,7 +259,7 @@ def _set_reference(row: dict[str, Any], text: str) -> None:
         before = turns[:-1] if turns[-1]["role"] == "assistant" else turns
         row["messages"] = [*before, {"role": "assistant", "content": text}]
         return
-    for name in ("completion", "response", "output", "answer", "reply"):
+    for name in (*([reply] if reply else []), "completion", "response", "output", "answer", "reply"):
         if isinstance(row.get(name), str):
             row[name] = text
             return
@@ -290,7 +321,9 @@ def _drop(row: dict[str, Any], keys: Iterable[str]) -> None:
             row["meta"] = {name: value for name, value in meta.items() if name != key}
 
 
-def _read_again(rows: Mapping[int, Mapping[str, Any]]) -> dict[int, Question]:
+def _read_again(
+    rows: Mapping[int, Mapping[str, Any]], columns: Mapping[str, str] | None
+) -> dict[int, Question]:
     """Return the questions of rows as they will be read, by line."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "questions.jsonl"
@@ -298,7 +331,7 @@ def _read_again(rows: Mapping[int, Mapping[str, Any]]) -> dict[int, Question]:
         lines = [_line(rows[line]) if line in rows else "" for line in range(1, last + 1)]
         write_text(path, "\n".join(lines) + "\n")
         try:
-            return {question.line: question for question in load_questions(path)}
+            return {question.line: question for question in load_questions(path, columns)}
         except BadInput as problem:
             raise BadInput(
                 f"with people's gold the file could not be read: {problem.message}", problem.hint

@@ -66,6 +66,8 @@ class Click:
     @classmethod
     def from_json(cls, row: Mapping[str, Any]) -> Click:
         """Return the click of a row; KeyError, TypeError or ValueError for one that is none."""
+        if not isinstance(row, dict):
+            raise TypeError("the row is no object")
         sentence = row.get("sentence")
         click = cls(
             kind=row["kind"],
@@ -83,7 +85,7 @@ class Click:
             "better": click.better in _BETTER and len(click.answers) == 2,
             "answerable": isinstance(click.answerable, bool),
             "gold": bool(click.text),
-            "sentence": click.sentence is not None,
+            "sentence": click.sentence is not None and _is_place(click.sentence),
             "skip": True,
             "undo": True,
         }
@@ -165,7 +167,7 @@ def read_journal_of(path: Path, run: str) -> Journal:
             journal.torn += 1
             continue
         try:
-            if "run" in row:
+            if isinstance(row, dict) and "run" in row:
                 _check_first(row, journal)
                 continue
             journal._apply(Click.from_json(row))
@@ -185,7 +187,16 @@ def _check_first(row: Mapping[str, Any], journal: Journal) -> None:
             f"{journal.path} has the labels of another run ({row['run']}, this one is {journal.run})",
             "take the file away: labels belong to the answers that were labelled",
         )
+    if row.get("by") != journal.by:
+        raise BadInput(
+            f"{journal.path} has the labels of {row.get('by')}",
+            f"take the copy away, or name it {row.get('by')}.jsonl: else this person's labels would count twice",
+        )
     journal.started = True
+
+
+def _is_place(sentence: LabelSentence) -> bool:
+    return all(type(offset) is int for offset in (sentence.start, sentence.end)) and bool(sentence.doc_id)
 
 
 def run_identity(folder: RunFolder) -> str:
@@ -203,7 +214,8 @@ def check_person(name: str) -> str:
     """Return a person's name as that of a file, in lower case; UsageProblem for one that cannot be."""
     if not _NAME.fullmatch(name) or is_reserved_name(name):
         raise UsageProblem(
-            f"--by {name!r} cannot be the name of a file: up to 40 letters a to z, digits, '.', '-' and '_'",
+            f"--by {name!r} cannot be the name of a file on every system: up to 40 letters a to z, digits, '.', '-' and "
+            "'_', and no name of a device such as con",
             "give a short name: --by anna",
         )
     return name.lower()

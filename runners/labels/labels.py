@@ -285,11 +285,8 @@ def read_labels(run: Path) -> RunLabels:
     originals = {row: fact.original for row, fact in facts.items()}
     journals = [read_journal_of(path, identity) for path in journal_paths(run)]
     order = read_order(run, identity)
-    if order is None and any(journal.clicks for journal in journals):
-        raise BadInput(
-            f"{run / LABELS / ORDER_FILE} is missing, so it is not known how the labelled rows were drawn",
-            "put the file back",
-        )
+    if order is None:
+        check_unlabelled(run, journals)
     return RunLabels(
         people=tuple(person for journal in journals if (person := person_of(journal, originals)).questions),
         order=order or LabelOrder(run=identity, seed=0, rows=()),
@@ -297,6 +294,15 @@ def read_labels(run: Path) -> RunLabels:
         refuses=read_run_plan(run).refuses,
         torn=sum(journal.torn for journal in journals),
     )
+
+
+def check_unlabelled(run: Path, journals: Sequence[Journal]) -> None:
+    """Raise BadInput where a run without an order has labels: one drawn now would not be that of the labelled rows."""
+    if any(journal.clicks for journal in journals):
+        raise BadInput(
+            f"{run / LABELS / ORDER_FILE} is missing, so it is not known how the labelled rows were drawn",
+            "put the file back",
+        )
 
 
 def person_of(journal: Journal, originals: Mapping[str, str]) -> PersonLabels:

@@ -51,9 +51,7 @@ def _sentence(a: str, b: str, labels: PairLabels, apart: bool, more: int | None)
     elif apart:
         text = f"{count}: {a} and {b} are told apart by people's labels"
     elif not left:
-        text = (
-            f"all {count_noun(labels.counted, 'question')} are labelled, and {a} and {b} are not told apart"
-        )
+        text = f"{count}: all are labelled, and {a} and {b} are not told apart"
     elif labels.counted < STATED_FROM:
         text = f"{count}: how many more decide {a} against {b} can be said after {min(STATED_FROM, labels.differing)}"
     elif more is None:

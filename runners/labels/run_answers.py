@@ -171,6 +171,8 @@ class LabelQuestions:
     """Questions of the run that the file does not have."""
     others: int
     """Questions of the file that the run did not ask in its trial."""
+    columns: Mapping[str, str] | None = None
+    """Column of each role, as the run's plan declares them."""
 
     def notes(self) -> list[str]:
         """Return what of the file and the run does not fit together, in sentences."""
@@ -231,6 +233,7 @@ def match_questions(file: Path, run: RunAnswers) -> LabelQuestions:
         },
         missing=len(missing),
         others=sum(question.line not in lines for question in questions),
+        columns=run.plan.data.columns,
     )
 
 

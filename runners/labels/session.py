@@ -30,6 +30,7 @@ from runners.labels.labels import (
     PersonLabels,
     RunLabels,
     answer_digest,
+    check_unlabelled,
     person_of,
     read_order,
     write_order,
@@ -230,6 +231,9 @@ class LabelSession:
 
     def _notes(self, labels: RunLabels) -> Iterator[str]:
         yield from self.questions.notes()
+        if later := len(self.run.texts.keys() - {row.id for row in self._order.rows}):
+            rows = count_noun(later, "row")
+            yield f"not labelled: {rows} that the run asked after the order of labelling was drawn"
         if labels.torn:
             lines = count_noun(labels.torn, "incomplete line")
             yield f"not counted: {lines} of the journals, cut by a crash before the label was stored"
@@ -371,6 +375,7 @@ def _order_of(answers: RunAnswers, questions: LabelQuestions, identity: str) -> 
         with writer_lock(run / LABELS):
             order = read_order(run, identity)  # another person's session may have made it meanwhile
             if order is None:
+                check_unlabelled(run, [read_journal_of(path, identity) for path in journal_paths(run)])
                 order = make_order(answers.signals(questions.groups), identity, answers.plan.seed)
                 write_order(run, order)
     return order

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -30,12 +31,18 @@ FORMS: dict[str, str] = {
 }
 """Each form and how it is known, in the order in which they are looked for."""
 _ROLE_NAMES = {
-    "user": "user human prompter customer end-user client requester visitor",
+    "user": "user human prompter customer end-user client requester visitor guest",
     "assistant": "assistant gpt bot model ai agent support staff operator",
     "system": "system developer",
     "tool": "tool function observation",
 }
 _ROLES = {name: role for role, names in _ROLE_NAMES.items() for name in names.split()}
+_AUTHOR_ROLES = {
+    **_ROLES,
+    **dict.fromkeys(("outbound", "out", "reply"), "assistant"),
+    **dict.fromkeys(("inbound", "in"), "user"),
+}
+"""What the column of authors may say, where it is no name."""
 _QUESTION_COLUMNS = (
     "question",
     "message",
@@ -97,12 +104,16 @@ class Conversations:
 
     columns: TableColumns
     turns: dict[str, list[Turn]] = field(default_factory=dict)
+    unknown: Counter[str] = field(default_factory=Counter)
+    """Authors that no list knows, who are taken as people who ask, with their rows."""
 
     def chats(self, row: Mapping[str, Any]) -> list[Chat]:
         """Return the chat that ends with a row's message; none where an agent wrote it."""
         text = self.columns.value(row, "question") or self.columns.value(row, "title")
         author = self.columns.value(row, "author").casefold()
-        role = _ROLES.get(author, "assistant" if author in ("outbound", "out", "reply") else "user")
+        role = _AUTHOR_ROLES.get(author, "user")
+        if author and author not in _AUTHOR_ROLES:
+            self.unknown[author] += 1
         turn = Turn(role, text)
         conversation = self.columns.value(row, "conversation")
         if not conversation:

@@ -19,6 +19,7 @@ from rag.errors import BadInput
 from rag.files import write_bytes
 from rag.text.words import count_noun
 from rag.types import OnEvent
+from runners.data.personal_data import mask_personal_data
 from runners.logs.distinct import (
     MAX_DISTINCT,
     DistinctQuestion,
@@ -37,6 +38,7 @@ from runners.logs.log_reader import LogReader
 
 BLOCK = 1_024
 """Texts whose vectors are one file of the work folder."""
+SHOWN_AUTHORS = 3
 COMMON_LANGUAGE = 0.05
 """Share of the texts of sure language from which a second language is said."""
 
@@ -114,6 +116,15 @@ class LogImport:
             more = ", ..." if counts["damaged"] > len(self.reader.damaged) else ""
             damaged = count_noun(counts["damaged"], "damaged row")
             lines.append(f"{damaged} left out ({', '.join(self.reader.damaged)}{more})")
+        if authors := self.reader.unknown_authors:
+            shown = ", ".join(
+                f"{mask_personal_data(name)[0]} ({rows:,})"
+                for name, rows in authors.most_common(SHOWN_AUTHORS)
+            )
+            lines.append(
+                f"taken as people who ask, as no list knows them: {count_noun(len(authors), 'author')}: {shown}"
+                f"{', ...' if len(authors) > SHOWN_AUTHORS else ''}; call those who answer agent, support or staff"
+            )
         if counts["without"]:
             lines.append(f"{count_noun(counts['without'], 'row')} without a question of a user")
         if counts["continued"]:

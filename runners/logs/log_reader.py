@@ -63,6 +63,8 @@ class LogReader:
     """rows; damaged; without (spans of no request, rows without a user's turn); continued (the same question again)."""
     damaged: list[str] = field(default_factory=list)
     """Places of the first damaged rows."""
+    unknown_authors: Counter[str] = field(default_factory=Counter)
+    """Authors of tables who are taken as people who ask, as no list knows them, with their rows."""
     _chats: set[bytes] = field(default_factory=set)
     _traced: set[bytes] = field(default_factory=set)
 
@@ -123,6 +125,7 @@ class LogReader:
                 self._damage(path, line)
                 continue
             if values is None:
+                self.unknown_authors.update(conversations.unknown)
                 return
             if not values:
                 continue

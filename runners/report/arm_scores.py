@@ -8,8 +8,8 @@ from operator import mul
 from statistics import fmean
 from typing import Any
 
-from rag.evaluation.clusters import linearised, mean_by_question, weighted_questions
-from rag.evaluation.prediction_powered import LabelledDifferences
+from rag.evaluation.clusters import LEVEL, linearised, mean_by_question, weighted_questions
+from rag.evaluation.prediction_powered import LabelledDifferences, PredictionPowered, prediction_powered
 
 ITSELF = ""
 """Among :attr:`ArmScores.graded`, the arm's own grades: its difference to an arm that answers nothing right."""
@@ -38,6 +38,12 @@ class GradedRows:
                 same=[rows.same[n] for n in at] if rows.same else (),
             ),
         )
+
+    def mean_grade(self, level: float = LEVEL) -> PredictionPowered:
+        """Return the mean of an arm's own grades (:data:`ITSELF`), which with its interval lies between 0 and 1."""
+        mean = prediction_powered(self.differences, level=level, any_time=True)
+        low, middle, high = (min(1.0, max(0.0, value)) for value in (mean.low, mean.difference, mean.high))
+        return replace(mean, difference=middle, low=low, high=high)
 
     def reversed(self) -> GradedRows:
         """Return the other arm less this one."""

@@ -37,7 +37,7 @@ class GradedPair:
     skipped: int = 0
     """Rows that people left out, which are no part of the difference."""
     unordered: int = 0
-    """Rows that were asked after the order of labelling was made, which are no part of it."""
+    """Rows that were asked after the order of labelling was drawn, which are no part of it either."""
     j: float | None = None
     """Youden's J of the judge over the labelled answers of the pair; None where it cannot be told, and without grades."""
     ungraded: int = 0
@@ -111,7 +111,7 @@ class GradedAnswers:
     judge: str | None
     """None where the plan lets no judge count."""
     graded: int
-    """Answers that the judge graded, each text of a question once."""
+    """Answers that the judge graded, each text of a question once, without those that are graded by rule."""
     unreadable: int
     """Answers about which no grade could be read."""
     thrown_away: int
@@ -122,6 +122,8 @@ class GradedAnswers:
     """The mean grade of each arm for which the judge counts, by labels and grades."""
     rule: RuleAgainstPeople | None = None
     """How far people agree with the computed score; None where nobody labelled an answer that it judges."""
+    by_rule: int = 0
+    """Answers that are graded without asking: refusals, empty ones, and those to questions that have none."""
     agreement: str = ""
     """How often people agree; "" with one person."""
     notes: tuple[str, ...] = ()
@@ -138,7 +140,8 @@ class GradedAnswers:
         if self.rule:
             lines.append(self.rule.text)
         if self.judge:
-            lines.append(f"The judge {self.judge} graded {count_noun(self.graded, 'answer')}.")
+            rule = f"; {self.by_rule:,} more are graded by rule, such as refusals" if self.by_rule else ""
+            lines.append(f"The judge {self.judge} graded {count_noun(self.graded, 'answer')}{rule}.")
         if self.arms:
             grades = (
                 f"{arm} {grade.mean:.2f} [{grade.low:.2f}, {grade.high:.2f}]"

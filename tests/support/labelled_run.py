@@ -44,6 +44,7 @@ def plant_run(
     *,
     documents: Path | None = None,
     encoder: Any = None,
+    columns: Mapping[str, str] | None = None,
     **scores: Any,
 ) -> PlantedRun:
     """Write a finished run that asked these questions, the first arm being the recommended one.
@@ -54,6 +55,7 @@ def plant_run(
         arms: the answer of each arm by the number of the question; "rag" and "hybrid" are shown document ``pierN.md``.
         documents: the documents of the run, which then has an index.
         encoder: embeds them.
+        columns: which column of a table is what, in the plan.
         scores: other keys of scores.json.
     """
     questions, run = folder / "questions.jsonl", folder / "run"
@@ -65,7 +67,11 @@ def plant_run(
             "name": "piers",
             "choice": first,
             "model": {"name": "openai:none@http://127.0.0.1:9/v1"},
-            "data": {"questions": str(questions), **({"documents": str(documents)} if documents else {})},
+            "data": {
+                "questions": str(questions),
+                **({"documents": str(documents)} if documents else {}),
+                **({"columns": dict(columns)} if columns else {}),
+            },
             "steps": [
                 *([{"kind": "index"}] if documents else []),
                 *({"kind": "evaluate", "arm": arm, "retrieval": bool(documents)} for arm in arms),

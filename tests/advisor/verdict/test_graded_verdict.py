@@ -10,8 +10,9 @@ from itertools import permutations
 import pytest
 
 from advisor.verdict.comparison import best_combined, compare_arms, compare_on_score
+from advisor.verdict.usable import check_usable, why_none
 from advisor.verdict.verdict import judge_trial
-from rag.evaluation.prediction_powered import LabelledDifferences
+from rag.evaluation.prediction_powered import LabelledDifferences, prediction_powered
 from runners.report.arm_scores import ITSELF, ArmScores, GradedRows
 from runners.report.records import Outcome, Verdict
 from tests.support.planted_arms import arm, first, plan
@@ -116,6 +117,44 @@ def test_prose_that_no_rule_finds_right_is_usable_by_grade() -> None:
     weak = judged(with_grades(nothing, {"hybrid": mixed(0.3), "rag": mixed(0.1, 1)}))
     assert weak.use is None
     assert weak.unusable is not None
+
+
+def test_the_threshold_is_compared_with_the_grades_of_questions_without_gold_too() -> None:
+    """Of 60 questions 15 have gold: by these alone nothing would be sure."""
+    some_gold = [
+        replace(
+            one,
+            scores=tuple(
+                scores if n < 15 else {name: score for name, score in scores.items() if name != "right"}
+                for n, scores in enumerate(one.scores)
+            ),
+        )
+        for one in (arm("hybrid", first(10, COUNT)), arm("rag", first(5, COUNT)))
+    ]
+    arms = with_grades(some_gold, {"hybrid": mixed(0.9), "rag": mixed(0.1, 1)})
+    check = check_usable(plan({}), {one.arm: one for one in arms})
+    assert check is not None
+    assert (check.usable, check.tendency) == ({"hybrid"}, False)
+    assert "by 45 labels and the judge, below 5 of 10" in check.failing["rag"]
+    assert check.counts["hybrid"].of == 15
+    close = with_grades(some_gold, {"hybrid": mixed(0.55), "rag": mixed(0.1, 1)})
+    check = check_usable(plan({}), {one.arm: one for one in close})
+    assert check is not None
+    why = why_none(check, (), {"hybrid": "m", "rag": "m"})
+    assert why.next.startswith("more labels would show whether hybrid can be used")
+    all_labelled = [
+        replace(one, graded={ITSELF: graded_rows(first(33, COUNT), [0.0] * COUNT, COUNT)})
+        for one in some_gold
+    ]
+    check = check_usable(plan({}), {one.arm: one for one in all_labelled})
+    assert check is not None
+    assert why_none(check, (), {"hybrid": "m", "rag": "m"}).next.startswith("more questions would show")
+
+
+def test_a_mean_grade_and_its_interval_lie_between_0_and_1() -> None:
+    few = graded_rows([0.0] * 58 + [1.0, 1.0], [0.0] * COUNT, 30).mean_grade()
+    assert 0 <= few.low <= few.difference <= few.high <= 1
+    assert prediction_powered(graded_rows([0.0] * 58 + [1.0] * 2, [0.0] * COUNT, 30).differences).low < 0
 
 
 def test_an_open_pair_asks_for_labels_and_not_for_questions() -> None:

@@ -10,6 +10,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from urllib.request import Request, urlopen
 
 import pytest
 
@@ -18,6 +19,7 @@ from rag.errors import UsageProblem
 from runners.plan.schema import read_plan
 from runners.run_folder import RunFolder
 from tests.support.labelled_run import RIGHT, WRONG, PlantedRun, plant_run, question_rows
+from tests.support.limits import HANG_S
 
 Call = Callable[..., tuple[int, str, str]]
 KEYS_FOR_ONE = "rw\nb\n\n"
@@ -131,7 +133,9 @@ def test_gold_is_written_only_after_agreement(planted: PlantedRun, call: Call) -
     [
         (["--out", "x.jsonl"], 2, "--out is where --write writes"),
         (["--terminal", "--by", "a b"], 2, "cannot be the name of a file"),
+        (["--terminal", "--by", ""], 2, "cannot be the name of a file"),
         (["--write", "--run", "nowhere"], 3, "nowhere does not exist"),
+        (["--write", "--yes", "--out", "questions.csv"], 2, "gold is written as JSON lines"),
     ],
 )
 def test_wrong_use_is_said(
@@ -172,6 +176,49 @@ def test_no_label_is_lost_by_a_kill(planted: PlantedRun, root: Path) -> None:
         assert len(grades) >= 2 * shown
         shown = len(grades) // 2
     assert len({row["question"] for row in clicks(planted)}) == shown >= 6
+
+
+def test_a_table_is_not_asked_about_and_the_next_line_names_another_file(
+    planted: PlantedRun, call: Call
+) -> None:
+    table = planted.questions.with_suffix(".csv")
+    rows = [f"{row['id']},{row['question']},{row['answers'][0]}" for row in question_rows(16)]
+    table.write_text("id,question,answers\n" + "\n".join(rows) + "\n", "utf-8")
+    of_table = PlantedRun(planted.run, table)
+    code, _, err = call(of_table, "--by", "anna", "--terminal", typed="g Just so many.\nq\n")
+    written = f"--write --out {planted.questions}"
+    assert (code, written in err) == (0, True), err
+    code, _, err = call(of_table, "--write", "--yes")
+    assert (code, written in err) == (2, True), err
+
+
+def test_a_browser_that_does_not_return_does_not_stop_the_page(
+    planted: PlantedRun, root: Path, tmp_path: Path
+) -> None:
+    browser = tmp_path / "browser"
+    browser.write_text(
+        "#!/bin/sh\nexec >/dev/null 2>&1\nwhile kill -0 $PPID 2>/dev/null; do sleep .1; done\n", "utf-8"
+    )
+    browser.chmod(0o755)
+    process = subprocess.Popen(
+        [
+            *(sys.executable, "-m", "tunewise", "label", str(planted.questions)),
+            *("--run", str(planted.run), "--by", "anna"),
+        ],
+        stdin=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+        encoding="utf-8",
+        env={**os.environ, "PYTHONPATH": str(root), "PYTHONUNBUFFERED": "1", "BROWSER": f"{browser} %s"},
+    )
+    assert process.stderr is not None
+    url = next(line for line in process.stderr if "label here:" in line).split()[-1]
+    address, token = url.split("#")
+    headers = {"Authorization": f"Bearer {token}", "Content-Type": "application/json"}
+    with urlopen(Request(f"{address}done", b"{}", headers), timeout=HANG_S) as reply:
+        assert reply.status == 200
+    process.communicate(timeout=HANG_S)
+    assert process.returncode == 0
 
 
 def test_a_labelled_run_is_not_replaced(planted: PlantedRun, call: Call) -> None:

@@ -159,6 +159,7 @@ def test_each_answer_is_asked_once_and_what_is_clear_is_not_asked(tmp_path: Path
     }
     assert values == {"rag": [1, 0, 0, 1, 1, 1], "prompting": [1, 0, 1, 1, 1, 1]}
     assert grades.value("q3", "It has 12 berths.") is None
+    assert (grades.by_rule, len(grades.grades)) == (2, 8)
 
 
 def test_interrupted_judge_goes_on_and_changed_answers_are_asked_again(tmp_path: Path) -> None:
@@ -180,6 +181,23 @@ def test_interrupted_judge_goes_on_and_changed_answers_are_asked_again(tmp_path:
     graded(path, answers(WRONG.format(n=3)), changed)
     assert len(changed.seen) == 1
     assert len(read_journal(path)) == 6
+
+
+def test_a_grade_is_known_again_once_other_questions_made_other_checks(tmp_path: Path) -> None:
+    path, rows = tmp_path / "grades.jsonl", answers(f"{RIGHT.format(n=3)} This is the right answer.")
+    graded(path, rows, ScriptedJudge(honest))
+    passages = ("Pier 3 has 3 berths.",)
+    tasks = grade_tasks(PLAN, [QUESTIONS[0], *QUESTIONS[2:]], rows, lambda row: passages, lambda question: "")
+    assert tasks[0].chat == tasks_of(*rows)[0].chat
+    assert tasks[0].checks != tasks_of(*rows)[0].checks
+    judge, journal = ScriptedJudge(honest), GradeJournal(path, "judge")
+    assert journal.outdated(tasks)
+    journal.keep_only(tasks)
+    while chats := journal.open_chats(tasks):
+        journal.ask(chats, OpenJudge(name="judge", generator=judge))
+    assert len(judge.seen) == len(tasks[0].checks)
+    assert read_grades(read_journal(path)).value("q3", rows[0]["answer"]) == 1
+    assert not GradeJournal(path, "judge").outdated(tasks)
 
 
 def test_unreadable_replies_are_counted_and_stand_for_half(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from rag.errors import UsageProblem
+from rag.errors import BadInput, UsageProblem
 from runners.data.examples import Example
 from runners.data.questions import load_questions, with_document_ids
 from runners.data.sampling import split_questions
@@ -156,7 +156,10 @@ def test_chats_tables_and_bytes_around_the_rows(tmp_path: Path) -> None:
     changes = changes_of(planted)
     assert (len(changes.changes), changes.unwritable) == (3, ())
     out = tmp_path / "out.jsonl"
-    assert write_gold(changes, out) is None
+    out.write_text("of somebody else\n", "utf-8")
+    kept = write_gold(changes, out)
+    assert kept is not None
+    assert kept.read_text("utf-8") == "of somebody else\n"
     assert planted.questions.read_bytes() == text.encode()
     write_gold(changes)
     for file in (out, planted.questions):
@@ -171,6 +174,37 @@ def test_chats_tables_and_bytes_around_the_rows(tmp_path: Path) -> None:
         write_gold(changes)
     write_gold(changes, out)
     assert [question.reference for question in load_questions(out)] == [f"Here, {n}." for n in range(3)]
+
+
+def test_columns_that_the_plan_declares_are_those_of_its_questions(tmp_path: Path) -> None:
+    columns = {"prompt": "frage", "reply": "soll"}
+    planted = plant_run(tmp_path, question_rows(4), ARMS, columns=columns)
+    table = planted.questions.with_suffix(".csv")
+    rows = [f"q{n:03},How many berths has pier {n}?,{n} berths\n" for n in range(4)]
+    table.write_text("id,frage,soll\n" + "".join(rows), "utf-8")
+    table_run = PlantedRun(planted.run, table)
+    label(table_run, "anna", {"How many berths has pier 2?": [("set_gold", "Just 2 of them.")]})
+    changes = changes_of(table_run)
+    write_gold(changes, out := tmp_path / "out.jsonl")
+    assert [question.reference for question in load_questions(out, columns)] == [
+        *("0 berths", "1 berths", "Just 2 of them.", "3 berths")
+    ]
+
+
+def test_a_file_that_changed_since_it_was_shown_is_not_written(tmp_path: Path) -> None:
+    planted = plant_run(tmp_path, question_rows(4), ARMS)
+    label(planted, "anna", {"How many berths has pier 2?": [("set_gold", "Just 2 of them.")]})
+    changes = changes_of(planted)
+    text = '{"id": "new", "question": "Is there a tide?"}\n' + planted.questions.read_text("utf-8")
+    planted.questions.write_text(text, "utf-8")
+    for out in (None, tmp_path / "out.jsonl"):
+        with pytest.raises(BadInput, match="was changed since"):
+            write_gold(changes, out)
+    assert planted.questions.read_text("utf-8") == text
+    write_gold(changes_of(planted))
+    assert [question.reference for question in load_questions(planted.questions)].index(
+        "Just 2 of them."
+    ) == 3
 
 
 def test_scores_follow_the_gold_and_no_answer_is_asked_again(

@@ -177,6 +177,59 @@ def test_labels_of_another_run_are_refused(planted: PlantedRun, tmp_path: Path) 
         LabelSession.open(planted.questions, planted.run, "bob")
 
 
+def test_a_copy_of_a_journal_is_no_other_person(planted: PlantedRun) -> None:
+    with LabelSession.open(planted.questions, planted.run, "anna") as session:
+        task = session.task()
+        assert task is not None
+        session.grade(task.key, "first", "right")
+    labels = planted.run / "trial" / "labels"
+    shutil.copy(labels / "anna.jsonl", labels / "anna (conflicted copy).jsonl")
+    with pytest.raises(BadInput, match="has the labels of anna"):
+        read_labels(planted.run)
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "[1, 2]",
+        "5",
+        '{"kind": "grade", "question": "q001", "time": "t", "answers": ["d"], "grade": "great"}',
+        '{"kind": "praise", "question": "q001", "time": "t"}',
+        '{"kind": "sentence", "question": "q001", "time": "t", "sentence": {"doc_id": "a", "start": "x", "end": 5}}',
+    ],
+)
+def test_a_row_that_is_no_label_is_named(planted: PlantedRun, line: str) -> None:
+    with LabelSession.open(planted.questions, planted.run, "anna") as session:
+        task = session.task()
+        assert task is not None
+        session.skip(task.key)
+    with (planted.run / "trial" / "labels" / "anna.jsonl").open("a", encoding="utf-8") as journal:
+        journal.write(line + "\n")
+    with pytest.raises(BadInput, match=r"anna\.jsonl:3 is damaged"):
+        read_labels(planted.run)
+
+
+def test_no_order_is_drawn_again_for_rows_that_are_labelled(planted: PlantedRun) -> None:
+    with LabelSession.open(planted.questions, planted.run, "anna") as session:
+        task = session.task()
+        assert task is not None
+        session.skip(task.key)
+    (planted.run / "trial" / "labels" / "order.json").unlink()
+    for by in ("anna", "bob"):
+        with pytest.raises(BadInput, match="is missing"):
+            LabelSession.open(planted.questions, planted.run, by)
+
+
+def test_rows_that_the_run_asked_later_are_counted(planted: PlantedRun) -> None:
+    with LabelSession.open(planted.questions, planted.run, "anna"):
+        pass
+    path = planted.run / "trial" / "labels" / "order.json"
+    order = json.loads(path.read_text("utf-8"))
+    path.write_text(json.dumps(order | {"rows": order["rows"][3:]}), "utf-8")
+    with LabelSession.open(planted.questions, planted.run, "anna") as session:
+        assert "not labelled: 3 rows that the run asked after" in " ".join(session.progress().notes)
+
+
 def test_bad_input_is_refused_in_one_line(planted: PlantedRun, tmp_path: Path) -> None:
     (tmp_path / "others.jsonl").write_text('{"question": "What is the tide?"}\n', "utf-8")
     with pytest.raises(BadInput, match="none of the 40 questions"):

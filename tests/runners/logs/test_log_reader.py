@@ -147,6 +147,11 @@ def test_a_table_of_a_help_desk(tmp_path: Path) -> None:
     assert [turn.role for turn in asked[2].before] == ["user", "assistant"]
     assert reader.forms == {str(path): TABLE}
     assert (reader.counts["rows"], reader.counts["damaged"], reader.counts["without"]) == (6, 1, 1)
+    assert not reader.unknown_authors
+    path.write_text(path.read_text("utf-8").replace("agent", "Zoë"), "utf-8")
+    reader = LogReader()
+    assert "At nine." in [question.text for question in reader.read(path)]
+    assert reader.unknown_authors == {"zoë": 1}
 
 
 def test_columns_are_named_where_none_has_a_usual_name(tmp_path: Path) -> None:
