@@ -312,7 +312,10 @@ class PassageReader:
             for between in ("\n\n", "\n"):
                 first = document.raw.rfind(between, 0, start)
                 last = document.raw.find(between, end)
-                place = (0 if first < 0 else first + len(between), len(document.raw) if last < 0 else last)
+                place = (
+                    0 if first < 0 else first + len(between),
+                    len(document.raw.rstrip()) if last < 0 else last,
+                )
                 if place[1] - place[0] <= GOLD_CHARS:
                     break
             if (doc, *place) not in shown:
