@@ -25,6 +25,10 @@ class LabelFlags:
     terminal: Annotated[
         bool, flag("Label in this terminal, as over ssh, and not on a page.", "--terminal")
     ] = False
+    all_pairs: Annotated[
+        bool,
+        flag("Ask about all questions and methods, not only what can change the verdict.", "--all-pairs"),
+    ] = False
     port: Annotated[int, flag("Port of the page; 0 takes a free one.", min=0, max=65535)] = 0
     no_open: Annotated[bool, flag("Print the page's address, and open no browser.", "--no-open")] = False
     write: Annotated[
@@ -38,4 +42,6 @@ class LabelFlags:
 
     def resume_line(self) -> str:
         """Return the command that goes on with the same labels."""
-        return command_line("label", self.questions, "--run", self.run, *flag_words(self, "by", "terminal"))
+        return command_line(
+            "label", self.questions, "--run", self.run, *flag_words(self, "by", "terminal", "all_pairs")
+        )

@@ -51,7 +51,7 @@ def label_answers(flags: LabelFlags) -> None:
         require_takes_gold(flags.out or flags.questions, f"write another file: {_write_line(flags)}")
     progress: LabelProgress | None = None
     if not flags.write:
-        with LabelSession.open(flags.questions, flags.run, _person(flags)) as session:
+        with LabelSession.open(flags.questions, flags.run, _person(flags), flags.all_pairs) as session:
             for line in session.progress().notes:
                 note(line)
             _label(session, flags)
@@ -101,13 +101,10 @@ def _open_browser(url: str) -> None:
 
 
 def _say_progress(progress: LabelProgress, flags: LabelFlags) -> None:
-    skipped = f", {progress.skipped} of them skipped" if progress.skipped else ""
-    note(f"{progress.by}: {count_noun(progress.done, 'question')} labelled{skipped}")
-    for pair in progress.pairs:
-        if pair.labels or pair is progress.pairs[0]:
-            note(f"  {pair.text}")
-    if progress.agreement:
-        note(f"  {progress.agreement.text}")
+    skipped = f", {count_noun(progress.skipped, 'question')} skipped" if progress.skipped else ""
+    note(f"{progress.by}: {count_noun(progress.pages, 'page')} labelled{skipped}")
+    for line in progress.results:
+        note(f"  {line}")
     note(f"continue with: {flags.resume_line()}")
     if any(pair.labels for pair in progress.pairs):
         note(f"take the labels into the report: {command_line('run', flags.run, '--resume')}")
@@ -166,10 +163,15 @@ def change_lines(change: GoldChange) -> list[str]:
     """Return what changes in a row, a line for each key."""
     lines = [f"{change.id} (line {change.line}): {_short(change.question)}"]
     for key in change.keys:
-        before, after = (
-            _short(value) if value is not None else "nothing" for value in (key.before, key.after)
-        )
-        lines.append(f"  {key.key}: {before} becomes {after}")
+        before, after = (_short(value) if value is not None else None for value in (key.before, key.after))
+        if after is None:
+            lines.append(f"  {key.key} is removed: {before}")
+        else:
+            lines.append(
+                f"  {key.key} is added: {after}"
+                if before is None
+                else f"  {key.key}: {before} becomes {after}"
+            )
     return lines
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from typing import TYPE_CHECKING, TextIO
 
@@ -11,7 +11,17 @@ from advisor.output import print_plain
 from rag.errors import UsageProblem
 from rag.text.sanitize import single_line
 from rag.text.words import count_noun
-from runners.labels.records import Better, Grade, LabelPassage, LabelProgress, LabelTask, Side
+from runners.labels.records import (
+    FORM_DOES_NOT_COUNT,
+    GRADE_MEANING,
+    LETTERS,
+    Better,
+    Grade,
+    LabelPassage,
+    LabelProgress,
+    LabelTask,
+    Side,
+)
 from runners.labels.session import LabelSession
 
 if TYPE_CHECKING:
@@ -22,17 +32,18 @@ PREFERENCES: Mapping[str, Better] = {"a": "first", "b": "second", "=": "tie"}
 KEYS = """\
 r p w   the answer is right, partly right, wrong: one letter for each answer, so `rw` is A right and B wrong;
         one letter grades the first answer without a grade
-n       not answerable: the documents have no answer (again: they have one)
-a b =   A is better, B is better, both are as good (may be left out)
+a b =   A is better, B is better, both are as good (may be left out); after the grades in one go,
+        `rwa`, it also takes the next question
+n       not answerable: the documents have no answer; an answer that refuses counts as right, another one as
+        wrong (again, where the file does not say so: they have one)
 g       write the gold answer; `g TEXT` at once
 m 3     the sentence [3] of the passages states the answer
 s       skip the question: it is not counted
 u       undo the last label; again for the one before
-i       the instructions that all methods were told, and how far the labels are
+i       the instructions that all methods were told, and which of them are compared
 Enter   the next question, once nothing is missing here
 q       end; every label is on the disk already
 ?       these keys"""
-LETTERS = "AB"
 
 
 def label_on_terminal(session: LabelSession, lines: TextIO, to: Console | None = None) -> None:
@@ -61,7 +72,7 @@ class _Form:
         shown = ""
         while task is not None:
             if task.key != shown:
-                _show_task(task, self._to)
+                _show_task(task, self._session.progress(), self._to)
                 shown = task.key
             line = self._read(_prompt(task))
             if line is None or line in ("q", "quit"):
@@ -72,7 +83,7 @@ class _Form:
                 self._say(f"{problem.message}: {problem.hint}")
             if task is None:
                 task, shown = self._session.task(), ""
-        self._say("nothing is left to label")
+        self._say("; ".join(finished_lines(self._session.progress())))
 
     def _carry_out(self, line: str, task: LabelTask) -> LabelTask | None:
         """Do what a line says and return the task as it is then; None for the next one."""
@@ -81,6 +92,14 @@ class _Form:
             return self._leave(task)
         if all(letter in GRADES for letter in line):
             return self._grade(line, task)
+        if (
+            len(line) == 3 == len(task.answers) + 1
+            and set(line[:2]) <= set(GRADES)
+            and line[2] in PREFERENCES
+        ):
+            self._grade(line[:2], task)
+            self._said(self._session.prefer(task.key, PREFERENCES[line[2]]))
+            return None
         if line in PREFERENCES:
             return self._said(self._session.prefer(task.key, PREFERENCES[line]))
         commands: dict[str, Callable[[LabelTask, str], LabelTask | None]] = {
@@ -99,6 +118,8 @@ class _Form:
 
     def _leave(self, task: LabelTask) -> LabelTask | None:
         if task.done:
+            if task.assumed and None in task.grades:
+                self._said(self._session.set_answerable(task.key, False))
             return None
         self._say("a grade is missing; s skips the question")
         return task
@@ -115,6 +136,9 @@ class _Form:
         return self._said(task)
 
     def _answerable(self, task: LabelTask, rest: str) -> LabelTask:
+        if task.by_file and task.answerable is False:
+            self._say(f"it is so already, by the file: {task.consequence}; if it has an answer, g writes it")
+            return task
         return self._said(self._session.set_answerable(task.key, task.answerable is False))
 
     def _gold(self, task: LabelTask, text: str) -> LabelTask:
@@ -189,24 +213,42 @@ def _prompt(task: LabelTask) -> str:
     return f"{' and '.join(missing)}: r p w (right, partly, wrong), n s g m u q, ? keys > "
 
 
-def _show_task(task: LabelTask, to: Console) -> None:
-    print_plain(to, f"\n── {task.place} " + "─" * 40, "bold")
+def _show_task(task: LabelTask, progress: LabelProgress, to: Console) -> None:
+    """Show a page: what is long first, the question beside its answers."""
+    if task.notice:
+        print_plain(to, f"\n{task.notice}", "yellow")
+    print_plain(to, f"\n── page {task.page}, {progress.position} " + "─" * 10, "bold")
+    number = 1
+    for passage in task.passages:
+        found = "" if passage.found else ", not among the passages found"
+        print_plain(to, f"  {passage.title} ({passage.doc_id}{found})", "dim")
+        for place, (start, end) in enumerate(passage.sentences):
+            gold = "  ← has the gold answer" if place in passage.gold else ""
+            print_plain(to, f"    [{number}] {single_line(passage.text[start:end])}{gold}", "dim")
+            number += 1
     for turn in task.history:
         print_plain(to, f"{turn['role']}: {turn['content']}", "dim")
     print_plain(to, task.question, "bold")
     if task.note:
         print_plain(to, f"({task.note})", "yellow")
     print_plain(to, f"gold: {task.gold or 'none known'}{' (yours)' if task.gold_edited else ''}", "green")
-    number = 1
-    for passage in task.passages:
-        print_plain(to, f"  {passage.title} ({passage.doc_id})", "dim")
-        for start, end in passage.sentences:
-            print_plain(to, f"    [{number}] {single_line(passage.text[start:end])}", "dim")
-            number += 1
-    for letter, answer, grade in zip(LETTERS, task.answers, task.grades, strict=False):
-        answer = answer.strip().replace("\n", "\n   ")
-        same = " and B are the same" if len(task.answers) == 1 else ""
-        print_plain(to, f"{letter}{same}: {answer or '(empty)'}{f'  [{grade}]' if grade else ''}", "cyan")
+    for place, answer in enumerate(task.answers):
+        name = "A and B are the same" if len(task.answers) == 1 else LETTERS[place]
+        text = answer.strip().replace("\n", "\n   ") or "(empty)"
+        print_plain(to, f"{name}: {text}{''.join(_remarks(task, place))}", "cyan")
+    if task.consequence:
+        print_plain(to, f"not answerable: {task.consequence}", "yellow")
+    for grade, meaning in GRADE_MEANING.items():
+        print_plain(to, f"{grade + ':':8}{meaning}", "dim")
+    print_plain(to, f"{FORM_DOES_NOT_COUNT} here; which is better may.", "dim")
+
+
+def _remarks(task: LabelTask, place: int) -> Iterator[str]:
+    """Yield what is said of an answer behind its text."""
+    if task.cut[place]:
+        yield "  [cut at the limit of length]"
+    if grade := task.grades[place]:
+        yield f"  [{grade}, graded before]" if task.graded_before[place] else f"  [{grade}]"
 
 
 def _sentences(passages: tuple[LabelPassage, ...]) -> list[tuple[int, int, int]]:
@@ -217,15 +259,25 @@ def _sentences(passages: tuple[LabelPassage, ...]) -> list[tuple[int, int, int]]
 def _state(task: LabelTask) -> str:
     grades = [f"{letter} {grade}" for letter, grade in zip(LETTERS, task.grades, strict=False) if grade]
     better = {"first": "A is better", "second": "B is better", "tie": "as good"}.get(task.better or "", "")
-    parts = [*grades, better, "not answerable" if task.answerable is False else ""]
+    parts = [*grades, better, f"not answerable ({task.consequence})" if task.consequence else ""]
     parts += ["gold written" if task.gold_edited else "", "sentence marked" if task.sentence else ""]
     return ", ".join(part for part in parts if part) or "nothing labelled here"
 
 
 def progress_lines(progress: LabelProgress) -> list[str]:
-    """Return how far the labels are, in lines."""
-    lines = [
-        f"{count_noun(progress.done, 'question')} labelled, {progress.left} to label for the pair at hand"
+    """Return how far the labels are, in lines; nothing of what they say, which would bias the next ones."""
+    lines = [f"{count_noun(progress.pages, 'page')} labelled by you"]
+    if progress.at_hand is not None:
+        lines.append(f"comparison {progress.at_hand + 1} of {len(progress.pairs)}: {progress.pair.text}")
+    return lines
+
+
+def finished_lines(progress: LabelProgress) -> list[str]:
+    """Return what is said when nothing is left to label."""
+    if not progress.others:
+        return ["nothing is left to label"]
+    others = ", ".join(progress.others)
+    return [
+        "the comparisons that can change the verdict are finished, and nothing more is asked",
+        f"with --all-pairs: all rows, and comparisons with {others}",
     ]
-    lines += [f"  {pair.text}" for pair in progress.pairs if pair.labels or pair is progress.pairs[0]]
-    return lines + ([f"  {progress.agreement.text}"] if progress.agreement else [])

@@ -238,7 +238,7 @@ def _edited(row: Mapping[str, Any], gold: _Gold, reply: str | None) -> dict[str,
     has = _get(edited, "answerable", True)
     if answerable is False or (answerable and has is not True):
         _set(edited, "answerable", answerable)
-    if answerable is False and gold.text is None:
+    if answerable is False and has is not False and gold.text is None:
         _drop_answer(edited)
     if edited == dict(row):
         return edited

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import getpass
 import re
+import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -24,6 +25,7 @@ from rag.files import (
     is_reserved_name,
     parse_json,
     sha256_text,
+    write_text,
     writer_lock,
     writer_process,
 )
@@ -32,6 +34,10 @@ from runners.run_folder import LABELS, RunFolder
 
 Kind = Literal["grade", "better", "answerable", "gold", "sentence", "skip", "undo"]
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,39}")
+SHOWN_ROW = "row"
+"""File in the folder of a person's lock: the row on the screen."""
+SHOWN_SECONDS = 600
+"""How long a row is kept for the person who sees it."""
 _BETTER: tuple[Better, ...] = ("first", "second", "tie")
 
 
@@ -44,6 +50,8 @@ class Click:
     """Id of the row that was asked; a wording has its own."""
     time: str
     """ISO 8601 in UTC."""
+    page: str = ""
+    """Key of the task that was shown."""
     answers: tuple[str, ...] = ()
     """Digests of the answer that is graded, or of the two that are compared, the first one first."""
     grade: Grade | None = None
@@ -59,7 +67,12 @@ class Click:
         sentence = self.sentence and {
             name: getattr(self.sentence, name) for name in ("doc_id", "start", "end", "text")
         }
-        later: dict[str, Any] = {"answers": list(self.answers), "grade": self.grade, "better": self.better}
+        later: dict[str, Any] = {
+            "page": self.page,
+            "answers": list(self.answers),
+            "grade": self.grade,
+            "better": self.better,
+        }
         later |= {"answerable": self.answerable, "text": self.text, "sentence": sentence}
         return body | {key: value for key, value in later.items() if value not in (None, "", [])}
 
@@ -73,6 +86,7 @@ class Click:
             kind=row["kind"],
             question=str(row["question"]),
             time=str(row["time"]),
+            page=str(row.get("page", "")),
             answers=tuple(map(str, row.get("answers", ()))),
             grade=row.get("grade"),
             better=row.get("better"),
@@ -127,7 +141,7 @@ class Journal:
         if not self.clicks:
             return None
         last = self.clicks[-1]
-        self.add(Click(kind="undo", question=last.question, time=now()))
+        self.add(Click(kind="undo", question=last.question, time=now(), page=last.page))
         return last
 
     def refresh(self) -> None:
@@ -251,10 +265,20 @@ def person_lock(run: Path, by: str) -> Iterator[None]:
     try:
         yield
     finally:
+        (folder / SHOWN_ROW).unlink(missing_ok=True)
         lock.__exit__(None, None, None)
 
 
-def active_people(run: Path) -> list[str]:
-    """Return who is labelling a run right now."""
-    folders = (run / LABELS).glob(".*/")
-    return sorted(folder.name[1:] for folder in folders if has_active_writer(folder))
+def show_row(run: Path, by: str, row: str) -> None:
+    """Store which row is on a person's screen, so that nobody else is asked it meanwhile."""
+    write_text(run / LABELS / f".{by}" / SHOWN_ROW, row)
+
+
+def shown_rows(run: Path) -> dict[str, str]:
+    """Return the row on the screen of each person who labels a run, but those left alone for :data:`SHOWN_SECONDS`."""
+    rows = {}
+    for file in (run / LABELS).glob(f".*/{SHOWN_ROW}"):
+        with suppress(FileNotFoundError):  # the person has ended meanwhile
+            if time.time() - file.stat().st_mtime < SHOWN_SECONDS and has_active_writer(file.parent):
+                rows[file.parent.name[1:]] = file.read_text("utf-8")
+    return rows

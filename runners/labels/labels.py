@@ -245,7 +245,7 @@ class RunLabels:
         same = sum(one == other for one, other in pairs)
         kappa = _kappa(pairs)
         answers = count_noun(len(pairs), "answer")
-        shown = "" if kappa is None else f" (kappa {kappa:.2f})"
+        shown = "" if kappa is None else f" (kappa {kappa:.2f}: 0 is chance, 1 always)"
         return Agreement(
             people=len(self.people),
             both=len(pairs),

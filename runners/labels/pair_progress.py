@@ -2,31 +2,49 @@
 
 from __future__ import annotations
 
-from rag.evaluation.prediction_powered import MIN_LABELS, any_time_level, labels_needed, prediction_powered
+import math
+
+from rag.evaluation.prediction_powered import (
+    MIN_LABELS,
+    PredictionPowered,
+    any_time_level,
+    labels_needed,
+    prediction_powered,
+)
 from rag.text.words import count_noun
 from runners.labels.labels import PairLabels
 from runners.labels.records import PairProgress
 
 ENOUGH_LABELS = 30
 """Labels of a pair from which the next one is asked for, once it is decided; a judge needs as many to count."""
-STATED_FROM = 10
+STATED_FROM = 20
 """Labels from which it is said how many more decide: a few show too little of how grades differ."""
 
 
-def pair_progress(a: str, b: str, labels: PairLabels) -> PairProgress:
-    """Return how far the labels of a pair are."""
+def pair_progress(a: str, b: str, labels: PairLabels, waits_for: str = "") -> PairProgress:
+    """Return how far the labels of a pair are.
+
+    Args:
+        a: an arm.
+        b: the other one.
+        labels: of the two.
+        waits_for: who is asked the row in front of labels that do not count yet; "" where nobody is.
+    """
     of, counted = labels.differing, labels.counted
     every = counted >= of
     estimate = more = None
     if labels.rows and (counted >= MIN_LABELS or (every and counted)):
         rows = labels.differences({})
         estimate = prediction_powered(rows, any_time=True)
-        more = labels_needed(rows, level=any_time_level())
+        more = None if every else labels_needed(rows, level=any_time_level())
     enough = every or counted >= ENOUGH_LABELS
     apart = enough and estimate is not None and not estimate.low <= 0 <= estimate.high and estimate.p <= 0.05
-    left = of - counted
-    decided = apart or every
-    reachable = more is not None and more <= left
+    more = None if apart or more is None or counted < STATED_FROM else _stated(more, labels)
+    state = f"{count_of(labels)}; {_forecast(labels, apart, more)}"
+    if behind := labels.behind_gap:
+        label_counts = "label counts" if behind == 1 else "labels count"
+        them, by = "it" if behind == 1 else "them", f" by {waits_for}" if waits_for else ""
+        state += f"; {behind} more {label_counts} once the question in front of {them} is labelled{by}"
     return PairProgress(
         a=a,
         b=b,
@@ -36,28 +54,56 @@ def pair_progress(a: str, b: str, labels: PairLabels) -> PairProgress:
         difference=estimate.difference if estimate else None,
         low=estimate.low if estimate else None,
         high=estimate.high if estimate else None,
-        decided=decided,
-        settled=enough and (every or apart or not reachable),
-        more=None if decided or not reachable or counted < STATED_FROM else more,
-        text=_sentence(a, b, labels, apart, more if reachable else None),
+        decided=apart or every,
+        settled=enough and (every or apart or more is None),
+        more=more,
+        state=state,
+        result=_result(a, b, labels, apart, estimate if enough else None),
     )
 
 
-def _sentence(a: str, b: str, labels: PairLabels, apart: bool, more: int | None) -> str:
-    count = f"{count_noun(labels.counted, 'label')} of {labels.differing}"
+def count_of(labels: PairLabels) -> str:
+    """Return how many labels of a pair there are."""
+    return f"{labels.counted} of {count_noun(labels.differing, 'label')}, by all people"
+
+
+def _stated(more: int, labels: PairLabels) -> int | None:
+    """Return how many more labels are said to decide, above 10 a multiple of 5; None for more than there are."""
+    left = labels.differing - labels.counted
+    if more > left:
+        return None
+    needed = max(more, min(ENOUGH_LABELS - labels.counted, left))
+    return min(left, needed if needed <= 10 else 5 * math.ceil(needed / 5))
+
+
+def _forecast(labels: PairLabels, apart: bool, more: int | None) -> str:
     left = labels.differing - labels.counted
     if not labels.differing:
-        text = f"{a} and {b} give the same answers"
-    elif apart:
-        text = f"{count}: {a} and {b} are told apart by people's labels"
-    elif not left:
-        text = f"{count}: all are labelled, and {a} and {b} are not told apart"
-    elif labels.counted < STATED_FROM:
-        text = f"{count}: how many more decide {a} against {b} can be said after {min(STATED_FROM, labels.differing)}"
-    elif more is None:
-        text = f"{count}: {a} and {b} are so close that not even all {left} others would tell them apart"
-    else:
-        text = f"{count}: about {more} more decide {a} against {b}"
-    if labels.behind_gap:
-        text += f"; {labels.behind_gap} do not count before earlier ones are labelled"
-    return text
+        return "their answers are the same"
+    if apart:
+        return "they are told apart"
+    if not left:
+        return "all are labelled, and do not tell them apart"
+    if more is not None:
+        return f"about {more} more, by all people together, decide"
+    if labels.differing <= STATED_FROM:
+        return "so few that all are needed"
+    if labels.counted < ENOUGH_LABELS:
+        first = STATED_FROM if labels.counted < STATED_FROM else min(ENOUGH_LABELS, labels.differing)
+        return f"how many more are needed is said after {first}"
+    return f"so close that not even all {left} others would tell them apart"
+
+
+def _result(a: str, b: str, labels: PairLabels, apart: bool, estimate: PredictionPowered | None) -> str:
+    if estimate is None:
+        least = min(ENOUGH_LABELS, labels.differing)
+        return (
+            f"{a} against {b}: too few labels to say which is better ({count_of(labels)}; {least} are needed)"
+        )
+    sign = -1 if apart and estimate.difference < 0 else 1
+    low, high = sorted((sign * estimate.low, sign * estimate.high))
+    by = f"{sign * estimate.difference:+.2f} [{low:+.2f}, {high:+.2f}], 95 %"
+    if not apart:
+        return f"{a} and {b} are not told apart: mean grade of the first less that of the second {by} ({count_of(labels)})"
+    better, worse = (a, b) if sign > 0 else (b, a)
+    return f"{better} is better than {worse}: its mean grade is higher by {by} ({count_of(labels)})"

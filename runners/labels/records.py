@@ -13,11 +13,20 @@ Side = Literal["first", "second"]
 """An answer of a task by its place on the page, which says nothing of its arm."""
 Better = Literal["first", "second", "tie"]
 GRADE_VALUE: Mapping[str, float] = {"right": 1.0, "partly": 0.5, "wrong": 0.0}
+GRADE_MEANING: Mapping[Grade, str] = {
+    "right": "states what the documents (or the gold answer) say, and nothing wrong",
+    "partly": "part of it, or with something wrong beside it",
+    "wrong": "the rest, and a refusal of a question that has an answer",
+}
+"""What people and judges are told that each grade means."""
+FORM_DOES_NOT_COUNT = "Form (signature, tone, length) does not count"
+LETTERS = "AB"
+"""The answers of a task, by their places."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LabelPassage:
-    """A passage that was found for one of the answers."""
+    """A passage that was found for one of the answers, or has the gold answer."""
 
     doc_id: str
     title: str
@@ -26,6 +35,10 @@ class LabelPassage:
     """Offset of the text in its document."""
     sentences: tuple[tuple[int, int], ...]
     """(start, end) of each sentence, as offsets in ``text``."""
+    gold: tuple[int, ...] = ()
+    """Numbers of the sentences that have the gold answer of the file, from 0."""
+    found: bool = True
+    """Whether the search of an arm found it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,23 +67,46 @@ class LabelTask:
     gold_edited: bool
     """Whether this person wrote it."""
     passages: tuple[LabelPassage, ...]
-    """What was found for either answer, each passage once; () where nothing was looked up or it cannot be read."""
+    """What was found for either answer, each passage once, and the gold passage; () where none can be read."""
     answers: tuple[str, ...]
     """Two answers in an order drawn for each question and person; one where both are equal."""
     grades: tuple[Grade | None, ...]
     """This person's grade of each answer."""
+    graded_before: tuple[bool, ...]
+    """Whether that grade was given on another page, where the same answer was shown with another one."""
+    cut: tuple[bool, ...]
+    """Whether the answer ended at the limit of length."""
+    refuses: tuple[bool, ...]
+    """Whether the answer refuses, as the run's scores have it."""
     better: Better | None
     answerable: bool | None
-    """False where this person said that the documents have no answer; None where nothing was said."""
+    """False where this person, or the file, says that the documents have no answer; None where nothing was said."""
+    by_file: bool
+    """Whether the file says that the documents have no answer."""
+    assumed: bool
+    """Whether only the file says so: going on without grades agrees with it, by :meth:`LabelSession.set_answerable`."""
     sentence: LabelSentence | None
     """The gold sentence that this person marked."""
     skipped: bool
     done: bool
     """Whether nothing is missing: both answers graded, or not answerable, or skipped."""
-    place: str
-    """How far this person is with this pair of arms: "12 of 80"."""
+    page: int
+    """Which of this person's pages it is, from 1; a question comes again with other answers on another page."""
+    notice: str
+    """On the first page of a comparison: which one is finished and why, and which comes next; else ""."""
     note: str
-    """Where the question is another wording of one, or its file says that it has no answer; else ""."""
+    """What else is to be known of the question; else ""."""
+
+    @property
+    def consequence(self) -> str:
+        """What the answers count where the documents have no answer; "" where they have one."""
+        if self.answerable is not False:
+            return ""
+        of = [
+            f"{letter} counts as {'right, as it refuses' if refuses else 'wrong, as it does not refuse'}"
+            for letter, refuses in zip(LETTERS, self.refuses, strict=False)
+        ]
+        return f"{'; '.join(of)}; no grades are needed"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -84,7 +120,7 @@ class PairProgress:
     of: int
     """Rows on which the answers differ, without the skipped ones."""
     behind_gap: int
-    """Labelled rows that do not count yet, since earlier ones of the order are not labelled."""
+    """Labelled rows that do not count yet, since one in front of them in the order is not labelled."""
     difference: float | None
     """Mean grade of a minus that of b; None with too few labels."""
     low: float | None
@@ -95,8 +131,15 @@ class PairProgress:
     """Whether the next pair is asked for: everything is labelled, or enough is, and it is decided or cannot be."""
     more: int | None
     """How many more labels decide it by estimate; None where that cannot be said."""
-    text: str
-    """The same as one sentence."""
+    state: str
+    """How many labels there are and are missing, as a clause; nothing of which arm is better, which would bias graders."""
+    result: str
+    """What the labels say of the two, as a sentence, for the end."""
+
+    @property
+    def text(self) -> str:
+        """The state with the names of the arms."""
+        return f"{self.a} against {self.b}: {self.state}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -114,24 +157,40 @@ class Agreement:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LabelProgress:
-    """What a person has labelled, and what all people's labels tell of each pair of arms."""
+    """What a person has labelled, and what all people's labels tell of each pair of arms that is asked about."""
 
     by: str
-    done: int
-    """Questions that this person has finished, skipped ones included."""
+    pages: int
+    """Pages that this person has labelled: a question with two answers is one, with others another one."""
     skipped: int
+    """Questions that this person skipped."""
     clicks: int
     """Labels of this person that were not undone."""
-    left: int
-    """Questions of the pair at hand that are left for this person."""
+    at_hand: int | None
+    """The place of the pair at hand in ``pairs``; None where nothing is left."""
     pairs: tuple[PairProgress, ...]
-    """The pair at hand first."""
+    """In the order in which they are asked about."""
+    others: tuple[str, ...]
+    """Arms that the recommended one is compared with on request only: it would hardly change the verdict."""
     agreement: Agreement | None
     """None with one person."""
     notes: tuple[str, ...]
-    """What was left out: torn lines of journals, questions that the file does not have."""
+    """What was left out: torn lines of journals, questions that the run did not ask."""
 
     @property
-    def text(self) -> str:
-        """What the labels would bring next, as one sentence; "" where there is nothing to compare."""
-        return self.pairs[0].text if self.pairs else ""
+    def pair(self) -> PairProgress:
+        """The pair at hand, else the first one."""
+        return self.pairs[self.at_hand or 0]
+
+    @property
+    def position(self) -> str:
+        """Which comparison is at hand, and its state; nothing of how far people agree, or which arm is better."""
+        if self.at_hand is None:
+            return ""
+        return f"comparison {self.at_hand + 1} of {len(self.pairs)}: {self.pair.state}"
+
+    @property
+    def results(self) -> tuple[str, ...]:
+        """What the labels say of the arms, and how far people agree, for the end."""
+        agreement = (self.agreement.text,) if self.agreement else ()
+        return (*(pair.result for pair in self.pairs if pair.labels + pair.behind_gap), *agreement)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from statistics import fmean, median
 
@@ -14,6 +15,7 @@ from rag.index import newest_generation
 from rag.stores.text import TextStore
 from rag.text.words import count_noun, sentence_spans
 from rag.types import Document
+from runners.data.examples import normalise_text
 from runners.data.questions import Question, load_questions, with_wordings
 from runners.data.tabular import read_rows
 from runners.labels.labels import RowFacts, read_row_facts
@@ -35,8 +37,14 @@ from runners.run_folder import (
 )
 
 ANSWERS_FILE = "answers.jsonl"
+BEST_OTHERS = 3
+"""Arms with the highest scores that the recommended one is compared with, beside its rival and the arms of the gate."""
+GOLD_CHARS = 1000
+"""Longest paragraph that is shown around a gold passage that was not found; of a longer one its lines."""
 MOST_PASSAGES = 12
 """Passages that are shown with a question; an arm that is given all documents has more."""
+
+_LIST_NUMBER = re.compile(r"\d{1,3}[.)]")
 
 Span = tuple[str, int, int]
 """Document, start and end of a passage."""
@@ -57,11 +65,15 @@ class RunAnswers:
     """What an arm was shown for a row."""
     scores: Mapping[str, Mapping[str, float]]
     """The combined score, by arm and row."""
+    cut: frozenset[tuple[str, str]]
+    """Arm and row of answers that ended at the limit of length."""
     nearness: Mapping[str, float]
     """How far the refusal gate was from the other decision; rows that no arm searched for are missing."""
     facts: Mapping[str, RowFacts]
     pairs: tuple[tuple[str, str], ...]
-    """The recommended arm against each other one; first those that the computed scores leave open, nearest first."""
+    """The recommended arm against each other one, in the order in which they are asked about."""
+    deciding: int
+    """How many of the pairs, from the first on, can change the verdict."""
 
     def signals(self, groups: Mapping[str, str]) -> list[RowSignals]:
         """Return what makes each row worth labelling early; ``groups`` are the clusters of questions, by question."""
@@ -112,6 +124,7 @@ def read_run_answers(run: Path) -> RunAnswers:
     }
     answers: dict[str, dict[str, str]] = {}
     spans: dict[tuple[str, str], tuple[Span, ...]] = {}
+    cut: set[tuple[str, str]] = set()
     texts, nearness = dict[str, str](), dict[str, float]()
     for row in (row for row in rows if row["arm"] in combined):
         arm, id = row["arm"], row["id"]
@@ -119,11 +132,15 @@ def read_run_answers(run: Path) -> RunAnswers:
             continue
         answers[arm][id] = row["answer"]
         texts.setdefault(id, row["question"])
+        if row.get("finish") == "length":
+            cut.add((arm, id))
         spans[arm, id] = tuple((one["doc"], one["start"], one["end"]) for one in row.get("context", ()))
         if "score" in (decision := row.get("decision") or {}):
             nearness[id] = min(abs(float(decision["score"])), nearness.get(id, float("inf")))
     arms = tuple(arm for arm in combined if answers.get(arm))
-    pairs = _pairs(report, read_run_plan(run), arms)
+    plan = read_run_plan(run)
+    means = {arm: fmean(combined[arm].values()) for arm in arms}
+    pairs, deciding = _pairs(report, plan, means)
     if not any(set(answers[a]) & set(answers[b]) for a, b in pairs):
         raise BadInput(
             f"{run} has no two arms that answered the same questions, so there is nothing to compare",
@@ -132,20 +149,29 @@ def read_run_answers(run: Path) -> RunAnswers:
     facts = read_row_facts(run)
     return RunAnswers(
         folder=folder,
-        plan=read_run_plan(run),
+        plan=plan,
         arms=arms,
         texts=texts,
         answers=answers,
         spans=spans,
         scores=combined,
+        cut=frozenset(cut),
         nearness=nearness,
         facts={row: facts[row] for row in texts},
         pairs=pairs,
+        deciding=deciding,
     )
 
 
-def _pairs(report: TrialReport, plan: Plan, arms: Sequence[str]) -> tuple[tuple[str, str], ...]:
-    """Return the recommended arm against each other one: what the scores leave open first, nearest first."""
+def _pairs(
+    report: TrialReport, plan: Plan, means: Mapping[str, float]
+) -> tuple[tuple[tuple[str, str], ...], int]:
+    """Return the recommended arm against each other one, and how many pairs can change the verdict, which come first.
+
+    These are its rival (what the scores leave open first, nearest first), the other arms of the gate, and the
+    :data:`BEST_OTHERS` with the highest scores.
+    """
+    arms = list(means)
     chosen = next((arm for arm in (report.verdict.recommended, plan.choice, *arms[:1]) if arm in arms), "")
     compared = {frozenset((pair.a, pair.b)): pair for pair in report.paired}
 
@@ -155,7 +181,11 @@ def _pairs(report: TrialReport, plan: Plan, arms: Sequence[str]) -> tuple[tuple[
             (True, float("inf")) if pair is None else (not pair.low <= 0 <= pair.high, abs(pair.difference))
         )
 
-    return tuple((chosen, arm) for arm in sorted((arm for arm in arms if arm != chosen), key=rank))
+    others = sorted((arm for arm in arms if arm != chosen), key=rank)
+    first = [*others[:1], *(arm for arm in others[1:] if arm in plan.gate.must_beat)]
+    rest = sorted((arm for arm in others if arm not in first), key=lambda arm: -means[arm])
+    deciding = len(first) + len(rest[:BEST_OTHERS])
+    return tuple((chosen, arm) for arm in (*first, *rest)), deciding
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -169,8 +199,10 @@ class LabelQuestions:
     """Cluster of each question that names one, by the run's own id."""
     missing: int
     """Questions of the run that the file does not have."""
+    asked: int
+    """Questions of the file that the run asked in its trial."""
     others: int
-    """Questions of the file that the run did not ask in its trial."""
+    """Those that it did not ask."""
     columns: Mapping[str, str] | None = None
     """Column of each role, as the run's plan declares them."""
 
@@ -181,9 +213,10 @@ class LabelQuestions:
             missing = count_noun(self.missing, "question")
             notes.append(f"not in {self.file}: {missing} of the run, which can be graded but get no gold")
         if self.others:
-            others = count_noun(self.others, "question")
+            count = count_noun(self.asked + self.others, "question")
+            have = "has" if self.others == 1 else "have"
             notes.append(
-                f"not asked in the trial, so without answers: {others} of {self.file}, such as dev questions"
+                f"{self.asked} of the {count} were asked in this run; the other {self.others} {have} no answers to label"
             )
         return notes
 
@@ -225,6 +258,7 @@ def match_questions(file: Path, run: RunAnswers) -> LabelQuestions:
     originals = {run.facts[row].original: question for row, question in of_row.items()}
     missing = {run.facts[row].original for row in run.texts if row not in of_row}
     lines = {question.line for question in of_row.values()}
+    others = sum(question.line not in lines for question in questions)
     return LabelQuestions(
         file=file,
         of_row=of_row,
@@ -232,22 +266,26 @@ def match_questions(file: Path, run: RunAnswers) -> LabelQuestions:
             id: clusters[question.line] for id, question in originals.items() if question.line in clusters
         },
         missing=len(missing),
-        others=sum(question.line not in lines for question in questions),
+        asked=len(questions) - others,
+        others=others,
         columns=run.plan.data.columns,
     )
 
 
 @dataclass(slots=True, kw_only=True)
 class PassageReader:
-    """Reads the passages that arms were shown, from the run's index as it was when the trial was made."""
+    """Reads the passages that arms were shown, and the gold passage, from the run's index as the trial used it."""
 
     run: RunAnswers
     _documents: dict[tuple[bool, str], Document | None] = field(default_factory=dict)
 
-    def passages(self, row: str, arms: Sequence[str]) -> tuple[tuple[LabelPassage, ...], int]:
+    def passages(
+        self, row: str, arms: Sequence[str], question: Question | None
+    ) -> tuple[tuple[LabelPassage, ...], int]:
         """Return the passages of some arms for a row, each once, the highest ranks first, and how many are not shown.
 
-        Not shown are those beyond :data:`MOST_PASSAGES`, and those that cannot be read here.
+        The gold passage is marked in them, and follows where they do not have it. Not shown are those beyond
+        :data:`MOST_PASSAGES`, and those that cannot be read here.
         """
         spans: dict[Span, tuple[int, bool]] = {}
         for arm in arms:
@@ -255,22 +293,45 @@ class PassageReader:
             for rank, span in enumerate(self.run.spans.get((arm, row), ())):
                 spans[span] = min(spans.get(span, (rank, tuned)), (rank, tuned))
         ranked = sorted(spans, key=lambda span: (spans[span][0], span))[:MOST_PASSAGES]
-        passages = tuple(self._read(ranked, {span: tuned for span, (_, tuned) in spans.items()}))
-        return passages, len(spans) - len(passages)
+        gold = self._gold(question) if question else ()
+        passages = tuple(self._read(ranked, {span: tuned for span, (_, tuned) in spans.items()}, gold))
+        missing = [place for place in gold if not any(_has(passage, place) for passage in passages)]
+        return (*passages, *self._read_around(missing)), len(spans) - len(passages)
 
-    def _read(self, spans: Sequence[Span], tuned: Mapping[Span, bool]) -> Iterator[LabelPassage]:
+    def _read(
+        self, spans: Sequence[Span], tuned: Mapping[Span, bool], gold: Sequence[Span]
+    ) -> Iterator[LabelPassage]:
         for doc, start, end in spans:
             document = self._document(tuned[doc, start, end], doc)
-            if document is None or not document.raw[start:end].strip():
-                continue
-            text = document.raw[start:end]
-            yield LabelPassage(
-                doc_id=doc,
-                title=document.title,
-                text=text,
-                start=start,
-                sentences=tuple(sentence_spans(text)),
-            )
+            if document is not None and document.raw[start:end].strip():
+                yield _passage(document, start, end, gold)
+
+    def _read_around(self, gold: Sequence[Span]) -> Iterator[LabelPassage]:
+        """Return the paragraphs, or the lines, of gold passages that no search found."""
+        shown = set()
+        for doc, start, end in gold:
+            document = self._document(False, doc)
+            assert document is not None  # the place was found in it
+            for between in ("\n\n", "\n"):
+                first = document.raw.rfind(between, 0, start)
+                last = document.raw.find(between, end)
+                place = (
+                    0 if first < 0 else first + len(between),
+                    len(document.raw.rstrip()) if last < 0 else last,
+                )
+                if place[1] - place[0] <= GOLD_CHARS:
+                    break
+            if (doc, *place) not in shown:
+                shown.add((doc, *place))
+                yield replace(_passage(document, *place, gold), found=False)
+
+    def _gold(self, question: Question) -> tuple[Span, ...]:
+        """Return the gold passages of a question: of its row, else the sentence of its document that states the answer."""
+        document = self._document(False, question.doc_id) if question.doc_id else None
+        if document is None or not question.answerable:
+            return ()
+        spans = question.spans or _stating(question, document.raw)
+        return tuple((document.id, start, end) for start, end in spans if document.raw[start:end].strip())
 
     def _document(self, tuned: bool, doc: str) -> Document | None:
         key = (tuned, doc)
@@ -290,3 +351,57 @@ class PassageReader:
                 return text.document(doc, measured or newest_generation(index))
         except BadInput:
             return None
+
+
+def _passage(document: Document, start: int, end: int, gold: Sequence[Span]) -> LabelPassage:
+    """Return a passage with its sentences."""
+    text = document.raw[start:end]
+    sentences = [place for first, last in sentence_spans(text) if (place := _trimmed(text, first, last))]
+    return LabelPassage(
+        doc_id=document.id,
+        title=document.title,
+        text=text,
+        start=start,
+        sentences=tuple(sentences),
+        gold=tuple(
+            number
+            for number, (first, last) in enumerate(sentences)
+            if any(
+                doc == document.id and start + first < stop and begin < start + last
+                for doc, begin, stop in gold
+            )
+        ),
+    )
+
+
+def _trimmed(text: str, start: int, end: int) -> tuple[int, int] | None:
+    """Return a sentence without rules of tables around it; None where these, or the number in a list, are all."""
+    lines = text[start:end].split("\n")
+    while lines and not any(map(str.isalnum, lines[-1])):
+        end -= len(lines.pop()) + 1
+    while lines and not any(map(str.isalnum, lines[0])):
+        start += len(lines.pop(0)) + 1
+    return (start, end) if lines and not _LIST_NUMBER.fullmatch("\n".join(lines)) else None
+
+
+def _has(passage: LabelPassage, gold: Span) -> bool:
+    doc, start, end = gold
+    return (
+        passage.doc_id == doc and passage.start <= start and end <= passage.start + len(passage.text.rstrip())
+    )
+
+
+def _stating(question: Question, text: str) -> tuple[tuple[int, int], ...]:
+    """Return the place of the sentence that states a short answer and has most words of question and reference.
+
+    Answers that are a short word alone ("yes") are in too many sentences.
+    """
+    answers = [normalise_text(answer) for answer in (*question.answers, *question.all_of)]
+    stated = [answer for answer in answers if len(answer) > 3 or any(map(str.isdigit, answer))]
+    wanted = set(normalise_text(f"{question.question} {question.reference or ''}").split())
+    found: dict[tuple[int, int], int] = {}
+    for start, end in sentence_spans(text):
+        sentence = normalise_text(text[start:end])
+        if any(f" {answer} " in f" {sentence} " for answer in stated):
+            found[start, end] = len(wanted & set(sentence.split()))
+    return (max(found, key=lambda place: found[place]),) if found else ()

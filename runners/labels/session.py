@@ -18,16 +18,18 @@ from runners.data.questions import Question
 from runners.labels.journal import (
     Click,
     Journal,
-    active_people,
     check_person,
     journal_paths,
     now,
     person_lock,
     read_journal_of,
     run_identity,
+    show_row,
+    shown_rows,
 )
 from runners.labels.labels import (
     PersonLabels,
+    QuestionLabels,
     RunLabels,
     answer_digest,
     check_unlabelled,
@@ -40,6 +42,7 @@ from runners.labels.pair_progress import pair_progress
 from runners.labels.records import (
     Better,
     Grade,
+    LabelPassage,
     LabelProgress,
     LabelSentence,
     LabelTask,
@@ -56,7 +59,7 @@ from runners.labels.run_answers import (
 from runners.run_folder import LABELS
 
 ASKED_OF_ALL = 10
-"""Rows of the order that everybody labels, so that agreement is known; further ones are asked of one person."""
+"""Rows that everybody labels for the first pair, so that agreement is known; each further one is asked of one person."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,26 +80,36 @@ class LabelSession:
     """
 
     def __init__(
-        self, questions: LabelQuestions, run: RunAnswers, journal: Journal, order: LabelOrder
+        self,
+        questions: LabelQuestions,
+        run: RunAnswers,
+        journal: Journal,
+        order: LabelOrder,
+        all_pairs: bool,
     ) -> None:
         """Take what is labelled, and the person's journal; use :meth:`open`."""
         self.by, self.run, self.questions = journal.by, run, questions
-        self._journal, self._order = journal, order
+        self._journal, self._order, self._all_pairs = journal, order, all_pairs
+        self._pair: tuple[str, str] | None = None
+        self._notice = ("", "")
+        """Key of the first page of a comparison, and what is said there."""
         self._others: dict[Path, Journal] = {}
         self._passages = PassageReader(run=run)
         self._originals = {row: fact.original for row, fact in run.facts.items()}
         self._closing = ExitStack()
         self._lock = threading.RLock()
         self._places = {self._key(place): place for place in self._all_places()}
+        self._early = set(self._differing(run.pairs[0])[:ASKED_OF_ALL])
 
     @classmethod
-    def open(cls, questions: Path, run: Path, by: str) -> LabelSession:
+    def open(cls, questions: Path, run: Path, by: str, all_pairs: bool = False) -> LabelSession:
         """Open the labels of a run for one person, and make the order of labelling where there is none yet.
 
         Args:
             questions: the file of the run's questions, or rows of it.
             run: the run folder.
             by: the person.
+            all_pairs: whether to ask about all pairs of arms and all rows, also those that hardly change the verdict.
 
         Raises:
             UsageProblem: the name cannot be that of a file.
@@ -111,7 +124,7 @@ class LabelSession:
         with ExitStack() as stack:
             stack.enter_context(person_lock(run, by))
             journal = replace(read_journal_of(run / LABELS / f"{by}.jsonl", identity), by=by)
-            session = cls(matched, answers, journal, _order_of(answers, matched, identity))
+            session = cls(matched, answers, journal, _order_of(answers, matched, identity), all_pairs)
             session._closing = stack.pop_all()
         return session
 
@@ -132,13 +145,20 @@ class LabelSession:
     def task(self, question: str | None = None) -> LabelTask | None:
         """Return the next task of the order, or the one with this key; None where nothing is left.
 
-        BadInput where no task has the key.
+        Its row is kept for this person until the next task is taken. BadInput where no task has the key.
         """
         with self._lock:
-            if question is not None:
-                return self._task(self._place(question))
-            place = self._next()
-            return None if place is None else self._task(place)
+            place = self._next() if question is None else self._place(question)
+            if place is None:
+                return None
+            if question is None:
+                self._note_switch(place)
+            return self._take(place)
+
+    def ask_all_pairs(self) -> None:
+        """Ask about all pairs of arms, and all rows, from now on."""
+        with self._lock:
+            self._all_pairs = True
 
     def grade(self, task_key: str, side: Side, grade: Grade) -> LabelTask:
         """Store the grade of one answer and return the task as it is now; of one answer alone the side is "first"."""
@@ -172,7 +192,7 @@ class LabelSession:
     def mark_sentence(self, task_key: str, passage: int, start: int, end: int) -> LabelTask:
         """Store the gold sentence: offsets in the text of a passage, counted from 0; UsageProblem for a place outside."""
         place = self._place(task_key)
-        passages, _ = self._passages.passages(place.row, place.pair)
+        passages, _ = self._passages_of(place)
         if not 0 <= passage < len(passages):
             raise UsageProblem(f"there is no passage {passage}", f"there are {len(passages)}, counted from 0")
         shown = passages[passage]
@@ -195,7 +215,7 @@ class LabelSession:
         """Take this person's last label back and return its task; None where there is none."""
         with self._lock:
             last = self._journal.undo()
-            return None if last is None else self._task(self._place_of(last))
+            return None if last is None else self._take(self._place_of(last))
 
     def labels(self) -> RunLabels:
         """Return the labels of all people as they are now."""
@@ -212,19 +232,15 @@ class LabelSession:
     def progress(self) -> LabelProgress:
         """Return what is labelled, and what it tells of each pair of arms."""
         with self._lock:
-            labels, own = self.labels(), self._own()
-            pairs = [self._progress_of(pair, labels) for pair in self.run.pairs]
-            place = self._next()
-            at_hand = place.pair if place else self.run.pairs[0]
-            first = next(pair for pair in pairs if (pair.a, pair.b) == at_hand)
-            finished = {row for pair in self.run.pairs for row in self._rows(labels, own, pair)[0]}
+            labels, place = self.labels(), self._next()
             return LabelProgress(
                 by=self.by,
-                done=len(finished),
-                skipped=sum(own.on(self._originals[row]).skipped for row in finished),
+                pages=len(self._pages()),
+                skipped=sum(labels.skipped for labels in self._own().questions.values()),
                 clicks=len(self._journal.clicks),
-                left=len(self._rows(labels, own, at_hand)[1]),
-                pairs=(first, *(pair for pair in pairs if pair is not first)),
+                at_hand=self._asked.index(place.pair) if place else None,
+                pairs=tuple(self._progress_of(pair, labels) for pair in self._asked),
+                others=tuple(b for _, b in self.run.pairs[len(self._asked) :]),
                 agreement=labels.agreement(),
                 notes=tuple(self._notes(labels)),
             )
@@ -264,24 +280,24 @@ class LabelSession:
         return self._places[key]
 
     def _place_of(self, click: Click) -> _Place:
-        """Return the place of a click: with the answers that were labelled, else with those of the pair at hand."""
-        of_row = [place for place in self._places.values() if place.row == click.question]
-        digests = set(click.answers)
-        for place in of_row:
-            if digests <= set(map(answer_digest, self._answers(place))):
-                return place
-        if not of_row:
+        """Return the place of a click, or one of its row where the answers have changed since."""
+        of_row = (place for place in self._places.values() if place.row == click.question)
+        place = self._places.get(click.page) or next(of_row, None)
+        if place is None:
             raise BadInput(
                 f"the run has no answers to the question {click.question} any more", "label the next one"
             )
-        return of_row[0]
+        return place
 
     def _answers(self, place: _Place) -> tuple[str, ...]:
         return tuple(self.run.answers[arm][place.row] for arm in place.arms)
 
     def _add(self, place: _Place, kind: Any, **values: Any) -> LabelTask:
         with self._lock:
-            self._journal.add(Click(kind=kind, question=place.row, time=now(), **values))
+            show_row(self.run.folder.path, self.by, place.row)
+            self._journal.add(
+                Click(kind=kind, question=place.row, time=now(), page=self._key(place), **values)
+            )
             return self._task(place)
 
     def _own(self) -> PersonLabels:
@@ -298,57 +314,108 @@ class LabelSession:
                 self._others[path] = read_journal_of(path, self._journal.run)
         return [person_of(journal, self._originals) for journal in self._others.values()]
 
+    @property
+    def _asked(self) -> tuple[tuple[str, str], ...]:
+        return self.run.pairs if self._all_pairs else self.run.pairs[: self.run.deciding]
+
     def _next(self) -> _Place | None:
-        """Return the first open row of the first pair that is not settled, else of any pair; None without one."""
-        labels, own = self.labels(), self._own()
-        left = [(pair, rows) for pair in self.run.pairs if (rows := self._rows(labels, own, pair)[1])]
-        unsettled = ((pair, rows) for pair, rows in left if not self._progress_of(pair, labels).settled)
-        pair, rows = next(unsettled, left[0] if left else (self.run.pairs[0], []))
-        return self._shown(self._own_share(rows), pair) if rows else None
+        """Return an open row of the first pair that is not settled; with all pairs, then of any.
 
-    def _own_share(self, rows: list[str]) -> str:
-        """Return the first of these rows, or of those that fall to this person while others are labelling as well.
-
-        Else two people who label at once would always be asked the same. Once the others end, their rows are asked too, so
-        that no gap stays.
+        The rows that are asked of everybody come first, also once the others have settled their pair.
         """
-        active = sorted({self.by, *active_people(self.run.folder.path)})
-        share = active.index(self.by)
-        places = {row.id: place for place, row in enumerate(self._order.rows)}
-        if places[rows[0]] < ASKED_OF_ALL:
-            return rows[0]
-        return next((row for row in rows if places[row] % len(active) == share), rows[0])
+        labels, own = self.labels(), self._own()
+        left = {pair: rows for pair in self._asked if (rows := self._open_rows(labels, own, pair))}
+        first = self.run.pairs[0]
+        if first in left and left[first][0] in self._early:
+            return self._shown(left[first][0], first)
+        rest = next(iter(left), None) if self._all_pairs else None
+        pair = next((pair for pair in left if not self._progress_of(pair, labels).settled), rest)
+        return self._shown(self._free(left[pair]), pair) if pair else None
 
-    def _rows(
-        self, labels: RunLabels, own: PersonLabels, pair: tuple[str, str]
-    ) -> tuple[list[str], list[str]]:
-        """Return the rows that this person has labelled for a pair, and those still to label, in the order of labelling."""
+    def _free(self, rows: list[str]) -> str:
+        """Return the first of some rows that nobody else is asked right now.
+
+        So at most one row for each other person is open in front of labels.
+        """
+        people = shown_rows(self.run.folder.path)
+        taken = {row for by, row in people.items() if by != self.by}
+        return next((row for row in rows if row not in taken), rows[0])
+
+    def _open_rows(self, labels: RunLabels, own: PersonLabels, pair: tuple[str, str]) -> list[str]:
+        """Return the rows that this person can still label for a pair, in the order of labelling."""
         a, b = (self.run.answers[arm] for arm in pair)
-        done, left = [], []
-        for place, row in enumerate(row.id for row in self._order.rows):
-            if row not in a or row not in b or a[row].strip() == b[row].strip():
-                continue
+        rows = []
+        for row in self._differing(pair):
             complete = None not in (labels.value_by(own, row, a[row]), labels.value_by(own, row, b[row]))
             if own.on(self._originals[row]).skipped or complete:
-                done.append(row)
-            elif place < ASKED_OF_ALL or labels.status(row, a[row], b[row]) == "open":
-                left.append(row)
-        return done, left
+                continue
+            early = pair == self.run.pairs[0] and row in self._early
+            if early or labels.status(row, a[row], b[row]) == "open":
+                rows.append(row)
+        return rows
+
+    def _differing(self, pair: tuple[str, str]) -> list[str]:
+        """Return the rows on which the answers of a pair differ, in the order of labelling."""
+        a, b = (self.run.answers[arm] for arm in pair)
+        rows = (row.id for row in self._order.rows if row.id in a and row.id in b)
+        return [row for row in rows if a[row].strip() != b[row].strip()]
 
     def _progress_of(self, pair: tuple[str, str], labels: RunLabels) -> PairProgress:
-        return pair_progress(*pair, labels.pair(*(self.run.answers[arm] for arm in pair)))
+        a, b = (self.run.answers[arm] for arm in pair)
+        of_pair = labels.pair(a, b)
+        waits_for = ""
+        if of_pair.behind_gap:
+            rows = self._differing(pair)
+            first = next((row for row in rows if labels.status(row, a[row], b[row]) == "open"), "")
+            people = shown_rows(self.run.folder.path)
+            waits_for = ", ".join(
+                "you" if by == self.by else by for by, row in people.items() if row == first
+            )
+        return pair_progress(*pair, of_pair, waits_for)
+
+    def _note_switch(self, place: _Place) -> None:
+        """Keep what is said on the first page of a comparison: which one is finished and why, and which comes."""
+        before, self._pair = self._pair, place.pair
+        if before in (None, place.pair):
+            return
+        assert before is not None
+        last = self._progress_of(before, self.labels())
+        finished = f"Finished: {last.text}. " if last.settled else ""
+        number, (a, b) = self._asked.index(place.pair) + 1, place.pair
+        text = (
+            f"{finished}Now comparison {number} of {len(self._asked)}: {a} against {b}. Questions come again, with your "
+            "grades of answers that you know. You may stop here: what is labelled counts."
+        )
+        self._notice = (self._key(place), text)
+
+    def _pages(self) -> dict[str, None]:
+        """Return the pages that this person labelled, the oldest first."""
+        return dict.fromkeys(click.page or click.question for click in self._journal.clicks)
+
+    def _passages_of(self, place: _Place) -> tuple[tuple[LabelPassage, ...], int]:
+        return self._passages.passages(place.row, place.pair, self.questions.of_row.get(place.row))
+
+    def _take(self, place: _Place) -> LabelTask:
+        """Keep a row for this person, and return its task."""
+        show_row(self.run.folder.path, self.by, place.row)
+        return self._task(place)
 
     def _task(self, place: _Place) -> LabelTask:
-        own, labels = self._own(), self.labels()
-        mine = own.on(self._originals[place.row])
+        mine = self._own().on(self._originals[place.row])
         question = self.questions.of_row.get(place.row)
         answers = self._answers(place)
         digests = list(map(answer_digest, answers))
         grades = tuple(mine.grades.get((place.row, digest)) for digest in digests)
-        passages, hidden = self._passages.passages(place.row, place.pair)
-        done, left = self._rows(labels, own, place.pair)
+        passages, hidden = self._passages_of(place)
+        key, pages = self._key(place), list(self._pages())
+        graded_on = {
+            click.answers: click.page
+            for click in self._journal.clicks
+            if click.kind == "grade" and click.question == place.row
+        }
+        answerable = _answerable(question, mine)
         return LabelTask(
-            key=self._key(place),
+            key=key,
             question=self.run.texts[place.row],
             history=question.history if question else (),
             instructions=(question.system if question else None) or self.run.plan.prompts.system,
@@ -357,14 +424,47 @@ class LabelSession:
             passages=passages,
             answers=answers,
             grades=grades,
+            graded_before=tuple(
+                grade is not None and graded_on.get((digest,)) != key
+                for grade, digest in zip(grades, digests, strict=True)
+            ),
+            cut=tuple((arm, place.row) in self.run.cut for arm in place.arms),
+            refuses=tuple(map(self.run.plan.refuses, answers)),
             better=_better(mine.better, place.row, digests),
-            answerable=mine.answerable,
+            answerable=answerable,
+            by_file=question is not None and not question.answerable,
+            assumed=answerable is False and mine.answerable is None,
             sentence=mine.sentence,
             skipped=mine.skipped,
-            done=mine.skipped or mine.answerable is False or None not in grades,
-            place=_place_text(done, left, place.row),
-            note=_note(question, hidden),
+            done=mine.skipped or answerable is False or None not in grades,
+            page=pages.index(key) + 1 if key in pages else len(pages) + 1,
+            notice=self._notice[1] if key == self._notice[0] else "",
+            note=self._note(place, question, hidden),
         )
+
+    def _note(self, place: _Place, question: Question | None, hidden: int) -> str:
+        notes = []
+        if place.pair == self.run.pairs[0] and place.row in self._early and self._others:
+            notes.append("asked of everybody, so the count of labels may stay as it is")
+        if question is None:
+            notes.append("the file of questions does not have it, so its gold cannot be written")
+        elif question.wording_of:
+            text = self.run.texts.get(question.wording_of) or question.wording_of
+            notes.append(
+                f"another wording of “{text}”: gold, and whether it is answerable, are those of that question"
+            )
+        if question is not None and not question.answerable:
+            notes.append("the file says that the documents have no answer")
+        if hidden:
+            notes.append(f"not shown: {count_noun(hidden, 'more passage')}")
+        return "; ".join(notes)
+
+
+def _answerable(question: Question | None, mine: QuestionLabels) -> bool | None:
+    """Return what a person says of a question, else what the file says, unless the person found gold for it."""
+    if mine.answerable is not None or question is None or question.answerable or mine.gold or mine.sentence:
+        return mine.answerable
+    return False
 
 
 def _order_of(answers: RunAnswers, questions: LabelQuestions, identity: str) -> LabelOrder:
@@ -395,21 +495,3 @@ def _better(
         return None
     winner = preferences[key]
     return "tie" if winner is None else "first" if winner == digests[0] else "second"
-
-
-def _place_text(done: list[str], left: list[str], row: str) -> str:
-    number = len(done) + left.index(row) + 1 if row in left else len(done)
-    return f"{max(1, number)} of {len(done) + len(left)}"
-
-
-def _note(question: Question | None, hidden: int) -> str:
-    notes = []
-    if question is None:
-        notes.append("the file of questions does not have it, so its gold cannot be written")
-    elif question.wording_of:
-        notes.append("another wording of a question of the file")
-    if question is not None and not question.answerable:
-        notes.append("the file says that the documents have no answer")
-    if hidden:
-        notes.append(f"not shown: {count_noun(hidden, 'more passage')}")
-    return "; ".join(notes)

@@ -19,7 +19,17 @@ from fastapi.responses import HTMLResponse
 from pydantic import ConfigDict, Field
 
 from rag.errors import UsageProblem
-from runners.labels.records import Better, Grade, LabelPassage, LabelProgress, LabelTask, Side
+from rag.text.words import count_noun
+from runners.labels.records import (
+    FORM_DOES_NOT_COUNT,
+    GRADE_MEANING,
+    Better,
+    Grade,
+    LabelPassage,
+    LabelProgress,
+    LabelTask,
+    Side,
+)
 from runners.labels.session import LabelSession
 from runners.serving.http.app import add_error_handlers, page_headers
 from runners.serving.http.auth import AccessToken, is_loopback
@@ -141,12 +151,22 @@ class LabelRequests:
             self._revision += 1
             return self._state(task)
 
+    def ask_all_pairs(self) -> dict[str, Any]:
+        """Ask about all pairs of arms from now on, and return the state with the next task."""
+        with self._lock:
+            self._session.ask_all_pairs()
+            return self._state(self._session.task())
+
     def last_words(self) -> dict[str, Any]:
         """Return what the page says when it is ended."""
         with self._lock:
             progress = self._session.progress()
             run = self._session.run.folder.path
-        return {"text": _counts(progress), "next": shlex.join(["tunewise", "run", str(run), "--resume"])}
+        return {
+            "text": _counts(progress),
+            "results": list(progress.results),
+            "next": shlex.join(["tunewise", "run", str(run), "--resume"]),
+        }
 
     def _store(self, change: LabelChange) -> LabelTask | None:
         session = self._session
@@ -218,6 +238,10 @@ def label_app(requests: LabelRequests, token: str, on_done: Callable[[], None]) 
     @app.post("/undo")
     def undo(body: UndoChange) -> dict[str, Any]:
         return requests.undo(body.revision)
+
+    @app.post("/all-pairs")
+    def all_pairs() -> dict[str, Any]:
+        return requests.ask_all_pairs()
 
     @app.post("/done")
     def done() -> dict[str, Any]:
@@ -299,11 +323,17 @@ def _task_body(task: LabelTask) -> dict[str, Any]:
         "passages": [_passage_body(passage, task) for passage in task.passages],
         "answers": list(task.answers),
         "grades": list(task.grades),
+        "graded_before": list(task.graded_before),
+        "cut": list(task.cut),
         "better": task.better,
         "answerable": task.answerable,
+        "by_file": task.by_file,
+        "assumed": task.assumed,
+        "consequence": task.consequence,
         "skipped": task.skipped,
         "done": task.done,
-        "place": task.place,
+        "page": task.page,
+        "notice": task.notice,
         "note": task.note,
     }
 
@@ -318,26 +348,28 @@ def _passage_body(passage: LabelPassage, task: LabelTask) -> dict[str, Any]:
             pieces.append({"text": passage.text[position:start], "sentence": None, "marked": False})
         place = (passage.doc_id, passage.start + start, passage.start + end)
         is_marked = marked is not None and place == (marked.doc_id, marked.start, marked.end)
-        pieces.append({"text": passage.text[start:end], "sentence": number, "marked": is_marked})
+        piece = {"text": passage.text[start:end], "sentence": number, "marked": is_marked}
+        pieces.append(piece | {"gold": number in passage.gold})
         position = end
     if position < len(passage.text):
         pieces.append({"text": passage.text[position:], "sentence": None, "marked": False})
-    return {"title": passage.title or passage.doc_id, "pieces": pieces}
+    found = "" if passage.found else " (not among the passages found)"
+    return {"title": f"{passage.title or passage.doc_id}{found}", "pieces": pieces}
 
 
 def _counts(progress: LabelProgress) -> str:
     """Return how much this person has labelled."""
-    parts = [f"{progress.done:,} done", f"{progress.left:,} left for the two arms at hand"]
-    parts[1:1] = [f"{progress.skipped:,} of them skipped"] if progress.skipped else []
-    return f"{progress.by}: {', '.join(parts)}"
+    skipped = f", {count_noun(progress.skipped, 'question')} skipped" if progress.skipped else ""
+    return f"{progress.by}: {count_noun(progress.pages, 'page')} labelled{skipped}"
 
 
 def _progress_body(progress: LabelProgress) -> dict[str, Any]:
-    """Return what the page shows beside a task; which of the two answers is of which arm is no part of it."""
-    agreement = [progress.agreement.text] if progress.agreement else []
+    """Return what the page shows beside a task: neither how far people agree nor which arm is better, which bias graders."""
     return {
         "counts": _counts(progress),
-        "pair": progress.text,
-        "other_pairs": [pair.text for pair in progress.pairs[1:]],
-        "notes": [*agreement, *progress.notes],
+        "position": progress.position,
+        "others": list(progress.others),
+        "meanings": dict(GRADE_MEANING),
+        "form": f"{FORM_DOES_NOT_COUNT} here; which is better may.",
+        "notes": list(progress.notes),
     }

@@ -79,7 +79,9 @@ def test_every_key_does_what_it_says(planted: PlantedRun, call: Call) -> None:
     assert "stays as it is" in out
     assert "\x1b" not in out
     assert "rag" not in out.split("instructions:")[0]
-    assert "2 labels of 16" in out + err or "1 label of 16" in out + err
+    assert "page 1, comparison 1 of 1: 0 of 16 labels, by all people" in out
+    assert "2 pages labelled" in err or "1 page labelled" in err
+    assert out.count("partly: part of it") == out.count("── page")
     assert f"tunewise label {planted.questions} --run {planted.run} --by anna --terminal" in err
 
 
@@ -100,7 +102,7 @@ def test_gold_is_written_only_after_agreement(planted: PlantedRun, call: Call) -
     code, _, err = call(planted, "--by", "anna", "--terminal", typed="g Just so many.\nq\n")
     assert code == 0
     assert "the gold is not written" in err
-    assert "becomes Just so many." in err
+    assert "reference is added: Just so many." in err
     code, _, err = call(planted, "--write")
     assert (code, planted.questions.read_bytes()) == (2, before)
     assert "give --yes" in err

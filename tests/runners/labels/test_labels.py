@@ -48,7 +48,7 @@ def test_values_are_means_over_people_and_belong_to_texts(planted: PlantedRun) -
     assert labels.value("q001", right) is None
     agreement = labels.agreement()
     assert agreement is not None
-    assert (agreement.people, agreement.same, agreement.both) == (2, 0, 16)
+    assert (agreement.people, agreement.same, agreement.both) == (2, 0, 18)
 
 
 def test_an_answer_to_a_question_without_one_counts_by_refusing(planted: PlantedRun) -> None:

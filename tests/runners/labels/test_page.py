@@ -24,6 +24,7 @@ ROUTES = [
     ("GET", "/task"),
     ("POST", "/labels"),
     ("POST", "/undo"),
+    ("POST", "/all-pairs"),
     ("POST", "/done"),
     ("GET", "/openapi.json"),
     ("GET", "/nowhere"),
@@ -169,8 +170,11 @@ def test_labels_are_on_the_disk_when_they_are_confirmed(
     assert labels.gold == "From 7 o’clock. 🚢"
     assert labels.sentence is not None
     assert labels.sentence.text == marked[0]["text"]
-    assert shown["progress"]["counts"] == f"{PERSON}: 1 done, {QUESTIONS - 1} left for the two arms at hand"
-    assert shown["progress"]["pair"].startswith(f"1 label of {QUESTIONS}: ")
+    assert shown["progress"]["counts"] == f"{PERSON}: 1 page labelled"
+    assert shown["progress"]["position"].startswith(
+        f"comparison 1 of 1: 1 of {QUESTIONS} labels, by all people"
+    )
+    assert shown["progress"]["meanings"]["wrong"].endswith("a refusal of a question that has an answer")
 
 
 def test_pieces_of_a_passage_are_its_text(
@@ -239,18 +243,35 @@ def test_undo_goes_back_to_the_task_of_the_click(http: httpx.Client, start: dict
     assert after["task"]["key"] != start["task"]["key"]
     back = state(http.post("/undo", json={"revision": after["revision"]}))
     assert back["task"] == start["task"]
-    assert state(http.get("/task", params={"key": after["task"]["key"]}))["task"] == after["task"]
+    assert (start["task"]["page"], after["task"]["page"]) == (1, 2)
+    following = state(http.get("/task", params={"key": after["task"]["key"]}))["task"]
+    assert following == {**after["task"], "page": 1}
 
 
 def test_not_answerable_completes_a_task(http: httpx.Client, start: dict[str, Any]) -> None:
     shown = state(post(http, start, "answerable", answerable=False))
     assert (shown["task"]["answerable"], shown["task"]["done"]) == (False, True)
+    assert shown["task"]["consequence"].startswith(
+        "A counts as wrong, as it does not refuse; B counts as wrong"
+    )
     shown = state(post(http, shown, "answerable", answerable=True))
     assert shown["task"]["done"] is False
 
 
 def test_done_ends_the_server_and_says_what_to_run(http: httpx.Client, label_page: LabelPageServer) -> None:
+    for _ in range(QUESTIONS):
+        shown = state(http.get("/task"))
+        for side in ("first", "second"):
+            wrong = "00 berths" in shown["task"]["answers"][side == "second"]
+            shown = state(post(http, shown, "grade", side=side, grade="wrong" if wrong else "right"))
+            assert "better" not in json.dumps(shown["progress"]["position"])
+    end = state(http.post("/all-pairs", json={}))
+    assert (end["task"], end["progress"]["position"], end["progress"]["others"]) == (None, "", [])
     words = state(http.post("/done", json={}))
+    assert words["results"] == [
+        f"hybrid is better than rag: its mean grade is higher by +1.00 [+1.00, +1.00], 95 % ({QUESTIONS} of {QUESTIONS} "
+        "labels, by all people)"
+    ]
     assert words["next"] == f"tunewise run {label_page.run} --resume"
     assert PERSON in words["text"]
     label_page.thread.join(HANG_S)

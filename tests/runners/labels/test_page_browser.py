@@ -10,13 +10,16 @@ from typing import Any
 
 import pytest
 
-from tests.support.label_pages import PLANTED, LabelPageServer
+from tests.support.label_pages import PLANTED, QUESTIONS, LabelPageServer
 from tests.support.limits import HANG_S
 
 pytestmark = pytest.mark.engines
 
 # Of keys that type nothing Chromium wants the number too.
 CODES = {"Tab": 9, "Enter": 13, "Escape": 27, "End": 35, "Home": 36, "ArrowUp": 38, "ArrowDown": 40}
+
+
+PROGRESS = "progress: { counts: '', position: '', others: ['lora'], meanings: {}, form: '', notes: [] }"
 
 
 def wait(browser: Any, code: str) -> Any:
@@ -164,12 +167,37 @@ def test_answers_are_shown_as_text_and_scripts_are_blocked(page: Any) -> None:
 
 def test_equal_answers_are_shown_once(page: Any) -> None:
     one = "task: { ...task, answers: task.answers.slice(0, 1), grades: [null] }"
-    page.js(f"show({{ revision, {one}, progress: {{ counts: '', pair: '', other_pairs: [], notes: [] }} }})")
+    page.js(f"show({{ revision, {one}, {PROGRESS} }})")
     assert page.js("document.querySelectorAll('.answer:not([hidden])').length") == 1
     assert page.js(visible("preference")) is False
     press(page, "4", "b")
     assert page.js("pending.length") == 0
     assert page.js("lacking()") == "Grade the answer"
+
+
+def test_what_is_special_about_a_task_is_said(page: Any) -> None:
+    special = {"notice": "Finished: this one.", "cut": [True, False], "graded_before": [False, True]}
+    special |= {
+        "by_file": True,
+        "assumed": True,
+        "answerable": False,
+        "done": True,
+        "consequence": "B counts as right",
+    }
+    page.js(f"show({{ revision, task: {{ ...task, ...{json.dumps(special)}, key: 'other' }}, {PROGRESS} }})")
+    assert page.js(visible("notice")) is True
+    assert page.js("document.activeElement.id") == "notice"
+    remarks = page.js("[...document.querySelectorAll('.remark')].map(e => e.textContent)")
+    assert remarks == ["Cut at the limit of length.", "You graded this answer before, beside another one."]
+    assert page.js("document.getElementById('unanswerable').getAttribute('aria-pressed')") == "true"
+    assert page.js(text_of("unanswerable-note")) == "B counts as right"
+    press(page, "x")
+    wait(page, f"{text_of('state')}.startsWith('It is not answerable already, by the file')")
+    assert page.js("pending.length") == 0
+    page.js(f"show({{ revision, task: null, {PROGRESS} }})")
+    assert page.js(text_of("finished-text")).endswith("Not compared by people: lora.")
+    press(page, "o")  # this run has two arms, so there is a task of the pair again
+    wait(page, visible("task"))
 
 
 def test_what_cannot_be_sent_is_said_kept_and_sent_again(page: Any, label_page: LabelPageServer) -> None:
@@ -239,12 +267,17 @@ def test_blank_gold_is_refused_and_the_old_one_stays(page: Any) -> None:
 
 
 def test_done_ends_the_server_and_says_what_to_run(page: Any, label_page: LabelPageServer) -> None:
+    assert "wrong:the rest, and a refusal of a question that has an answer" in page.js(text_of("meanings"))
+    press(page, "1", "6")
+    saved(page, "answer B is wrong")
     press(page, "q")
     wait(page, "document.getElementById('leave').open")
     assert page.js("document.activeElement.id") == "leave-yes"
     press(page, "Enter")
     wait(page, visible("ended"))
-    assert f"tunewise run {label_page.run} --resume" in page.js("document.body.innerText")
+    text = page.js("document.body.innerText")
+    assert f"tunewise run {label_page.run} --resume" in text
+    assert f"hybrid against rag: too few labels to say which is better (1 of {QUESTIONS} labels" in text
     assert page.js(visible("task") + " || " + visible("bar")) is False
     label_page.thread.join(HANG_S)
     assert not label_page.thread.is_alive()

@@ -111,8 +111,8 @@ def test_two_sessions_of_one_person_are_refused_and_of_two_are_not(planted: Plan
 
 def test_people_agree_on_the_first_rows_and_share_the_others(planted: PlantedRun) -> None:
     with (
-        LabelSession.open(planted.questions, planted.run, "anna") as anna,
-        LabelSession.open(planted.questions, planted.run, "bob") as bob,
+        LabelSession.open(planted.questions, planted.run, "anna", all_pairs=True) as anna,
+        LabelSession.open(planted.questions, planted.run, "bob", all_pairs=True) as bob,
     ):
         seen: dict[str, list[str]] = {"anna": [], "bob": []}
         while True:
@@ -139,13 +139,30 @@ def test_progress_says_what_more_labels_bring(planted: PlantedRun) -> None:
             assert task is not None
             grade_all(session, task)
         progress = session.progress()
-        assert progress.done == 12
-        pair = progress.pairs[0]
-        assert pair.labels == 12
-        assert pair.a == "rag"
-        assert pair.b in pair.text
-        assert pair.difference is not None
-        assert pair.difference > 0
+        assert progress.pages == 12
+        pair = progress.pair
+        assert (pair.labels, pair.a, pair.difference) == (12, "rag", 0.35)
+        assert (
+            progress.position
+            == "comparison 1 of 2: 12 of 14 labels, by all people; so few that all are needed"
+        )
+        assert not {"rag", "hybrid", "better", "agree"} & set(progress.position.split())
+        for _ in range(2):
+            task = session.task()
+            assert task is not None
+            assert (task.page, task.notice) == (session.progress().pages + 1, "")
+            grade_all(session, task)
+        task = session.task()
+        assert task is not None
+        assert task.notice.startswith("Finished: rag against hybrid: 14 of 14 labels, by all people; ")
+        assert "Now comparison 2 of 2: rag against prompting. Questions come again" in task.notice
+        assert task.graded_before.count(True) == sum(grade is not None for grade in task.grades)
+        assert session.task(task.key) == task  # as after a reload of the page
+        assert (
+            session.progress()
+            .results[0]
+            .startswith("rag is better than hybrid: its mean grade is higher by +0.35 [")
+        )
 
 
 @pytest.mark.parametrize("name", ["", "../x", "a/b", "nul\0", "x" * 41, "-a"])
