@@ -83,8 +83,8 @@ def with_grades(
     graded = GradedAnswers(
         people=len(labels.people),
         judge=plan.judge.name if plan.judge and counts else None,
-        graded=len(grades.grades) - grades.by_rule if grades else 0,
-        by_rule=grades.by_rule if grades else 0,
+        graded=len(grades.grades) - len(grades.by_rule) if grades else 0,
+        by_rule=len(grades.by_rule) if grades else 0,
         unreadable=len(grades.unreadable) if grades else 0,
         thrown_away=len(grades.thrown_away) if grades else 0,
         pairs=tuple(shown),
@@ -194,16 +194,18 @@ def _pair(
 def _tells_apart(
     known: PairLabels, sides: Sequence[Mapping[str, str]], labels: RunLabels, grades: AnswerGrades
 ) -> float | None:
-    """Return Youden's J over the labelled answers of a pair; None where people found all of them right, or none."""
+    """Return Youden's J over the labelled answers of a pair about which the judge was asked, by what it said.
+
+    None where people found all of them right, or none. With grades by rule, and without those that were thrown away, a
+    judge that always says the same would tell right answers from others.
+    """
     rows = [
         row
         for row, label, same in zip(known.rows, known.labels, known.same, strict=True)
         if label is not None and not same
     ]
     both = [
-        (labels.value(row, answers[row]), grades.value(row, answers[row]))
-        for row in rows
-        for answers in sides
+        (labels.value(row, answers[row]), grades.said(row, answers[row])) for row in rows for answers in sides
     ]
     return _j([(label, grade) for label, grade in both if label is not None and grade is not None])
 
@@ -220,7 +222,10 @@ def _missing(pair: GradedPair, labels: RunLabels) -> str:
     if pair.ungraded:
         return f"the judge has not graded {count_noun(pair.ungraded, 'row')} yet"
     if pair.j is None:
-        return "people found all labelled answers right, or none, so whether the judge knows which are cannot be told"
+        return (
+            "people found all labelled answers about which the judge was asked right, or none, so whether it knows which "
+            "are cannot be told"
+        )
     if pair.j < MIN_J:
         better = "hardly better" if pair.j > 0 else "no better"
         return f"the judge is {better} than chance on the labels: Youden's J {pair.j:.2f}, least {MIN_J:g}"

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -62,10 +62,10 @@ class AnswerGrades:
     grades: Mapping[tuple[str, str], str]
     unreadable: frozenset[tuple[str, str]] = frozenset()
     """Answers about which no reply could be read."""
-    thrown_away: frozenset[tuple[str, str]] = frozenset()
-    """Answers whose grade followed the answer's own words about its grade."""
-    by_rule: int = 0
-    """How many of the grades the judge was not asked for."""
+    thrown_away: Mapping[tuple[str, str], str] = field(default_factory=dict)
+    """The grades of answers that followed the answer's own words about its grade."""
+    by_rule: frozenset[tuple[str, str]] = frozenset()
+    """Answers with a grade that the judge was not asked for."""
 
     def value(self, question: str, answer: str) -> float | None:
         """Return the grade of an answer as a number, :data:`UNKNOWN_GRADE` without a usable one; None if not asked yet."""
@@ -73,6 +73,13 @@ class AnswerGrades:
         if key in self.unreadable or key in self.thrown_away:
             return UNKNOWN_GRADE
         return GRADE_VALUE[self.grades[key]] if key in self.grades else None
+
+    def said(self, question: str, answer: str) -> float | None:
+        """Return what the judge said of an answer, also where it was thrown away; None where it was not asked."""
+        key = (question, answer_digest(answer))
+        if key in self.thrown_away:
+            return GRADE_VALUE[self.thrown_away[key]]
+        return None if key in self.by_rule else self.value(question, answer)
 
 
 def grade_tasks(
@@ -203,26 +210,28 @@ def read_grades(rows: Sequence[Mapping[str, Any]]) -> AnswerGrades:
     """Return the grades in a journal; an answer whose checks are not all asked has none yet."""
     replies = {row["key"]: row["grade"] for row in rows}
     grades: dict[tuple[str, str], str] = {}
-    unreadable, thrown_away, by_rule = set(), set(), 0
+    thrown_away: dict[tuple[str, str], str] = {}
+    unreadable, by_rule = set(), set()
     for row in rows:
         answer, grade = (row["id"], row["answer"]), row["grade"]
         if row.get("check"):
             continue
-        by_rule += grade is not None and not row["said"]
+        if grade is not None and not row["said"]:
+            by_rule.add(answer)
         if grade is None:
             unreadable.add(answer)
         elif not GRADE_VALUE[grade] or not row["checks"]:
             grades[answer] = grade
         elif all(key in replies for key in row["checks"]):
             if any(replies[key] != "wrong" for key in row["checks"]):
-                thrown_away.add(answer)
+                thrown_away[answer] = grade
             else:
                 grades[answer] = grade
     return AnswerGrades(
         grades=grades,
         unreadable=frozenset(unreadable),
-        thrown_away=frozenset(thrown_away),
-        by_rule=by_rule,
+        thrown_away=thrown_away,
+        by_rule=frozenset(by_rule),
     )
 
 
