@@ -225,7 +225,7 @@ def _pair(
 def _tells_apart(
     known: PairLabels, sides: Sequence[Mapping[str, str]], labels: RunLabels, grades: AnswerGrades
 ) -> float | None:
-    """Return Youden's J over the labelled answers of a pair about which the judge was asked, by what it said.
+    """Return Youden's J over the labelled answers of a pair about which the judge was asked, by its replies.
 
     None where people found all of them right, or none. With grades by rule, and without those that were thrown away, a
     judge that always says the same would tell right answers from others.
@@ -236,7 +236,9 @@ def _tells_apart(
         if label is not None and not same
     ]
     both = [
-        (labels.value(row, answers[row]), grades.said(row, answers[row])) for row in rows for answers in sides
+        (labels.value(row, answers[row]), grades.reply_value(row, answers[row]))
+        for row in rows
+        for answers in sides
     ]
     return _j([(label, grade) for label, grade in both if label is not None and grade is not None])
 

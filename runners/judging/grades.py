@@ -86,8 +86,8 @@ class AnswerGrades:
             return UNKNOWN_GRADE
         return GRADE_VALUE[self.grades[key]] if key in self.grades else None
 
-    def said(self, question: str, answer: str) -> float | None:
-        """Return what the judge said of an answer, also where it was thrown away; None where it was not asked."""
+    def reply_value(self, question: str, answer: str) -> float | None:
+        """Return the grade that the judge replied, also where it was thrown away; None where it was not asked."""
         key = (question, answer_digest(answer))
         if key in self.thrown_away:
             return GRADE_VALUE[self.thrown_away[key]]
