@@ -239,7 +239,8 @@ def _warn_of_missing_answers(rows: Sequence[Question], path: Path, warnings: lis
     keys = next((", ".join(map(str, row)) for line, row in read_rows(path) if line == bare[0].line), "")
     warnings.append(
         f"{len(bare)} of {count_noun(len(rows), 'question')} without an expected answer (the first: line {bare[0].line}, "
-        f"keys {keys}): give it as answers or reference, or write answerable: false where the documents have none"
+        f"keys {keys}): give it as answers or reference, or write answerable: false where the documents have none; "
+        "after a trial people can grade its answers: tunewise label"
     )
 
 

@@ -265,10 +265,24 @@ def combined_score_rule(report: ScoredReport) -> str:
         return "The combined score of an answer is the weighted mean of its scores."
     names = [name.replace("_", " ") for name in grading_weights(report)]
     if not names:
-        return "The combined score of an answer is 1 if the answer is right, else 0."
+        return f"The combined score of an answer is 1 if the answer is right, else 0.{_rows_without_gold(report)}"
     return (
         f"The combined score of an answer is 0 if the answer is not right; if it is right, {RIGHT_SHARE:g} and up to "
         f"{1 - RIGHT_SHARE:.2g} more by {'the weighted mean of ' if len(names) > 1 else ''}{_joined(names)}."
+        f"{_rows_without_gold(report)}"
+    )
+
+
+def _rows_without_gold(report: ScoredReport) -> str:
+    """Return how many rows of a trial no rule can judge, as a sentence after another one; "" where all have gold."""
+    asked = max(arm.n for arm in report.arms)
+    judged = max((arm.right.of for arm in report.arms if arm.right), default=asked)
+    if not isinstance(report, TrialReport) or asked == judged:
+        return ""
+    return (
+        f" {asked - judged:,} of {count_noun(asked, 'row')} have no gold, so that nothing says whether an answer to them is "
+        "right: they count with the mean of what else is scored, 0 without any. People can grade these answers: tunewise "
+        "label QUESTIONS --run RUN."
     )
 
 

@@ -15,6 +15,7 @@ from advisor.output import command_line, emit_result, note
 from rag.errors import UsageProblem
 from rag.text.sanitize import single_line
 from rag.text.words import count_noun
+from runners.judging.grades import GRADE_JOURNAL
 from runners.labels.gold import (
     GoldChange,
     GoldChanges,
@@ -29,7 +30,7 @@ from runners.labels.records import LabelProgress
 from runners.labels.run_answers import LabelQuestions, match_questions, read_run_answers
 from runners.labels.session import LabelSession
 from runners.plan.schema import Plan
-from runners.run_folder import read_run_plan
+from runners.run_folder import TRIAL, read_run_plan
 
 SHOWN_CHANGES = 5
 """Changed rows that the terminal shows whole; of the others the ids."""
@@ -136,6 +137,8 @@ def _write(flags: LabelFlags, labels: RunLabels, questions: LabelQuestions) -> d
         return body
     target = flags.out or flags.questions
     _show(changes, target)
+    if not (flags.run / TRIAL / GRADE_JOURNAL).exists():
+        note("  a judge that is to count has to grade this run's answers before the gold is written")
     if not takes_gold(target) or not _agreed(flags, target, rows):
         note(f"the gold is not written; write it with: {_write_line(flags)}")
         return body

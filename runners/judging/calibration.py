@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import combinations
 from pathlib import Path
@@ -87,18 +87,23 @@ def with_grades(
         pair for pair in calibration.pairs if pair.labels or (counts and plan.choice in (pair.a, pair.b))
     ]
     agreement = labels.agreement()
+    notes = [f"{count_noun(labels.torn, 'line')} of labels left out: a crash left them incomplete."] * bool(
+        labels.torn
+    )
+    if several := [arm.arm for arm in arms if len(arm.seeds) > 1]:
+        notes.append(f"Labelled and graded are the answers of the first training seed: {', '.join(several)}.")
     graded = GradedAnswers(
         people=len(labels.people),
         judge=plan.judge.name if plan.judge and counts else None,
-        graded=len(grades.grades) - grades.by_rule if grades else 0,
-        by_rule=grades.by_rule if grades else 0,
+        graded=len(grades.grades) - len(grades.by_rule) if grades else 0,
+        by_rule=len(grades.by_rule) if grades else 0,
         unreadable=len(grades.unreadable) if grades else 0,
         thrown_away=len(grades.thrown_away) if grades else 0,
         pairs=tuple(shown),
         arms=calibration.mean_grades,
         rule=rule_against_people(real, rows, labels),
         agreement=agreement.text if agreement else "",
-        notes=tuple(_notes(labels, arms)),
+        notes=tuple(notes),
     )
     return calibration.attached(arms), graded
 
@@ -107,7 +112,7 @@ def rule_against_people(
     arms: Sequence[ArmScores], rows: Sequence[Mapping[str, Any]], labels: RunLabels
 ) -> RuleAgainstPeople | None:
     """Return how people grade what the score ``right`` says, each different answer to a question once."""
-    said: dict[tuple[str, str], tuple[bool, int]] = {}
+    graded: dict[tuple[str, str], tuple[bool, int]] = {}
     answers = _first_answers(arms, rows)
     for arm in arms:
         for row, scores in zip(arm.questions, arm.scores, strict=True):
@@ -115,21 +120,14 @@ def rule_against_people(
             grade = None if answer is None or "right" not in scores else labels.value(row, answer)
             if answer is not None and grade is not None:
                 place = 0 if grade >= RIGHT_FROM else 1 if grade > 0 else 2
-                said.setdefault((row, answer.strip()), (scores["right"] >= RIGHT_FROM, place))
-    counts = Counter(said.values())
+                graded.setdefault((row, answer.strip()), (scores["right"] >= RIGHT_FROM, place))
+    counts = Counter(graded.values())
     right, others = ([counts[rule, place] for place in range(3)] for rule in (True, False))
-    if not said:
+    if not graded:
         return None
     return RuleAgainstPeople(
         right=(right[0], right[1], right[2]), not_right=(others[0], others[1], others[2])
     )
-
-
-def _notes(labels: RunLabels, arms: Sequence[ArmScores]) -> Iterator[str]:
-    if labels.torn:
-        yield f"{count_noun(labels.torn, 'line')} of labels left out: a crash left them incomplete."
-    if several := [arm.arm for arm in arms if len(arm.seeds) > 1]:
-        yield f"Labelled and graded are the answers of the first training seed: {', '.join(several)}."
 
 
 def calibrate_pairs(
@@ -227,14 +225,18 @@ def _pair(
 def _tells_apart(
     known: PairLabels, sides: Sequence[Mapping[str, str]], labels: RunLabels, grades: AnswerGrades
 ) -> float | None:
-    """Return Youden's J over the labelled answers of a pair; None where people found all of them right, or none."""
+    """Return Youden's J over the labelled answers of a pair about which the judge was asked, by its replies.
+
+    None where people found all of them right, or none. With grades by rule, and without those that were thrown away, a
+    judge that always says the same would tell right answers from others.
+    """
     rows = [
         row
         for row, label, same in zip(known.rows, known.labels, known.same, strict=True)
         if label is not None and not same
     ]
     both = [
-        (labels.value(row, answers[row]), grades.value(row, answers[row]))
+        (labels.value(row, answers[row]), grades.reply_value(row, answers[row]))
         for row in rows
         for answers in sides
     ]
@@ -253,7 +255,10 @@ def _missing(pair: GradedPair, labels: RunLabels) -> str:
     if pair.ungraded:
         return f"the judge has not graded {count_noun(pair.ungraded, 'row')} yet"
     if pair.j is None:
-        return "people found all labelled answers right, or none, so whether the judge knows which are cannot be told"
+        return (
+            "people found all labelled answers about which the judge was asked right, or none, so whether it knows which "
+            "are cannot be told"
+        )
     if pair.j < MIN_J:
         better = "hardly better" if pair.j > 0 else "no better"
         return f"the judge is {better} than chance on the labels: Youden's J {pair.j:.2f}, least {MIN_J:g}"

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Container, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -68,8 +68,10 @@ class AnswerGrades:
     grades: Mapping[tuple[str, str], str]
     unreadable: frozenset[tuple[str, str]] = frozenset()
     """Answers about which no reply could be read."""
-    thrown_away: frozenset[tuple[str, str]] = frozenset()
-    """Answers whose grade followed the answer's own words about its grade."""
+    thrown_away: Mapping[tuple[str, str], str] = field(default_factory=dict)
+    """The grades of answers that followed the answer's own words about its grade."""
+    by_rule: frozenset[tuple[str, str]] = frozenset()
+    """Answers with a grade that the judge was not asked for."""
     informed: frozenset[tuple[str, str]] = frozenset()
     """Answers that were graded by gold that people wrote while they labelled this run."""
     by_rule: int = 0
@@ -85,6 +87,13 @@ class AnswerGrades:
         if key in self.unreadable or key in self.thrown_away:
             return UNKNOWN_GRADE
         return GRADE_VALUE[self.grades[key]] if key in self.grades else None
+
+    def reply_value(self, question: str, answer: str) -> float | None:
+        """Return the grade that the judge replied, also where it was thrown away; None where it was not asked."""
+        key = (question, answer_digest(answer))
+        if key in self.thrown_away:
+            return GRADE_VALUE[self.thrown_away[key]]
+        return None if key in self.by_rule else self.value(question, answer)
 
 
 def grade_tasks(
@@ -187,15 +196,11 @@ class GradeJournal:
             wanted |= {settled["key"], *settled["checks"]} if settled else set()
             wanted |= set() if settled else {task.key(self.judge), *task.check_keys(self.judge)}
         rows = {key: row for key, row in self._rows.items() if key in wanted}
-        for task in tasks:  # other questions make other checks of the same chat
-            key = task.key(self.judge)
-            if key in rows and (task.question, task.answer) not in self._settled:
+        open_tasks = [task for task in tasks if (task.question, task.answer) not in self._settled]
+        for task in open_tasks:  # other questions make other checks of the same chat
+            if (key := task.key(self.judge)) in rows:
                 rows[key] = rows[key] | {"checks": task.check_keys(self.judge)}
-        known = {
-            task.key(self.judge): self._row(task, "", task.grade)
-            for task in tasks
-            if task.grade and (task.question, task.answer) not in self._settled
-        }
+        known = {task.key(self.judge): self._row(task, "", task.grade) for task in open_tasks if task.grade}
         return rows | {key: row for key, row in known.items() if key not in rows}
 
     def open_chats(self, tasks: Sequence[GradeTask]) -> list[tuple[GradeTask, int]]:
@@ -246,27 +251,29 @@ def read_grades(rows: Sequence[Mapping[str, Any]]) -> AnswerGrades:
     """Return the grades in a journal; an answer whose checks are not all asked has none yet."""
     replies = {row["key"]: row["grade"] for row in rows}
     grades: dict[tuple[str, str], str] = {}
-    unreadable, thrown_away, by_rule = set(), set(), 0
+    thrown_away: dict[tuple[str, str], str] = {}
+    unreadable, by_rule = set(), set()
     for row in rows:
         answer, grade = (row["id"], row["answer"]), row["grade"]
         if row.get("check"):
             continue
-        by_rule += grade is not None and not row["said"]
+        if grade is not None and not row["said"]:
+            by_rule.add(answer)
         if grade is None:
             unreadable.add(answer)
         elif not GRADE_VALUE[grade] or not row["checks"]:
             grades[answer] = grade
         elif all(key in replies for key in row["checks"]):
             if any(replies[key] != "wrong" for key in row["checks"]):
-                thrown_away.add(answer)
+                thrown_away[answer] = grade
             else:
                 grades[answer] = grade
     return AnswerGrades(
         grades=grades,
         unreadable=frozenset(unreadable),
-        thrown_away=frozenset(thrown_away),
+        thrown_away=thrown_away,
+        by_rule=frozenset(by_rule),
         informed=frozenset((row["id"], row["answer"]) for row in rows if row.get("informed")),
-        by_rule=by_rule,
     )
 
 

@@ -37,7 +37,7 @@ class GradedPair:
     skipped: int = 0
     """Rows that people left out, which are no part of the difference."""
     unordered: int = 0
-    """Rows that were asked after the order of labelling was drawn, which are no part of it either."""
+    """Rows that were asked after the order of labelling was made, which are no part of it."""
     j: float | None = None
     """Youden's J of the judge over the labelled answers of the pair; None where it cannot be told, and without grades."""
     ungraded: int = 0
@@ -120,10 +120,10 @@ class GradedAnswers:
     """Those with labels, and the plan's choice against every other arm."""
     arms: Mapping[str, Estimate]
     """The mean grade of each arm for which the judge counts, by labels and grades."""
-    rule: RuleAgainstPeople | None = None
-    """How far people agree with the computed score; None where nobody labelled an answer that it judges."""
     by_rule: int = 0
     """Answers that are graded without asking: refusals, empty ones, and those to questions that have none."""
+    rule: RuleAgainstPeople | None = None
+    """How far people agree with the computed score; None where nobody labelled an answer that it judges."""
     agreement: str = ""
     """How often people agree; "" with one person."""
     notes: tuple[str, ...] = ()

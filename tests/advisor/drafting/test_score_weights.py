@@ -110,6 +110,17 @@ def test_weights_line_says_that_wrong_answers_score_nothing() -> None:
     )
 
 
+def test_rows_without_gold_are_counted() -> None:
+    data = report()
+    data["arms"][0]["scores"] |= {"right": {"mean": 0.5, "low": 0.4, "high": 0.6, "n": 9}}
+    data["arms"][0] |= {"n": 40, "right": {"n": 4, "of": 9}}
+    line = weights_line(report_from(data))
+    assert "31 of 40 rows have no gold" in line
+    assert "tunewise label QUESTIONS --run RUN" in line
+    data["arms"][0]["n"] = 9
+    assert "gold" not in weights_line(report_from(data))
+
+
 def test_arms_table_splits_on_narrow_terminals() -> None:
     """Columns that do not fit beside the combined score follow in a second table; no value is cut."""
     data = report(weights=dict.fromkeys(SCORE_COLUMNS, 1.0))

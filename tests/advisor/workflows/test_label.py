@@ -103,6 +103,7 @@ def test_gold_is_written_only_after_agreement(planted: PlantedRun, call: Call) -
     assert code == 0
     assert "the gold is not written" in err
     assert "reference is added: Just so many." in err
+    assert "a judge that is to count has to grade this run's answers before" in err
     code, _, err = call(planted, "--write")
     assert (code, planted.questions.read_bytes()) == (2, before)
     assert "give --yes" in err

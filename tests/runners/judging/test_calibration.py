@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -41,11 +42,17 @@ def planted(tmp_path_factory: pytest.TempPathFactory) -> PlantedRun:
     return plant_run(tmp_path_factory.mktemp("labels"), question_rows(ROWS), ARMS)
 
 
+def rows_of(run: Path) -> list[dict[str, Any]]:
+    return read_journal(run / "trial" / "answers.jsonl")
+
+
 def grades_of(run: Path, judged: Callable[[str, str], str]) -> AnswerGrades:
     """Return the grades of a judge of arm and answer."""
-    rows = read_journal(run / "trial" / "answers.jsonl")
     return AnswerGrades(
-        grades={(row["id"], answer_digest(row["answer"])): judged(row["arm"], row["answer"]) for row in rows}
+        grades={
+            (row["id"], answer_digest(row["answer"])): judged(row["arm"], row["answer"])
+            for row in rows_of(run)
+        }
     )
 
 
@@ -55,7 +62,7 @@ def honest(arm: str, answer: str) -> str:
 
 def arms_of(run: Path) -> list[ArmScores]:
     """Return the scores, with right answers in place of what the planted file leaves out."""
-    rows = read_journal(run / "trial" / "answers.jsonl")
+    rows = rows_of(run)
     ids = tuple(dict.fromkeys(row["id"] for row in rows))
     count = len(ids)
     right = {(row["arm"], row["id"]): float(is_right(row["answer"])) for row in rows}
@@ -72,8 +79,7 @@ def arms_of(run: Path) -> list[ArmScores]:
 
 
 def calibrated(planted: PlantedRun, grades: AnswerGrades | None) -> CalibratedPairs:
-    rows = read_journal(planted.run / "trial" / "answers.jsonl")
-    return calibrate_pairs(arms_of(planted.run), rows, read_labels(planted.run), grades)
+    return calibrate_pairs(arms_of(planted.run), rows_of(planted.run), read_labels(planted.run), grades)
 
 
 def pair(result: CalibratedPairs, a: str, b: str) -> GradedPair:
@@ -134,6 +140,14 @@ def test_judges_below_chance_or_unfinished_do_not_count(planted: PlantedRun) -> 
     )
     unfinished = calibrated(planted, some)
     assert any(one.missing.startswith("the judge has not graded") for one in unfinished.pairs)
+    digests = {(row["id"], answer_digest(row["answer"])): row for row in rows_of(planted.run)}
+    always_right = AnswerGrades(
+        grades={key: honest("", row["answer"]) for key, row in digests.items() if key[0] < "q020"},
+        by_rule=frozenset(key for key in digests if key[0] < "q020"),
+        thrown_away={key: "right" for key in digests if key[0] >= "q020"},
+    )
+    with_rules = pair(calibrated(planted, always_right), first.a, first.b)
+    assert (with_rules.counts, with_rules.j) == (False, 0.0)
     of_one_arm = pair(
         calibrated(planted, grades_of(planted.run, lambda arm, answer: "right")), first.a, first.b
     )

@@ -159,7 +159,7 @@ def test_each_answer_is_asked_once_and_what_is_clear_is_not_asked(tmp_path: Path
     }
     assert values == {"rag": [1, 0, 0, 1, 1, 1], "prompting": [1, 0, 1, 1, 1, 1]}
     assert grades.value("q3", "It has 12 berths.") is None
-    assert (grades.by_rule, len(grades.grades)) == (2, 8)
+    assert (len(grades.by_rule), len(grades.grades)) == (2, 8)
 
 
 def test_interrupted_judge_goes_on_and_changed_answers_are_asked_again(tmp_path: Path) -> None:
