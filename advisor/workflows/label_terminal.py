@@ -35,7 +35,7 @@ r p w   the answer is right, partly right, wrong: one letter for each answer, so
 a b =   A is better, B is better, both are as good (may be left out); after the grades in one go,
         `rwa`, it also takes the next question
 n       not answerable: the documents have no answer; an answer that refuses counts as right, another one as
-        wrong (again, where the file does not say so: they have one)
+        wrong, unless you grade it after that (n again, where the file does not say so: they have one)
 g       write the gold answer; `g TEXT` at once
 m 3     the sentence [3] of the passages states the answer
 s       skip the question: it is not counted
@@ -118,7 +118,7 @@ class _Form:
 
     def _leave(self, task: LabelTask) -> LabelTask | None:
         if task.done:
-            if task.assumed and None in task.grades:
+            if task.assumed:
                 self._said(self._session.set_answerable(task.key, False))
             return None
         self._say("a grade is missing; s skips the question")

@@ -104,9 +104,12 @@ class LabelTask:
             return ""
         of = [
             f"{letter} counts as {'right, as it refuses' if refuses else 'wrong, as it does not refuse'}"
-            for letter, refuses in zip(LETTERS, self.refuses, strict=False)
+            for letter, refuses, grade in zip(LETTERS, self.refuses, self.grades, strict=False)
+            if grade is None
         ]
-        return f"{'; '.join(of)}; no grades are needed"
+        return "; ".join(
+            [*of, "no grades are needed, except where that is not so"] if of else ["by your grades"]
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

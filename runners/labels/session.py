@@ -166,6 +166,8 @@ class LabelSession:
         if side == "second" and len(answers) == 1:
             raise UsageProblem("both answers are the same, so there is no second one", "grade the first one")
         answer = answers[0 if side == "first" else 1]
+        if self._task(place).assumed:  # a grade there is one of a refusal, or of what should have been one
+            self.set_answerable(task_key, False)
         return self._add(place, "grade", answers=(answer_digest(answer),), grade=grade)
 
     def prefer(self, task_key: str, better: Better) -> LabelTask:

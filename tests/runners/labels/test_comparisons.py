@@ -16,7 +16,7 @@ from runners.labels.gold import gold_changes
 from runners.labels.journal import SHOWN_SECONDS, shown_rows
 from runners.labels.labels import PairLabels, read_labels
 from runners.labels.pair_progress import ENOUGH_LABELS, STATED_FROM, pair_progress
-from runners.labels.records import LabelTask
+from runners.labels.records import LabelTask, Side
 from runners.labels.run_answers import BEST_OTHERS, match_questions, read_run_answers
 from runners.labels.session import ASKED_OF_ALL, LabelSession
 from tests.support.labelled_run import REFUSAL, RIGHT, WRONG, PlantedRun, plant_run, question_rows
@@ -178,6 +178,22 @@ def test_a_question_that_the_file_calls_unanswerable_needs_no_grades(tmp_path: P
         labels = read_labels(planted.run)
         assert labels.value("q000", REFUSAL) == 1.0
         assert labels.value("q000", RIGHT.format(n=0)) == 0.0
+        last = (
+            session.undo()
+        )  # the rule misses a refusal, or takes another answer for one: a person's grade counts
+        assert last is not None
+        side: Side = "second" if last.answers[0] == REFUSAL else "first"
+        corrected = session.grade(last.key, side, "partly")
+        assert (corrected.assumed, corrected.answerable, corrected.grades.count("partly")) == (
+            False,
+            False,
+            1,
+        )
+        assert corrected.consequence.count("counts as") == 1
+        values = session.labels()
+        assert {values.value(row, RIGHT.format(n=n)) for n, row in enumerate(("q000", "q001"))} == {0.0, 0.5}
+        assert session.set_answerable(last.key, False).grades == (None, None)
+        assert session.set_answerable(last.key, True).grades.count("partly") == 1
     changes = gold_changes(labels, match_questions(planted.questions, read_run_answers(planted.run)))
     assert (changes.changes, changes.same) == ((), 2)
     with LabelSession.open(planted.questions, planted.run, "bob") as session:
