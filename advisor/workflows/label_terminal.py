@@ -268,7 +268,7 @@ def progress_lines(progress: LabelProgress) -> list[str]:
     """Return how far the labels are, in lines; nothing of what they say, which would bias the next ones."""
     lines = [f"{count_noun(progress.pages, 'page')} labelled by you"]
     if progress.at_hand is not None:
-        lines.append(f"comparison {progress.at_hand + 1} of {len(progress.pairs)}: {progress.pair.text}")
+        lines.append(f"compared are {progress.pair.a} and {progress.pair.b}; {progress.position}")
     return lines
 
 

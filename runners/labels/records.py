@@ -134,15 +134,17 @@ class PairProgress:
     """Whether the next pair is asked for: everything is labelled, or enough is, and it is decided or cannot be."""
     more: int | None
     """How many more labels decide it by estimate; None where that cannot be said."""
-    state: str
+    forecast: str
     """How many labels there are and are missing, as a clause; nothing of which arm is better, which would bias graders."""
+    waiting: str
+    """What labels that do not count yet wait for, as a clause; "" without any."""
     result: str
     """What the labels say of the two, as a sentence, for the end."""
 
     @property
-    def text(self) -> str:
-        """The state with the names of the arms."""
-        return f"{self.a} against {self.b}: {self.state}"
+    def state(self) -> str:
+        """How far the pair is, without the names of its arms."""
+        return f"{self.forecast}; {self.waiting}" if self.waiting else self.forecast
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -196,4 +198,4 @@ class LabelProgress:
     def results(self) -> tuple[str, ...]:
         """What the labels say of the arms, and how far people agree, for the end."""
         agreement = (self.agreement.text,) if self.agreement else ()
-        return (*(pair.result for pair in self.pairs if pair.labels + pair.behind_gap), *agreement)
+        return (*(pair.result for pair in self.pairs if pair.labels), *agreement)

@@ -378,7 +378,7 @@ class LabelSession:
             return
         assert before is not None
         last = self._progress_of(before, self.labels())
-        finished = f"Finished: {last.text}. " if last.settled else ""
+        finished = f"Finished: {last.a} against {last.b}: {last.forecast}. " if last.settled else ""
         number, (a, b) = self._asked.index(place.pair) + 1, place.pair
         text = (
             f"{finished}Now comparison {number} of {len(self._asked)}: {a} against {b}. Questions come again, with your "

@@ -137,7 +137,7 @@ def test_forecasts_are_late_round_and_of_what_counts() -> None:
 
     for counted in (0, 3, 19):
         assert state(counted, 80, each=0.5) == f"how many more are needed is said after {STATED_FROM}"
-    assert state(25, 80) == f"how many more are needed is said after {ENOUGH_LABELS}"
+    assert state(25, 80) == f"how many more are needed cannot be said before {ENOUGH_LABELS}"
     assert (
         state(22, 80, each=1.0) == "about 8 more, by all people together, decide"
     )  # nothing is decided before 30
@@ -157,7 +157,7 @@ def test_results_say_which_is_better_by_how_much() -> None:
         == "a against b: too few labels to say which is better (29 of 80 labels, by all people; 30 are needed)"
     )
     worse = pair_progress("a", "b", pair_labels(40, 40, each=-1.0)).result
-    assert worse.startswith("b is better than a: its mean grade is higher by +0.75 [+0.")
+    assert worse.startswith("b is better than a: mean grade +0.75 [+0.")
     assert pair_progress("a", "b", pair_labels(40, 40)).result.startswith("a and b are not told apart: ")
 
 

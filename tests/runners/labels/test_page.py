@@ -269,7 +269,7 @@ def test_done_ends_the_server_and_says_what_to_run(http: httpx.Client, label_pag
     assert (end["task"], end["progress"]["position"], end["progress"]["others"]) == (None, "", [])
     words = state(http.post("/done", json={}))
     assert words["results"] == [
-        f"hybrid is better than rag: its mean grade is higher by +1.00 [+1.00, +1.00], 95 % ({QUESTIONS} of {QUESTIONS} "
+        f"hybrid is better than rag: mean grade +1.00 [+1.00, +1.00], 95 % ({QUESTIONS} of {QUESTIONS} "
         "labels, by all people)"
     ]
     assert words["next"] == f"tunewise run {label_page.run} --resume"
