@@ -83,7 +83,8 @@ class _Form:
                 self._say(f"{problem.message}: {problem.hint}")
             if task is None:
                 task, shown = self._session.task(), ""
-        self._say("; ".join(finished_lines(self._session.progress())))
+        progress = self._session.progress()
+        self._say(progress.finished + (" All of it is asked with --all-pairs." if progress.more else ""))
 
     def _carry_out(self, line: str, task: LabelTask) -> LabelTask | None:
         """Do what a line says and return the task as it is then; None for the next one."""
@@ -220,8 +221,8 @@ def _show_task(task: LabelTask, progress: LabelProgress, to: Console) -> None:
     print_plain(to, f"\n── page {task.page}, {progress.position} " + "─" * 10, "bold")
     number = 1
     for passage in task.passages:
-        found = "" if passage.found else ", not among the passages found"
-        print_plain(to, f"  {passage.title} ({passage.doc_id}{found})", "dim")
+        origin = "" if passage.found else ", not among the passages found"
+        print_plain(to, f"  {passage.title} ({passage.doc_id}{origin})", "dim")
         for place, (start, end) in enumerate(passage.sentences):
             gold = "  ← has the gold answer" if place in passage.gold else ""
             print_plain(to, f"    [{number}] {single_line(passage.text[start:end])}{gold}", "dim")
@@ -270,14 +271,3 @@ def progress_lines(progress: LabelProgress) -> list[str]:
     if progress.at_hand is not None:
         lines.append(f"compared are {progress.pair.a} and {progress.pair.b}; {progress.position}")
     return lines
-
-
-def finished_lines(progress: LabelProgress) -> list[str]:
-    """Return what is said when nothing is left to label."""
-    if not progress.others:
-        return ["nothing is left to label"]
-    others = ", ".join(progress.others)
-    return [
-        "the comparisons that can change the verdict are finished, and nothing more is asked",
-        f"with --all-pairs: all rows, and comparisons with {others}",
-    ]

@@ -28,7 +28,7 @@ def pair_progress(a: str, b: str, labels: PairLabels, waits_for: str = "") -> Pa
         a: an arm.
         b: the other one.
         labels: of the two.
-        waits_for: who is asked the row in front of labels that do not count yet; "" where nobody is.
+        waits_for: who is asked the row in front of labels that do not count yet; "" where no one is.
     """
     of, counted = labels.differing, labels.counted
     every = counted >= of

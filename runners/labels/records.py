@@ -177,6 +177,8 @@ class LabelProgress:
     """In the order in which they are asked about."""
     others: tuple[str, ...]
     """Arms that the recommended one is compared with on request only: it would hardly change the verdict."""
+    more: bool
+    """Whether on request more is asked: these comparisons, or the other rows of finished ones."""
     agreement: Agreement | None
     """None with one person."""
     notes: tuple[str, ...]
@@ -193,6 +195,14 @@ class LabelProgress:
         if self.at_hand is None:
             return ""
         return f"comparison {self.at_hand + 1} of {len(self.pairs)}: {self.pair.state}"
+
+    @property
+    def finished(self) -> str:
+        """What is said when nothing is left."""
+        if not self.more:
+            return "Every question is labelled or skipped."
+        others = f" Not compared by people: {', '.join(self.others)}." if self.others else ""
+        return f"The comparisons that can change the verdict are finished.{others}"
 
     @property
     def results(self) -> tuple[str, ...]:

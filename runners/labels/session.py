@@ -234,14 +234,17 @@ class LabelSession:
         """Return what is labelled, and what it tells of each pair of arms."""
         with self._lock:
             labels, place = self.labels(), self._next()
+            pairs = tuple(self._progress_of(pair, labels) for pair in self._asked)
+            others = tuple(b for _, b in self.run.pairs[len(self._asked) :])
             return LabelProgress(
                 by=self.by,
                 pages=len(self._pages()),
                 skipped=sum(labels.skipped for labels in self._own().questions.values()),
                 clicks=len(self._journal.clicks),
                 at_hand=self._asked.index(place.pair) if place else None,
-                pairs=tuple(self._progress_of(pair, labels) for pair in self._asked),
-                others=tuple(b for _, b in self.run.pairs[len(self._asked) :]),
+                pairs=pairs,
+                others=others,
+                more=not self._all_pairs and (bool(others) or any(pair.labels < pair.of for pair in pairs)),
                 agreement=labels.agreement(),
                 notes=tuple(self._notes(labels)),
             )
@@ -331,7 +334,7 @@ class LabelSession:
         return self._shown(self._free(left[pair]), pair) if pair else None
 
     def _free(self, rows: list[str]) -> str:
-        """Return the first of some rows that nobody else is asked right now.
+        """Return the first of some rows that no other person is asked right now.
 
         So at most one row for each other person is open in front of labels.
         """

@@ -123,7 +123,8 @@ def test_only_comparisons_that_can_change_the_verdict_are_asked(tmp_path: Path) 
             f"comparison {n} of 4" for n in (2, 3, 4)
         ]
         end = session.progress()
-        assert (end.at_hand, end.position) == (None, "")
+        assert (end.at_hand, end.position, end.more) == (None, "", True)
+        assert end.finished.endswith("are finished. Not compared by people: few-shot, prompting.")
         session.ask_all_pairs()
         assert (len(session.progress().pairs), session.progress().others) == (6, ())
         assert session.task() is not None
