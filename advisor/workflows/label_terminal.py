@@ -209,6 +209,8 @@ def _edited(prompt: str, text: str) -> str:
 
 def _prompt(task: LabelTask) -> str:
     missing = [letter for letter, grade in zip(LETTERS, task.grades, strict=False) if grade is None]
+    if task.answerable is False:
+        return "Enter: next, r p w = your own grades, ? keys > "
     if task.done:
         return "Enter: next, a b = which is better, ? keys > " if len(task.answers) > 1 else "Enter: next > "
     return f"{' and '.join(missing)}: r p w (right, partly, wrong), n s g m u q, ? keys > "
