@@ -15,6 +15,7 @@ from typing import Any
 from advisor.compared_models import asking_order, best_model, key_note, unusable_because
 from advisor.costs.step_time import model_profiles
 from advisor.costs.trial_price import arm_usd, is_hosted, price_of_tokens
+from advisor.drafting.additional_arms import without_what
 from advisor.drafting.draft import (
     DraftedPlan,
     draft_plan,
@@ -22,7 +23,6 @@ from advisor.drafting.draft import (
     plan_answers,
     recorded_prediction,
     with_full_paths,
-    without_what,
 )
 from advisor.drafting.measured_arms import ArmSelection, ArmSelector, ComparedArm, TrialLimits, WeighedModel
 from advisor.drafting.merged_plan import merge_plans, with_arms_only, with_choice

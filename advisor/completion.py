@@ -75,6 +75,7 @@ def complete_explained(incomplete: str) -> Suggestions:
     """Suggest methods, words of the glossary, rules, blockers and plans."""
     from advisor.glossary import TERMS
     from advisor.methods import blockers
+    from advisor.methods.named import NAMED
     from advisor.methods.registry import METHODS, all_methods
     from advisor.rules.registry import RULES, all_rules
 
@@ -83,6 +84,7 @@ def complete_explained(incomplete: str) -> Suggestions:
         every_method, every_rule = all_methods(), all_rules()
     topics = [(method.name, "method") for method in every_method]
     topics += [(term.name, term.sentence) for term in TERMS]
+    topics += [(name, named.title) for name, named in NAMED.items()]
     topics += [(rule.code(), _first_line(rule.text())) for rule in every_rule]
     topics += [
         (blockers.blocker_code(check), _first_line(blockers.blocker_text(check)))

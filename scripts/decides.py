@@ -12,7 +12,6 @@ from scripts.pages import table
 
 NUMBERS: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("advisor.recommendation.ranking", ("HALF_WEIGHT",)),
-    ("advisor.recommendation.also_measure", ("READ_BY_ALL",)),
     ("advisor.recommendation.alternatives", ("MINUTES_PER_EXAMPLE",)),
     ("advisor.recommendation.break_even", ("DEFAULT_MONTHS",)),
     ("advisor.costs.training_time", ("HOURS_COVERAGE", "USUAL_CORES", "USUAL_CARD_GIB")),

@@ -131,6 +131,7 @@ def accepted_values(hint: Any, default: Any) -> str:
 def rules_page() -> list[str]:
     """Return the page of the rules with need, weight and evidence, the blockers, and the needs that methods serve."""
     from advisor.methods import blockers
+    from advisor.methods.named import NAMED
     from advisor.methods.registry import METHODS
     from advisor.rules.registry import RULES
 
@@ -163,6 +164,10 @@ def rules_page() -> list[str]:
     for method in METHODS:
         served = ", ".join(f"{need} {share:g}" for need, share in method.serves.items())
         lines += ["", f"### {method.name}", "", method.text(), "", f"- meets: {served}"]
+    lines += ["", "## Named, not built", "", "Published ways that cannot be run here; no rule advises them."]
+    for name, named in NAMED.items():
+        lines += ["", f"### {name}", "", f"{named.title[0].upper()}{named.title[1:]}.", "", named.text, ""]
+        lines += [f"- source: {source}" for source in named.sources]
     return lines
 
 

@@ -12,7 +12,13 @@ from datetime import date
 
 from advisor.catalog import prices
 from advisor.catalog.prices import STALE_DAYS, Price
-from advisor.costs.hosting import MonthlyCost, served_locally
+from advisor.costs.hosting import (
+    LONG_CACHE_SECONDS,
+    PREFIX_CACHE_SECONDS,
+    MonthlyCost,
+    cache_hit_rate,
+    served_locally,
+)
 from advisor.costs.tokens import PROMPT_TOKENS, Range, assumed_token_counts, output_tokens
 from advisor.questionnaire.profile import HIGH_VOLUME, LOW_VOLUME, Profile
 
@@ -24,6 +30,9 @@ OPEN_CACHED_SHARE = 0.5
 """Price of a cached input token at hosts of open models, as a share of an uncached one."""
 MIN_CACHED_PREFIX_TOKENS = 1024
 """Shorter prefixes are not cached: the vendors' usual minimum (512 to 4,096 tokens by model)."""
+LONG_CACHE_WRITE = 2.0
+"""Price of writing a token to a cache that is kept for an hour, as a multiple of the input price (Anthropic's, as pages of
+gateways quote it in 2026)."""
 DEFAULT_CALLS = 10_000
 """Calls a month where no answer says how many."""
 
@@ -83,7 +92,9 @@ def calls_per_month(profile: Profile) -> tuple[float, str]:
     return float(DEFAULT_CALLS), "assumed"
 
 
-def call_cost_line(profile: Profile, fixed: float = 0.0, fresh: float = 0.0) -> MonthlyCost:
+def call_cost_line(
+    profile: Profile, fixed: float = 0.0, fresh: float = 0.0, written: float = 0.0
+) -> MonthlyCost:
     """Return the cost of calls with and without a prompt cache.
 
     An uncached token costs 1x, one read from the cache the model's own cached price (0.1x is usual), one
@@ -94,10 +105,11 @@ def call_cost_line(profile: Profile, fixed: float = 0.0, fresh: float = 0.0) -> 
         profile: the situation, with the lengths of prompt and answer.
         fixed: tokens that are the same in every call, so that a cache can hold them.
         fresh: tokens added to the prompt that differ in every call.
+        written: tokens that are written beside the answer.
     """
     price = profile_price(profile)
     tokens_in = (profile.prompt_tokens or PROMPT_TOKENS) + fresh
-    rest = tokens_in * price.input + output_tokens(profile) * price.output
+    rest = tokens_in * price.input + (output_tokens(profile) + written) * price.output
     plain = (rest + fixed * price.input) / 1e6
     if fixed < MIN_CACHED_PREFIX_TOKENS or price.cached >= price.input:
         return MonthlyCost(0.0, plain, plain, plain)
@@ -107,9 +119,36 @@ def call_cost_line(profile: Profile, fixed: float = 0.0, fresh: float = 0.0) -> 
     return MonthlyCost(0.0, plain, hit / 1e6, write / 1e6)
 
 
-def usd_per_call(profile: Profile, fixed: float = 0.0, fresh: float = 0.0) -> float:
+def usd_per_call(profile: Profile, fixed: float = 0.0, fresh: float = 0.0, written: float = 0.0) -> float:
     """Return USD of one call at the profile's volume, with the share of cache hits at that volume."""
-    return call_cost_line(profile, fixed, fresh).per_call(calls_per_month(profile)[0])
+    return call_cost_line(profile, fixed, fresh, written).per_call(calls_per_month(profile)[0])
+
+
+def cache_prices(profile: Profile, fixed: float) -> tuple[str, ...]:
+    """Return what a call costs without a prompt cache, with one of five minutes and with one of an hour, in a sentence.
+
+    Nothing where no cache helps: for a model on this machine, a price without a cached rate, or a short prefix.
+
+    Args:
+        profile: the situation, with its calls a month, which are taken to come at random times.
+        fixed: tokens that are the same in every call.
+    """
+    line, price = call_cost_line(profile, fixed), profile_price(profile)
+    if served_locally(profile) or line.straight:
+        return ()
+    calls, _ = calls_per_month(profile)
+    hour_write = line.fresh + fixed * (LONG_CACHE_WRITE - 1) * price.input / 1e6
+    parts = [f"{line.fresh:.2g} USD a call without a prompt cache"]
+    for name, seconds, write in (
+        ("five minutes", PREFIX_CACHE_SECONDS, line.write),
+        ("an hour", LONG_CACHE_SECONDS, hour_write),
+    ):
+        hits = cache_hit_rate(calls, seconds)
+        usd = hits * line.hit + (1 - hits) * write
+        parts.append(f"{usd:.2g} with one kept for {name} ({hits:.0%} of {calls:,.0f} calls a month find it)")
+    return (
+        f"{', '.join(parts)}; an hour's is taken to cost {LONG_CACHE_WRITE:g} times the input price to write",
+    )
 
 
 def price_day(day: date, today: date) -> str:

@@ -54,6 +54,8 @@ class MethodEstimate:
     assumptions: tuple[str, ...] = ()
     per_call_range: Range | None = None
     """USD of a call with the range of its tokens."""
+    seconds: Range | None = None
+    """Seconds of an answer of a hosted model in published runs."""
     launch: Launch | None = None
     """How a launcher starts it, where memory and hours count on several GPUs."""
 
@@ -69,6 +71,7 @@ class MethodEstimate:
                 if self.per_call_range
                 else {}
             ),
+            **({"seconds": self.seconds.to_json()} if self.seconds else {}),
             **({"launcher": self.launch.to_json()} if self.launch else {}),
             "assumptions": list(self.assumptions),
         }

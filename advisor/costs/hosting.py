@@ -27,6 +27,8 @@ HOURS_PER_MONTH = 730.0
 """Hours of a month (a year's 8,760 over twelve)."""
 PREFIX_CACHE_SECONDS = 300.0
 """How long a cached prefix is kept after its last use: the shorter of the times that vendors state."""
+LONG_CACHE_SECONDS = 3600.0
+"""The longer of them."""
 DECODE_SHARE = 0.55
 """Share of memory bandwidth that decoding one answer at a time reaches (llmfit, docs/how-it-works.md)."""
 PREFILL_SHARE = 0.4
@@ -96,9 +98,9 @@ class RentedServing:
         return self.month_usd / self.capacity
 
 
-def cache_hit_rate(calls_per_month: float) -> float:
-    """Return the share of calls that arrive within five minutes of the previous one."""
-    return 1.0 - math.exp(-PREFIX_CACHE_SECONDS * calls_per_month / (HOURS_PER_MONTH * 3600))
+def cache_hit_rate(calls_per_month: float, seconds: float = PREFIX_CACHE_SECONDS) -> float:
+    """Return the share of calls that arrive within this time, five minutes, of the previous one."""
+    return 1.0 - math.exp(-seconds * calls_per_month / (HOURS_PER_MONTH * 3600))
 
 
 def break_even_calls(a: MonthlyCost, b: MonthlyCost) -> float | None:

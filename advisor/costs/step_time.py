@@ -10,7 +10,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
-from advisor.costs.tokens import PASSAGE_TOKENS, RAW_SEQUENCE, row_tokens
+from advisor.costs.tokens import (
+    LOOKUP_REQUESTS,
+    LOOKUP_RESULT_TOKENS,
+    PASSAGE_TOKENS,
+    RAW_SEQUENCE,
+    TOOLS_TOKENS,
+    row_tokens,
+)
 from advisor.costs.training_time import cpu_device, training_device, training_seconds
 from advisor.questionnaire.gather import profile_of_plan
 from advisor.questionnaire.profile import Profile
@@ -212,6 +219,11 @@ def _answer_seconds(plan: Plan, step: EvaluateStep) -> float:
     prompt_length = len(plan.prompts.system) / CHARS_PER_TOKEN + QUESTION_TOKENS + step.shots * SHOT_TOKENS
     prompt_length += passage_tokens(plan) if step.retrieval and step.passages == "found" else 0
     answered = ANSWER_TOKENS / DECODE_TOKENS_PER_S
+    if step.looks_up:  # every request reads the tools and all that was found before it
+        requests = LOOKUP_REQUESTS.likely
+        results = LOOKUP_RESULT_TOKENS * requests * (requests - 1) / 2
+        prompt_length = requests * (prompt_length + TOOLS_TOKENS) + results
+        answered *= requests
     if step.labels == "scored":  # all labels are read after every question
         answered = _label_tokens(plan) / PREFILL_TOKENS_PER_S
     return prompt_length / PREFILL_TOKENS_PER_S + answered

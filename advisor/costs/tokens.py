@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
-from typing import cast
+from typing import NamedTuple, cast
 
-from advisor.questionnaire.profile import PASSAGES_TOKENS, Profile
+from advisor.questionnaire.profile import PASSAGES_TOKENS, READ_BY_SMALLER_TOKENS, Profile
 from runners.models.endpoint import reasons_by_name
+from runners.plan.steps import LookupLimits
 from runners.resources.memory_estimate import (
     MemoryEstimate,
     estimate_memory,
@@ -33,6 +34,8 @@ example.
 Recorded there (benchmarks/LOG.md, 2026-11-25): 357 rows with 3 passages, twice, in 402 s at 530 tokens/s are
 298 tokens a row, 190 more than a plain row.
 """
+ASSUMED_CORPUS_TOKENS = READ_BY_SMALLER_TOKENS
+"""Length of all documents where it is not known."""
 REASONING_TOKENS = 500
 """Tokens of reasoning before an answer, planned for a model that cannot do without.
 
@@ -76,12 +79,44 @@ class Range:
         up = math.hypot(math.log(self.high / self.likely), math.log(other.high / other.likely))
         return Range(low, likely, likely * math.exp(up))
 
+    def values(self) -> tuple[float, float, float]:
+        """Return the three figures."""
+        return self.low, self.likely, self.high
+
     def to_json(self) -> dict[str, float]:
         """Return the three figures, rounded to four significant digits."""
         return {name: float(f"{getattr(self, name):.4g}") for name in ("low", "likely", "high")}
 
 
 ZERO_RANGE = Range(0.0, 0.0, 0.0)
+LOOKUP_REQUESTS = Range(2, 4, LookupLimits().steps + 1)
+"""Requests for an answer that a model looks up itself: 2 to 5 for a plain look-up in published runs (4.07 on HotpotQA with
+gpt-4o-mini), 10 to 20 over several sources; a plan ends it at the high one."""
+LOOKUP_RESULT_TOKENS = 2_500
+"""Tokens of a result, which every later request reads again. So 4 requests read 14 times what one search gives and 5 about
+30,000 tokens; published are 12 times the price (HotpotQA) and 33,346 tokens (24 documents, Claude Opus)."""
+TOOLS_TOKENS = 500
+"""Tokens of the four tools in each request."""
+CALL_TOKENS = 60
+"""Tokens that the model writes for a call."""
+ANSWER_SECONDS: dict[str, Range] = {
+    "long-context": Range(5, 10, 20),
+    "rag": Range(5, 7, 9),
+    "agentic-search": Range(6, 12, 60),
+}
+"""Seconds of an answer of hosted models in published runs of 2025 and 2026 (curasinan/pdf-rag, SurfSense, fs-explorer,
+RAGBench-12x, arXiv 2601.07711), not measured by us; a reranker on a processor (57 s) is left out."""
+
+
+class CallTokens(NamedTuple):
+    """Tokens that a method adds to an answer."""
+
+    fixed: float = 0.0
+    """Read, the same in every call, so that a cache can hold them."""
+    fresh: float = 0.0
+    """Read, different in every call."""
+    written: float = 0.0
+    """Written beside the answer."""
 
 
 def row_tokens(profile: Profile) -> float:
@@ -201,17 +236,32 @@ def training_tokens(profile: Profile) -> float:
     return example_tokens(profile) + profile.raw_text
 
 
-def call_tokens(profile: Profile, method: str) -> tuple[float, float]:
+def lookup_tokens(profile: Profile, requests: float) -> CallTokens:
+    """Return the tokens of an answer that a model looks up itself in this many requests, up to the limit of a plan.
+
+    Every request reads the tools, the prompt and all results before it, of which there are no more than documents. What a
+    provider's cache saves between the requests of one answer is left out.
+    """
+    most = math.inf if profile.corpus_tokens is None else float(profile.corpus_tokens)
+    results = sum(min(LOOKUP_RESULT_TOKENS * number, most) for number in range(round(requests)))
+    repeated = (requests - 1) * (profile.prompt_tokens or PROMPT_TOKENS)
+    read = min(requests * TOOLS_TOKENS + repeated + results, LookupLimits().tokens)
+    return CallTokens(fresh=read, written=(requests - 1) * (CALL_TOKENS + reasoning_tokens(profile)))
+
+
+def call_tokens(profile: Profile, method: str) -> CallTokens:
     """Return the tokens a method adds to every prompt: those that a cache can hold, and those that it cannot.
 
-    A bank of examples, or a whole small corpus where rule KN005 advises it, is the same in every call;
-    retrieved passages are not.
+    A bank of examples, or all documents, are the same in every call; retrieved passages are not.
     """
     if method == "few-shot":
-        return bank_tokens(profile), 0.0
-    if method == "prompting" and profile.corpus_in_prompt:
-        return float(profile.corpus_tokens or 0), 0.0
-    return (0.0, float(CONTEXT_TOKENS)) if method in _RETRIEVE else (0.0, 0.0)
+        return CallTokens(fixed=bank_tokens(profile))
+    if method == "long-context":
+        tokens = profile.corpus_tokens
+        return CallTokens(fixed=float(ASSUMED_CORPUS_TOKENS if tokens is None else tokens))
+    if method == "agentic-search":
+        return lookup_tokens(profile, LOOKUP_REQUESTS.likely)
+    return CallTokens(fresh=float(CONTEXT_TOKENS)) if method in _RETRIEVE else CallTokens()
 
 
 def assumed_token_counts(profile: Profile) -> tuple[str, ...]:

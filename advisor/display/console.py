@@ -22,6 +22,7 @@ from advisor.questionnaire.data_facts import STATE_FACTS, DataFacts
 from advisor.recommendation.ranking import ScoredMethod
 from advisor.recommendation.recommend import BaseRecommendation
 from advisor.report import cost_plot
+from advisor.rules.agentic import NOT_MEASURED
 from advisor.rules.base import Finding
 from runners.plan.train_config import TUNING_METHODS
 
@@ -69,6 +70,8 @@ def plugins(rows: Iterable[Mapping[str, str]]) -> Table:
 def render_recommendation(rec: BaseRecommendation) -> Group:
     """Return the whole recommendation: choice and reasons, all methods, what would change it, when to ask again."""
     parts: list[Any] = [_choice(rec), render_ranking(rec)]
+    if seconds := answer_seconds_line(rec):
+        parts.append(Constrain(Text(seconds, style="dim"), MAX_PROSE_COLUMNS))
     if launch := rec.estimates[rec.choice].launch:
         parts += [Text(), Text("Several GPUs", style="bold"), bulleted([escape(launch.why)])]
     if rec.flips:
@@ -142,6 +145,29 @@ def render_ranking(rec: BaseRecommendation) -> Table:
             )
         )
     return table(("method", "fit for this", "memory", "training", "USD/1,000 calls"), rows, right=(4,))
+
+
+def answer_seconds_line(rec: BaseRecommendation) -> str:
+    """Return how long an answer takes by each way to facts, and what is not measured; "" where no model searches by itself.
+
+    The figures are of hosted models in published runs; of a model on this machine none are known.
+    """
+    open_ones = [scored.method.name for scored in rec.ranking.methods if not scored.blockers]
+    if "agentic-search" not in open_ones:
+        return ""
+    each = [
+        f"{name} {seconds.likely:g} ({seconds.low:g}–{seconds.high:g})"
+        for name in open_ones
+        if (seconds := rec.estimates[name].seconds)
+    ]
+    took = f"Seconds of an answer in published runs: {', '.join(each)}. " if each else ""
+    usd = rec.estimates["agentic-search"].per_call_range
+    price = (
+        f"An answer takes several calls: {usd.low:.2g} to {usd.high:.2g} USD, likely {usd.likely:.2g}; "
+        if usd
+        else ""
+    )
+    return f"{took}{price}{NOT_MEASURED}."
 
 
 def render_finding(code: str, text: str, evidence: Sequence[str], family: str = "") -> Group:

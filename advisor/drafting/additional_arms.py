@@ -7,13 +7,18 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from advisor.methods.base import Drafting
+from advisor.methods.rag import AgenticSearch
+from advisor.methods.small import SMALL_METHODS
 from advisor.questionnaire.profile import MIN_LABELLED, Profile
 from runners.catalog import models
 from runners.data.labels import MAX_LABELS, labels_of
 from runners.plan.schema import Step, StyleCheck
 from runners.plan.steps import EvaluateStep, Route
+from runners.plan.train_config import TUNING_METHODS
 
 PROMPTED_ARMS = ("prompting", "few-shot")
+SEARCH_ARMS = ("rag", "rag-few-shot")
 MAX_CORPUS_TOKENS_CPU = 4_000
 """Tokens of documents up to which a trial without a GPU puts them all into every prompt.
 
@@ -29,15 +34,19 @@ leaves a margin.
 
 
 def with_additional_arms(
-    steps: Sequence[Step], profile: Profile, replies: Sequence[str], advised: str = ""
+    steps: Sequence[Step], profile: Profile, replies: Sequence[str], advised: Sequence[str] = ()
 ) -> tuple[Step, ...]:
-    """Return the steps with the additional arms that fit this situation, or are advised, after the arms that only prompt."""
+    """Return the steps with the additional arms that fit this situation, or are advised, after the arms that only prompt.
+
+    Search by the model itself comes after rag. ``advised`` is the choice, then what should be measured beside it.
+    """
+    choice = next(iter(advised), "")
     added: list[Step] = []
     if has_label_replies(profile, replies):
         added.append(EvaluateStep(arm="classifier", classifier=True))
-    if has_repeated_replies(profile, replies) or (advised == "nearest-reply" and any(replies)):
+    if has_repeated_replies(profile, replies) or (choice == "nearest-reply" and any(replies)):
         added.append(EvaluateStep(arm="nearest-reply", nearest_reply=True))
-    if fits_context(profile):
+    if fits_context(profile) or (choice == "long-context" and profile.documents and profile.remote):
         added.append(EvaluateStep(arm="long-context", retrieval=True, passages="all"))
     simple = [
         index
@@ -45,7 +54,14 @@ def with_additional_arms(
         if isinstance(step, EvaluateStep) and step.arm in PROMPTED_ARMS
     ]
     position = max(simple, default=-1) + 1
-    return (*steps[:position], *added, *steps[position:])
+    placed = [*steps[:position], *added, *steps[position:]]
+    if "agentic-search" in advised and profile.documents:
+        searched = [
+            at for at, step in enumerate(placed) if isinstance(step, EvaluateStep) and step.arm in SEARCH_ARMS
+        ]
+        behind = max(searched, default=-1) + 1
+        placed[behind:behind] = AgenticSearch().steps(profile, Drafting())
+    return tuple(placed)
 
 
 def with_router(steps: Sequence[Step], choice: str) -> tuple[Step, ...]:
@@ -138,3 +154,29 @@ def fits_context(profile: Profile) -> bool:
         profile.corpus_tokens <= (MAX_CORPUS_TOKENS_GPU if profile.has_gpu else MAX_CORPUS_TOKENS_CPU)
         and needed <= context
     )
+
+
+def without_what(choice: str, steps: Sequence[Step], profile: Profile) -> str:
+    """Return why a method has no arm in a plan: the files it lacks, or that no tuning is possible here."""
+    files_of_methods: dict[str, tuple[str, ...]] = {
+        **dict.fromkeys(("rag", "long-context", "agentic-search"), ("documents",)),
+        "hybrid": ("documents", "examples"),
+        "few-shot": ("examples",),
+        **dict.fromkeys(SMALL_METHODS, ("examples",)),
+        **dict.fromkeys(TUNING_METHODS, ("examples",)),
+    }
+    needed = files_of_methods.get(choice, ())
+    missing = [key for key in needed if not getattr(profile, key)]
+    if missing:
+        return f"cannot be measured without {' and '.join(missing)}"
+    if choice in ("hybrid", "few-shot") and not any(
+        isinstance(step, EvaluateStep) and step.shots for step in steps
+    ):
+        return "cannot be measured with examples that are plain texts: it needs prompts with their replies"
+    if choice == "long-context" and profile.remote:
+        return "every answer pays for all documents, and it is not advised for this model"
+    if choice == "long-context":
+        return "a model on this machine would read all documents too slowly, or may not hold them all"
+    if choice in TUNING_METHODS or choice == "hybrid":
+        return "this model cannot be fine-tuned on this machine"
+    return "cannot be tested with these files"

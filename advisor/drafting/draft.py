@@ -25,6 +25,7 @@ from advisor.drafting.additional_arms import (
     with_additional_arms,
     with_router,
     with_scored_arms,
+    without_what,
 )
 from advisor.drafting.embedder_choice import choose_embedder
 from advisor.drafting.example_refusals import refusals_of_examples
@@ -35,7 +36,6 @@ from advisor.drafting.train_steps import with_passages_settings, with_refusal_sh
 from advisor.methods.base import Drafting, Method
 from advisor.methods.hybrid import Hybrid
 from advisor.methods.registry import METHOD_PLUGINS, methods_by_name
-from advisor.methods.small import SMALL_METHODS
 from advisor.questionnaire.answers import Answers, names_a_path
 from advisor.questionnaire.answers_files import probe_facts_entry
 from advisor.questionnaire.gather import Situation, columns_of, prompt_text
@@ -115,7 +115,7 @@ def draft_with_notes(
     steps = with_passages_settings(steps, len(learnable), _params_b(profile))
     prompts = _prompts(answers, rows, profile.data.language, notes)
     steps = with_smaller_batches(steps, rows, prompts.system)
-    steps = with_additional_arms(steps, profile, [row.reply for row in rows], recommendation.choice)
+    steps = with_additional_arms(steps, profile, [row.reply for row in rows], recommendation.named)
     no_checks = ((), "no checks of style: there are no examples")
     checks, style_note = derive_checks([row.reply for row in rows]) if rows else no_checks
     notes.append(style_note)
@@ -322,28 +322,6 @@ def _choice_in_plan(
     why = without_what(recommendation.choice, steps, profile)
     notes.append(f"{recommendation.choice} is recommended but {why}; the plan tests {substitute} instead")
     return substitute
-
-
-def without_what(choice: str, steps: Sequence[Step], profile: Profile) -> str:
-    """Return why a method has no arm in a plan: the files it lacks, or that no tuning is possible here."""
-    files_of_methods: dict[str, tuple[str, ...]] = {
-        "rag": ("documents",),
-        "hybrid": ("documents", "examples"),
-        "few-shot": ("examples",),
-        **dict.fromkeys(SMALL_METHODS, ("examples",)),
-        **dict.fromkeys(TUNING_METHODS, ("examples",)),
-    }
-    needed = files_of_methods.get(choice, ())
-    missing = [key for key in needed if not getattr(profile, key)]
-    if missing:
-        return f"cannot be measured without {' and '.join(missing)}"
-    if choice in ("hybrid", "few-shot") and not any(
-        isinstance(step, EvaluateStep) and step.shots for step in steps
-    ):
-        return "cannot be measured with examples that are plain texts: it needs prompts with their replies"
-    if choice in TUNING_METHODS or choice == "hybrid":
-        return "this model cannot be fine-tuned on this machine"
-    return "cannot be tested with these files"
 
 
 def _data(answers: Answers, folder: Path) -> PlanData:

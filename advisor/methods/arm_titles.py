@@ -15,6 +15,8 @@ METHOD_TITLES = {
     "nearest-reply": "the reply of the most similar example, word for word, or a refusal",
     "classifier": "a small classifier trained on the examples, no language model",
     "router": "the classifier where it is sure, a language model where it is not",
+    "long-context": "all documents in every prompt, in place of a search",
+    "agentic-search": "the model itself lists, searches and reads your documents by tools, in several calls",
     "rag": "search in your documents; the passages found are put into the prompt (RAG)",
     "lora": "fine-tuning by low-rank adaptation (LoRA)",
     "qlora": "LoRA on a base model loaded in 4 bits (QLoRA)",
@@ -31,15 +33,6 @@ ARMS = {
     "few-shot-scored": (
         "the most likely label after a prompt with examples, nothing is generated",
         "As prompting-scored, after the prompt that the few-shot arm chose, with its examples.",
-    ),
-    "long-context": (
-        "all documents in every prompt",
-        "In place of a search, where all documents fit the model's context. Drafted for small collections.",
-    ),
-    "agentic-search": (
-        "the model itself lists, searches and reads your documents by tools",
-        "It needs no index and is always up to date, and takes several requests for an answer, within limits of the plan. "
-        "For models that call tools. No plan is drafted with it: write it into one. Its quality is not measured by us.",
     ),
     "rag-few-shot": (
         "search in your documents and examples in one prompt",

@@ -10,7 +10,7 @@ from typing import ClassVar
 from advisor.costs.call_prices import call_usd_range, usd_per_call
 from advisor.costs.estimate import MethodEstimate, estimate_basis
 from advisor.costs.hosting import answering_memory_of, answering_quantization
-from advisor.costs.tokens import ANSWER_TOKENS, PROMPT_TOKENS, ZERO_RANGE, call_tokens
+from advisor.costs.tokens import ANSWER_SECONDS, ANSWER_TOKENS, PROMPT_TOKENS, ZERO_RANGE, call_tokens
 from advisor.methods.blockers import Blocker
 from advisor.questionnaire.profile import Profile
 from advisor.rules.base import Need
@@ -96,4 +96,5 @@ def inference_estimate(
         per_call_usd=call,
         assumptions=(*assumptions, *estimate_basis(profile)),
         per_call_range=call_usd_range(method, call),
+        seconds=ANSWER_SECONDS.get(method) if profile.remote else None,
     )

@@ -9,9 +9,10 @@ from typing import cast
 
 from advisor.costs.hosting import answering_memory_of
 from advisor.costs.rental import fits_at_hand, memory_use_of, training_cost
-from advisor.costs.tokens import PROMPT_TOKENS, device_plan
+from advisor.costs.tokens import ANSWER_SECONDS, PROMPT_TOKENS, device_plan
 from advisor.costs.training_time import training_hours
 from advisor.questionnaire.profile import (
+    LONG_CONTEXT_TOKENS,
     MIN_LABELLED,
     MIN_PER_LABEL,
     MIN_RAW_TOKENS,
@@ -20,11 +21,14 @@ from advisor.questionnaire.profile import (
     Profile,
     Thresholds,
 )
+from advisor.rules.agentic import searching_size_b, takes_tools
 from runners.plan.steps import NF4
 
 MAX_CPU_HOURS = 72.0
 MAX_CPU_PARAMS_B = 3.0
 MIN_EXAMPLES = 10
+MIN_SEARCHING_B = 14.0
+"""Billions of parameters from which an untuned open model is taken to search by itself; 32 is what one maker asks for."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -235,8 +239,65 @@ def model_too_small(profile: Profile, method: str) -> str:
     )
 
 
-FOR_OTHER_OUTPUT = frozenset({"BL011", "BL013"})
-"""Blockers of methods that are for another kind of reply: tables and lines for people leave such a method out."""
+def too_long_to_read(profile: Profile, method: str) -> str:
+    """BL015. All documents together are longer than what the model's context has left, or than any context.
+
+    Does not apply while their size is unknown; where the model's context is unknown, it applies above a million tokens.
+    """
+    tokens, left = profile.corpus_tokens, profile.context_without_passages
+    if not tokens or tokens <= (LONG_CONTEXT_TOKENS if left is None else left):
+        return ""
+    if left is None:
+        return f"all documents are {tokens:,} tokens, more than models read at once"
+    return f"all documents are {tokens:,} tokens, and the model's context has {max(0, left):,} left"
+
+
+def no_tools(profile: Profile, method: str) -> str:
+    """BL016. Search by the model itself needs a model that is known to call tools.
+
+    Of the catalogue's models and of known hosted ones it is known; say it of another one with model_calls_tools. A run asks
+    the endpoint once.
+    """
+    takes = takes_tools(profile)
+    if takes:
+        return ""
+    if not profile.model:
+        return "no model that calls tools is named"
+    if takes is False:
+        return f"{profile.hosted_name} does not call tools"
+    return f"it is not known whether {profile.hosted_name} calls tools (--set model_calls_tools=yes)"
+
+
+def too_weak_to_search(profile: Profile, method: str) -> str:
+    """BL017. Untuned open models below 14 billion parameters mostly fail to search by themselves.
+
+    Sources: an agentic file search whose maker saw 4, 8 and 14 B invent calls and asks for 32 B; arXiv 2604.04651: small
+    models call tools less and often answer worse with them. Against: arXiv 2601.11327, where 4 B with tools passed 32 B
+    without. Does not apply while the size is unknown, as of hosted models.
+    """
+    size = searching_size_b(profile)
+    if size is None or size >= MIN_SEARCHING_B:
+        return ""
+    return f"a model of {size:.3g} billion parameters mostly fails to search by itself: from {MIN_SEARCHING_B:g} on"
+
+
+def too_slow_to_search(profile: Profile, method: str) -> str:
+    """BL018. Several calls one after the other take 6 seconds or more, which is longer than an answer may take.
+
+    Does not apply where no limit is stated.
+    """
+    limit = profile.latency_p95_ms
+    if limit is None or limit >= 1000 * ANSWER_SECONDS[method].low:
+        return ""
+    seconds = ANSWER_SECONDS[method]
+    return (
+        f"an answer takes about {seconds.likely:g} s ({seconds.low:g} to {seconds.high:g} in published runs), and must come "
+        f"within {limit:g} ms"
+    )
+
+
+FOR_OTHERS = frozenset({"BL011", "BL013", "BL017"})
+"""Blockers of methods for another kind of reply, or for larger models: tables and lines for people leave them out."""
 BlockerCheck = Callable[[Profile, str], str]
 BLOCKER_THRESHOLDS: dict[str, Thresholds] = {
     "BL001": {"labelled_examples": (MIN_EXAMPLES,), "unlabelled_tokens": (MIN_RAW_TOKENS,)},
@@ -252,6 +313,9 @@ BLOCKER_THRESHOLDS: dict[str, Thresholds] = {
     "BL009": {"corpus_tokens": (1,)},
     "BL012": {"labelled_examples": (MIN_LABELLED,)},
     "BL014": {"model_params_b": (TINY_MODEL_B,)},
+    "BL015": {"corpus_tokens": (LONG_CONTEXT_TOKENS + 1,)},
+    "BL017": {"model_params_b": (MIN_SEARCHING_B,)},
+    "BL018": {"latency_p95_ms": (1000 * ANSWER_SECONDS["agentic-search"].low,)},
 }
 """For numeric answers the constants that the checks compare them with."""
 BLOCKER_CHECKS: tuple[BlockerCheck, ...] = (
@@ -269,6 +333,10 @@ BLOCKER_CHECKS: tuple[BlockerCheck, ...] = (
     few_labelled,
     no_stored_replies,
     model_too_small,
+    too_long_to_read,
+    no_tools,
+    too_weak_to_search,
+    too_slow_to_search,
 )
 
 

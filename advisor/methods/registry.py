@@ -8,8 +8,8 @@ from typing import Any
 
 from advisor.methods.base import Method
 from advisor.methods.hybrid import Hybrid
-from advisor.methods.prompting import FewShot, Prompting
-from advisor.methods.rag import Rag
+from advisor.methods.prompting import FewShot, LongContext, Prompting
+from advisor.methods.rag import AgenticSearch, Rag
 from advisor.methods.small import Classifier, NearestReply, Router
 from advisor.methods.tuning import Full, Lora, QLora
 from rag.plugins import METHODS as METHODS_GROUP
@@ -17,11 +17,11 @@ from rag.plugins import PluginGroup, UnusablePlugin
 
 METHODS: tuple[Method, ...] = (
     *(Prompting(), FewShot(), NearestReply(), Classifier(), Router()),
-    *(Rag(), Lora(), QLora(), Full(), Hybrid()),
+    *(LongContext(), Rag(), AgenticSearch(), Lora(), QLora(), Full(), Hybrid()),
 )
 METHOD_BY_NAME: dict[str, Method] = {method.name: method for method in METHODS}
 RESERVED_ARMS = (
-    *("prompting-scored", "few-shot-scored", "long-context", "agentic-search"),
+    *("prompting-scored", "few-shot-scored"),
     *("naive-stack", "untuned"),
 )
 """Arms of plans that are no methods; no plug-in may take their names."""

@@ -30,6 +30,8 @@ LARGE_MODEL_B = 30.0
 """From about this many billion parameters on, models recall popular facts and follow examples well."""
 CACHED_PROMPT_TOKENS = 200_000
 """Largest corpus, in tokens, that can be put whole into a cached prompt."""
+LONG_CONTEXT_TOKENS = 1_000_000
+"""Tokens that the models with the longest contexts read at once."""
 READ_BY_SMALLER_TOKENS = 32_000
 """Largest corpus, in tokens, that a model below 30 billion parameters uses whole.
 
@@ -90,6 +92,7 @@ class Profile:
     task_needs_facts: str | None = None
     facts_change: str | None = None
     must_cite: bool | None = None
+    question_kind: str | None = None
     behaviour_gap: str | None = None
     output_format: str | None = None
     labels_need_knowledge: bool | None = None
@@ -116,6 +119,7 @@ class Profile:
     minutes: float | None = None
     usd: float | None = None
     model: str | None = None
+    model_calls_tools: bool | None = None
     model_params_b: float | None = None
     gpu_count: int | None = None
     gpu_memory_gib: float | None = None
@@ -416,13 +420,17 @@ class Profile:
     @cached_property
     def model_facts(self) -> ModelFacts | None:
         """What the catalogue holds of the model, by its name, behind an endpoint too; None where it is not known by name."""
-        name = (self.model or "").removeprefix("openai:").partition("@")[0]
-        return models.find_model(name) if name else None
+        return models.find_model(self.hosted_name) if self.hosted_name else None
 
     @cached_property
     def model_kind(self) -> ModelKind | None:
         """Whether the model is a base model, tuned to follow instructions, or thinks first; None where it is not known."""
         return self.model_facts.kind if self.model_facts else None
+
+    @property
+    def hosted_name(self) -> str:
+        """The name of the model without the address of its endpoint; "" for none."""
+        return (self.model or "").removeprefix("openai:").partition("@")[0]
 
     @cached_property
     def model_strength(self) -> float | None:

@@ -30,6 +30,16 @@ class Condition:
         return self.holds(known)
 
 
+def lacks(key: str) -> Condition:
+    """Return the condition that a question has no answer."""
+    return Condition((key,), lambda known: known.get(key) is None)
+
+
+def both(a: Condition, b: Condition) -> Condition:
+    """Return the conjunction of two conditions."""
+    return Condition((*a.reads, *b.reads), lambda known: a(known) and b(known))
+
+
 ALWAYS = Condition((), lambda known: True)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from advisor.questionnaire.question_types import Choice, Condition, KnownAnswers, Question
+from advisor.questionnaire.question_types import Choice, Condition, KnownAnswers, Question, both, lacks
 from advisor.questionnaire.several_models import MODEL_QUESTIONS
 
 QUESTION_SECTIONS: tuple[tuple[str, str], ...] = (
@@ -17,16 +17,6 @@ QUESTION_SECTIONS: tuple[tuple[str, str], ...] = (
     ("risk", "Risk and rules"),
     ("machine", "Model and machine"),
 )
-
-
-def _lacks(key: str) -> Condition:
-    """Return the condition that a question has no answer."""
-    return Condition((key,), lambda known: known.get(key) is None)
-
-
-def _both(a: Condition, b: Condition) -> Condition:
-    """Return the conjunction of two conditions."""
-    return Condition((*a.reads, *b.reads), lambda known: a(known) and b(known))
 
 
 _FACTS = Condition(
@@ -46,8 +36,8 @@ _TUNING = Condition(
         and not str(known.get("model") or "").startswith("openai:")
     ),
 )
-_GPU = _both(_TUNING, Condition(("gpu_kind",), lambda known: known.get("gpu_kind") not in (None, "none")))
-_CPU = _both(_TUNING, Condition(("gpu_kind",), lambda known: known.get("gpu_kind") in (None, "none")))
+_GPU = both(_TUNING, Condition(("gpu_kind",), lambda known: known.get("gpu_kind") not in (None, "none")))
+_CPU = both(_TUNING, Condition(("gpu_kind",), lambda known: known.get("gpu_kind") in (None, "none")))
 _LABELS = Condition(("output_format",), lambda known: known.get("output_format") == "labels")
 _LOCAL = Condition(("data_must_stay_local",), lambda known: known.get("data_must_stay_local") is not True)
 
@@ -153,6 +143,23 @@ QUESTIONS: tuple[Question, ...] = (
         "A fine-tuned model cannot say which document a fact came from. A search can.",
         when=_FACTS,
         example='"The last ferry leaves at 22:40 [timetable.md, line 12]": yes',
+    ),
+    Question(
+        "question_kind",
+        "What do most questions ask for?",
+        "choice",
+        "knowledge",
+        "One search finds one fact. A model that searches by itself finds what stands in several places; counting needs a "
+        "database.",
+        (
+            Choice("single", "one fact that stands in one place"),
+            Choice("several", "facts from several places, put together"),
+            Choice("vague", "what fits a need that is put in other words than the documents"),
+            Choice("counting", "numbers over many documents: how many, which is the largest"),
+        ),
+        when=_FACTS,
+        detail=True,
+        example="which of our suppliers raised prices after the new contract: several",
     ),
     Question(
         "behaviour_gap",
@@ -292,7 +299,7 @@ QUESTIONS: tuple[Question, ...] = (
         "scale",
         "Training costs once; a long prompt costs on every call.",
         (Choice("low", "up to some thousands a month"), Choice("high", "tens of thousands a month or more")),
-        when=_lacks("calls_per_month"),
+        when=lacks("calls_per_month"),
         example="a help desk with 100 questions a day: low",
     ),
     Question(
@@ -386,7 +393,7 @@ QUESTIONS: tuple[Question, ...] = (
         "number",
         "risk",
         "Facts that change faster than you train again cannot be taught to a model, only looked up.",
-        when=_both(_FACTS, _CHANGING),
+        when=both(_FACTS, _CHANGING),
         detail=True,
         none_allowed=True,
         unit="days",
@@ -400,7 +407,7 @@ QUESTIONS: tuple[Question, ...] = (
         "number",
         "machine",
         "The size decides what fits in memory.",
-        when=_lacks("models"),
+        when=lacks("models"),
         measured_by="model",
         low=0.001,
         unit="B",

@@ -23,6 +23,7 @@ SEVERAL_KEYS = ("models", *LIMITS)
 EXAMPLE = "small=smollm2-135m-instruct, big=openai:NAME@http://127.0.0.1:8000/v1"
 _NEXT_ENTRY = re.compile(rf",(?=\s*{ALIAS.pattern}\s*=)|\n")
 _COMPARED = Condition(("models",), lambda known: bool(known.get("models")))
+_NAMED = Condition(("model",), lambda known: bool(known.get("model")))
 _ONE = Condition(("models",), lambda known: not known.get("models"))
 
 MODEL_QUESTIONS: tuple[Question, ...] = (
@@ -74,6 +75,17 @@ MODEL_QUESTIONS: tuple[Question, ...] = (
         example=(
             "smollm2-135m-instruct is built in and small; larger models answer better and need more memory"
         ),
+    ),
+    Question(
+        "model_calls_tools",
+        "Can the model call tools?",
+        "flag",
+        "machine",
+        "With tools it can search and read the documents itself. Of many models it is known; an endpoint is asked once "
+        "when a run begins.",
+        when=_NAMED,
+        detail=True,
+        example="yes, for an endpoint whose makers describe function calling for this model",
     ),
 )
 

@@ -38,6 +38,8 @@ TUNED_METHODS = (*TUNING_METHODS, "hybrid")
 DEFAULT_MONTHS = 12.0
 """Months that one training is used for where no answer says how often it is repeated."""
 DAYS_PER_MONTH = 365 / 12
+WHOLE_CALLS = 1_000
+"""Calls a month from which a break-even is a whole number; one of a few calls is given to four digits."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,6 +102,8 @@ def break_even(
 
 def price_method(profile: Profile, method: str, estimate: MethodEstimate) -> PricedMethod:
     """Return what a method costs: its calls hosted or a rented GPU kept all month, and its training."""
+    if estimate.per_call_usd is None:
+        return PricedMethod(None, why_not=f"no price of a call of {method} is known")
     if estimate.per_call_usd == 0.0:
         return PricedMethod(MonthlyCost(0.0, 0.0, 0.0, 0.0))
     hosted = call_cost_line(profile, *call_tokens(profile, method))
@@ -177,7 +181,7 @@ def break_even_pair(priced: Mapping[str, PricedMethod], a: str, b: str, calls: f
     above = b if b_cost.line.month(where * 2) < a_cost.line.month(where * 2) else a
     usd = a_cost.line.month(where)
     return pair | {
-        "calls_per_month": round(where),
+        "calls_per_month": round(where) if where >= WHOLE_CALLS else float(f"{where:.4g}"),
         "text": f"the same at about {_rounded_calls(where)} calls a month ({usd:,.2f} USD); above it {above} is cheaper",
     }
 

@@ -11,13 +11,14 @@ from advisor.questionnaire.profile import MIN_RAW_TOKENS, Profile
 from advisor.questionnaire.questions import QUESTION_BY_ID
 from advisor.recommendation.probability import AdviceRate, Level
 from advisor.recommendation.ranking import Ranking, ScoredMethod, first_choice
+from advisor.rules.agentic import NOT_MEASURED
 from advisor.rules.data import ADAPTER_CAPACITY_TOKENS
 from runners.plan.train_config import TUNING_METHODS
 
-METHOD_FAMILIES = (frozenset(TUNING_METHODS), frozenset({"prompting", "few-shot"}))
+METHOD_FAMILIES = (frozenset(TUNING_METHODS), frozenset({"prompting", "few-shot", "long-context"}))
 """Methods that are no rivals of each other: tuning methods, and prompting methods."""
-RETRIEVING = ("rag", "hybrid")
-UNTRAINED = ("prompting", "few-shot", "rag")
+RETRIEVING = ("rag", "agentic-search", "hybrid")
+UNTRAINED = ("prompting", "few-shot", "long-context", "rag", "agentic-search")
 """Methods that ask the language model as it is."""
 CLOSE_MARGIN = 1.0
 """Difference in weight up to which a method of another family is close behind: the strongest rules weigh 2 to 3."""
@@ -142,6 +143,8 @@ class AdviceDoubts:
     def against(self) -> Iterator[str]:
         """Yield what speaks against the advice, the weightiest first."""
         profile, choice = self.profile, self.ranking.choice
+        if choice == "agentic-search":
+            yield NOT_MEASURED
         if self.deciding:
             yield f"the choice depends on {' and '.join(self.deciding)}, which {_are(self.deciding)} not known"
         if self.close:

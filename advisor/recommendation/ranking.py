@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 from advisor.methods.base import Method
-from advisor.methods.blockers import FOR_OTHER_OUTPUT, Blocker
+from advisor.methods.blockers import FOR_OTHERS, Blocker
 from advisor.methods.registry import all_methods
 from advisor.questionnaire.profile import Profile
 from advisor.rules.base import Finding, Need, Rule
@@ -40,10 +40,8 @@ class Ranking:
 
     @property
     def shown(self) -> tuple[ScoredMethod, ...]:
-        """The methods without those that are for another kind of reply, as a classifier is for labels."""
-        return tuple(
-            m for m in self.methods if not FOR_OTHER_OUTPUT & {blocker.rule for blocker in m.blockers}
-        )
+        """The methods without those for another kind of reply, as a classifier is for labels, or for larger models."""
+        return tuple(m for m in self.methods if not FOR_OTHERS & {blocker.rule for blocker in m.blockers})
 
     @property
     def choice(self) -> str:

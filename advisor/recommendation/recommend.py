@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any, Self
 from advisor.costs.estimate import MethodEstimate
 from advisor.history import NO_OWN_TRIALS, OwnTrials
 from advisor.questionnaire.profile import Profile
-from advisor.recommendation.also_measure import arms_to_measure
 from advisor.recommendation.alternatives import relaxations
 from advisor.recommendation.break_even import break_even
 from advisor.recommendation.confidence import AdviceDoubts, Confidence, confidence
@@ -23,7 +22,10 @@ from advisor.recommendation.sensitivity import (
     information_values,
     review_triggers,
 )
+from advisor.rules.agentic import AG001, AG002
 from advisor.rules.base import METHOD_NEEDS, Finding
+from advisor.rules.behaviour import BE009
+from advisor.rules.knowledge import KN005, KN010
 from runners.notebook import html_list, html_paragraph, html_table
 
 if TYPE_CHECKING:
@@ -105,6 +107,11 @@ class BaseRecommendation:
         return self.ranking.choice
 
     @property
+    def named(self) -> tuple[str, ...]:
+        """The recommended method, then those that should be measured beside it."""
+        return (self.choice, *self.also_measure)
+
+    @property
     def by_alias(self) -> Mapping[str, BaseRecommendation]:
         """The advice for each model by its alias; that for one model has none, and is under ""."""
         return {"": self}
@@ -135,6 +142,9 @@ class BaseRecommendation:
         them.
         """
         ignored_needs = METHOD_NEEDS if scored.method.name == "hybrid" else frozenset()
+        for finding in self.ranking.findings:
+            if serving_degree(scored.method, finding) >= 0.5:
+                ignored_needs |= finding.rule.meets
         missed = [
             f
             for f in self.ranking.findings
@@ -242,6 +252,38 @@ def recommend_for_profile(
 ) -> BaseRecommendation:
     """Recommend a method for a profile: :meth:`BaseRecommendation.of`."""
     return BaseRecommendation.of(profile, today, own=own)
+
+
+def arms_to_measure(profile: Profile) -> dict[str, str]:
+    """Return the methods that should be measured first, each with its reason.
+
+    Args:
+        profile: the situation; facts of files and model may be unknown.
+
+    Returns:
+        ``classifier`` where labels are to be given (rule BE009), ``long-context`` where all documents fit the model's
+        context (rules KN005 and KN010), ``agentic-search`` where a model that calls tools should search by itself (rules
+        AG001 and AG002).
+    """
+    reasons = {
+        "classifier": _classifier(profile),
+        "long-context": KN005().applies(profile) or KN010().applies(profile),
+        "agentic-search": AG001().applies(profile) or AG002().applies(profile),
+    }
+    return {arm: reason for arm, reason in reasons.items() if reason}
+
+
+def _classifier(profile: Profile) -> str:
+    """Return why a linear classifier over embeddings should be tried, "" where it should not.
+
+    It needs labels, 20 examples and two of each label where that was counted (rule BE009). It reads texts through the
+    embedder, so it is no better than that one's knowledge of their language.
+    """
+    reason = BE009().applies(profile)
+    language = profile.data.language
+    if not reason or language in (None, "en"):
+        return reason
+    return f"{reason}; with an embedder that knows the language of the texts ({language})"
 
 
 def _named(reasons: list[tuple[str, str]]) -> list[str]:

@@ -17,7 +17,9 @@ from advisor.costs.hosting import MonthlyCost
 METHOD_LETTERS: Mapping[str, str] = {
     "prompting": "P",
     "few-shot": "F",
+    "long-context": "X",
     "rag": "R",
+    "agentic-search": "S",
     "lora": "L",
     "qlora": "Q",
     "full": "A",
@@ -237,6 +239,8 @@ def _money(power: int) -> str:
     return (
         f"{10**power:,}"
         if 0 <= power < 6
+        else f"{10 ** (power - 12):,}T"
+        if power >= 12
         else f"{10 ** (power - 6):,}M"
         if power >= 6
         else f"{10.0**power:g}"

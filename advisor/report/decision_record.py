@@ -10,7 +10,7 @@ from datetime import date, timedelta
 from typing import Any
 
 from advisor.catalog import prices
-from advisor.methods.blockers import FOR_OTHER_OUTPUT
+from advisor.methods.blockers import FOR_OTHERS
 from advisor.questionnaire.answers import Answers, format_answer
 from advisor.recommendation.questions_left import known_by_source, unknown_answers
 from runners.plan.arm_names import method_of
@@ -119,7 +119,7 @@ def _why(advice: Mapping[str, Any]) -> list[str]:
     blocked = [
         f"{row['method']} ({row['blockers'][0]['text']})"
         for row in advice["ranked"]
-        if row["blockers"] and not FOR_OTHER_OUTPUT & {blocker["rule"] for blocker in row["blockers"]}
+        if row["blockers"] and not FOR_OTHERS & {blocker["rule"] for blocker in row["blockers"]}
     ]
     return lines + (_item(f"**Not possible here:** {'; '.join(blocked)}.") if blocked else [])
 

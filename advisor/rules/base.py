@@ -67,6 +67,8 @@ class Need(StrEnum):
     """Replies that are stored texts."""
     CASCADE = "cheap_first"
     """Many calls, most of them easy: cheap answers where they are sure, a language model for the rest."""
+    LOOKUPS = "several_lookups"
+    """Searching again for what is missing, in documents as they are."""
     STOP = "already_good"
     """A prompt is already good enough."""
 
@@ -113,6 +115,8 @@ class Rule:
     """What trials should show where the rule applies; counted in the measured table."""
     always: ClassVar[bool] = False
     """Whether it applies to every situation, so that it says nothing about this one."""
+    meets: ClassVar[frozenset[Need]] = frozenset()
+    """Needs that a method which serves this rule's need meets by it here, so that they do not speak against it."""
     first: ClassVar[bool] = False
     """Whether it is said before all other reasons, whatever method is chosen."""
     at: ClassVar[Thresholds] = {}

@@ -9,14 +9,21 @@ from advisor.questionnaire.data_facts import HALF_HELD
 from advisor.questionnaire.profile import (
     CACHED_PROMPT_TOKENS,
     LARGE_MODEL_B,
+    LONG_CONTEXT_TOKENS,
     MOST_PROMPTS,
+    PASSAGES_TOKENS,
     READ_BY_SMALLER_TOKENS,
     SHORT_CONTEXT_B,
     Profile,
 )
 from advisor.rules.base import Need, Rule
 
-LONG_CONTEXT_TOKENS = 1_000_000
+SURE_TOKENS = 64_000
+"""Tokens of a prompt up to which most hosted models hold their accuracy."""
+SURE_SHARE = 0.25
+"""Share of an open model's context up to which it mostly holds its accuracy."""
+READ_BY_ALL = 2 * PASSAGES_TOKENS
+"""Tokens of documents that even a small model reads as it reads retrieved passages: hardly more than those are."""
 DAYS_BETWEEN_CHANGES = {"fast": 1.0, "slow": 30.0}
 
 
@@ -122,6 +129,7 @@ class KN005(Knowledge):
         "against, for smaller models: Hsieh et al., RULER, arXiv 2404.06654: most models of 6 to 9 B hold their accuracy to "
         "32,000 tokens or fewer",
     )
+    meets = frozenset({Need.FACTS, Need.FRESH})
     at = {
         "corpus_tokens": (1, READ_BY_SMALLER_TOKENS + 1, CACHED_PROMPT_TOKENS + 1),
         "model_params_b": (SHORT_CONTEXT_B, LARGE_MODEL_B),
@@ -229,29 +237,34 @@ class KN009(Knowledge):
 
 
 class KN010(Knowledge):
-    """Documents too large for a cached prompt may still fit a model with a long context: measure both.
+    """Where all documents fit the model's context, measure that beside a search, though a search is advised.
 
     Reading all of it is better than a search where the text fits; a search costs a fraction; most of their answers agree.
-    Does not apply above a million tokens, to small models, whose context is short, or without the answers in them.
+    Does not apply where rule KN005 advises it, above a million tokens, or without the answers in the documents; to models
+    below 3 billion parameters it applies only up to about what a search would give them, since they lose the middle.
     """
 
     evidence = ("Li et al., arXiv 2407.16833: long context ahead of RAG, over 60 % of predictions identical",)
 
     at = {
-        "corpus_tokens": (CACHED_PROMPT_TOKENS + 1, LONG_CONTEXT_TOKENS + 1),
+        "corpus_tokens": (1, READ_BY_ALL + 1, CACHED_PROMPT_TOKENS + 1, LONG_CONTEXT_TOKENS + 1),
+        "model_params_b": (SHORT_CONTEXT_B,),
         "answers_in_documents": (HALF_HELD,),
     }
 
     def applies(self, profile: Profile) -> str:
-        between = CACHED_PROMPT_TOKENS < (profile.corpus_tokens or 0) <= LONG_CONTEXT_TOKENS
-        if (
-            not between
-            or not profile.needs_facts
-            or profile.answers_lacking
-            or (profile.params_b and profile.params_b < SHORT_CONTEXT_B)
-        ):
+        tokens, left = profile.corpus_tokens or 0, profile.context_without_passages
+        small = 0 < (profile.params_b or SHORT_CONTEXT_B) < SHORT_CONTEXT_B
+        if profile.corpus_in_prompt or not tokens or not profile.needs_facts or profile.answers_lacking:
             return ""
-        return f"{profile.corpus_tokens:,} tokens fit a model with a long context: compare that with a search first"
+        if small and tokens > READ_BY_ALL:
+            return ""
+        if left is not None:
+            fits = f"all documents are {tokens:,} tokens, and the model's context has {left:,} left: no search can miss any"
+            return fits if tokens <= left else ""
+        if CACHED_PROMPT_TOKENS < tokens <= LONG_CONTEXT_TOKENS:
+            return f"{tokens:,} tokens fit a model with a long context: compare that with a search first"
+        return ""
 
 
 class KN011(Knowledge):
@@ -325,3 +338,32 @@ class KN013(Knowledge):
         if counted is not None and profile.answers_in_documents == counted.rate:
             return counted.lack
         return f"the documents hold {profile.answers_in_documents:.0%} of the right answers: give those that hold the rest"
+
+
+class KN014(Knowledge):
+    """In a long prompt the model overlooks more, above all in the middle: measure before you put all documents there.
+
+    A loss of 20 points in the middle was measured on a model of 2023; newer hosted models lose little by position, but all
+    lose with length, most where a question shares no words with its passage.
+    Does not apply up to 64,000 tokens for hosted models, or to a quarter of an open model's context.
+    """
+
+    evidence = (
+        "Liu et al., Lost in the Middle, arXiv 2307.03172: GPT-3.5-Turbo, 20 documents, the right one first 75.8 %, in the "
+        "middle 53.8 %, last 63.2 %; Claude-1.3 between 55.9 and 60.1 % at every place (from notes on the paper)",
+        "Hsieh et al., RULER, arXiv 2404.06654: from 32,000 to 128,000 tokens Llama 3.1 70B 94.8 to 66.6, 8B 87.4 to 77.0, "
+        "GPT-4-1106 93.2 to 81.2, Gemini 1.5 Pro 95.9 to 94.4",
+        "Modarressi et al., NoLiMa, arXiv 2502.05167: without shared words 10 of 12 models reach less than half of their "
+        "short score at 32,000 tokens",
+        "Leng et al., arXiv 2411.03538: only a handful of models keep their accuracy above 64,000 tokens",
+    )
+    at = {"corpus_tokens": (SURE_TOKENS + 1,)}
+
+    def applies(self, profile: Profile) -> str:
+        tokens = profile.corpus_tokens or 0
+        facts = profile.model_facts
+        most = SURE_TOKENS if facts is None else int(SURE_SHARE * facts.context)
+        if tokens <= most or not (KN005().applies(profile) or KN010().applies(profile)):
+            return ""
+        what = "a quarter of the model's context" if facts else "up to which most models hold their accuracy"
+        return f"all documents are {tokens:,} tokens, more than the {most:,} ({what}): the middle may be overlooked"

@@ -7,6 +7,7 @@ import re
 from functools import cache
 from typing import Any
 
+from advisor.rules import agentic as ag
 from advisor.rules import behaviour as be
 from advisor.rules import data as da
 from advisor.rules import knowledge as kn
@@ -32,6 +33,10 @@ RULES: tuple[type[Rule], ...] = (
     kn.KN011,
     kn.KN012,
     kn.KN013,
+    kn.KN014,
+    ag.AG001,
+    ag.AG002,
+    ag.AG003,
     be.BE001,
     be.BE002,
     be.BE003,

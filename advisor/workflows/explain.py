@@ -15,6 +15,7 @@ from advisor.history import read_history
 from advisor.methods import blockers
 from advisor.methods import registry as method_table
 from advisor.methods.arm_titles import ARMS, METHOD_TITLES
+from advisor.methods.named import NAMED
 from advisor.methods.registry import all_methods, methods_by_name
 from advisor.output import emit_result
 from advisor.questionnaire.answers import Answers, names_a_path
@@ -74,6 +75,10 @@ def _page_of(topic: str) -> dict[str, Any] | None:
     if (arm := topic.casefold().replace(" ", "-")) in ARMS:
         title, text = ARMS[arm]
         return {"arm": arm, "title": title, "text": text}
+    if arm in NAMED:
+        named = NAMED[arm]
+        cited = list(named.sources)
+        return {"named": arm, "title": named.title, "text": named.text, "evidence": cited, "built": False}
     if term is None and (question := QUESTION_BY_ID.get(topic.casefold().replace("-", "_"))):
         return question_page(question)
     return term.to_json() if term else None
@@ -97,7 +102,7 @@ def _closest(topic: str) -> str:
     words = [word for term in TERMS for word in (term.name, *term.aliases)]
     names = {
         name.casefold(): name
-        for name in [*_codes(), *methods_by_name(), *ARMS, *QUESTION_BY_ID, *reversed(words)]
+        for name in [*_codes(), *methods_by_name(), *ARMS, *NAMED, *QUESTION_BY_ID, *reversed(words)]
     }
     matches = difflib.get_close_matches(topic.casefold(), names, n=1, cutoff=0.6)
     return f"did you mean {names[matches[0]]}?" if matches else "list them with: tunewise explain"
@@ -182,6 +187,7 @@ def _all_topics() -> dict[str, Any]:
         "methods": methods,
         "terms": [{"term": term.name, "text": term.sentence} for term in TERMS],
         "arms": arms,
+        "named": [{"named": name, "text": named.title} for name, named in NAMED.items()],
         "rules": rules + blocker_rows,
         **({"plugins": plugins} if plugins else {}),
     }
@@ -228,6 +234,9 @@ def _print(page: dict[str, Any]) -> None:
         _print_method(page)
     elif "arm" in page:
         screen.print(console.render_finding(page["arm"], page["text"], [], page["title"]))
+    elif "named" in page:
+        title = f"{page['title']}; named, not built: no rule advises it"
+        screen.print(console.render_finding(page["named"], page["text"], page["evidence"], title))
     elif "question" in page:
         _print_question(page)
     elif "term" in page:
@@ -281,6 +290,7 @@ def _print_topics(page: dict[str, Any]) -> None:
             (row["term"], escape(row["text"])) for row in page["terms"] if row["term"] not in methods
         ],
         ("other arms", ""): [(row["arm"], row["text"]) for row in page["arms"]],
+        ("named, not built", ""): [(row["named"], row["text"]) for row in page["named"]],
         ("rule", "about", ""): [
             (row["rule"], escape(row["family"]), escape(row["text"])) for row in page["rules"]
         ],

@@ -26,8 +26,6 @@ CASE_USES = ("winner_only", "winner_or_also", "constraint")
 RATE = AdviceRate()
 """The rate of right advice, without anybody's own trials."""
 PROMPTED_METHODS = {"prompting", "few-shot"}
-OTHER_WINNERS = ("classifier", "nearest-reply", "router", "long-context", "agentic-search")
-"""What can win a published comparison beside the methods that are advised."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,12 +46,22 @@ class AdviceCase:
         ``constraint``: anything the hardware does not forbid; ``winner_only``: the winner; else the winner or
         what the source supports nearly as well, and prompting and few-shot stand for each other.
         """
+        choice = self.coded(choice)
         if self.use == "constraint":
             return choice not in self.forbidden
         if self.use == "winner_only":
             return choice == self.winner
         both = PROMPTED_METHODS if self.winner in PROMPTED_METHODS else frozenset()
         return choice == self.winner or choice in self.also or choice in both
+
+    def coded(self, choice: str) -> str:
+        """Return a choice in the words of the case.
+
+        Cases coded before all documents in the prompt had a name of its own call that prompting; those that say
+        long-context mean it.
+        """
+        named = "long-context" in (self.winner, *self.also)
+        return "prompting" if choice == "long-context" and not named else choice
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +79,7 @@ class ScoredCase:
     @property
     def exact(self) -> bool:
         """Whether the choice is the winner itself."""
-        return self.case.winner == self.ranking.choice
+        return self.case.winner == self.case.coded(self.ranking.choice)
 
 
 def read_cases(path: Path) -> tuple[AdviceCase, ...]:
@@ -264,7 +272,7 @@ def _of_labels(coded: Any) -> dict[str, Any]:
 
 
 def _winners() -> tuple[str, ...]:
-    return tuple(dict.fromkeys((*methods_by_name(), *OTHER_WINNERS)))
+    return tuple(methods_by_name())
 
 
 def _names(given: Any, location: str) -> frozenset[str]:

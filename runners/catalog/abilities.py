@@ -7,6 +7,7 @@ size where none was published. The user's own file may correct each of them.
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -36,6 +37,19 @@ REASONING_MODELS: dict[str, str] = {
 }
 """The models of the table that reason by default, from their model cards and chat templates: "switch" where the template
 has ``enable_thinking``, which plans set to false unless they enable it; "always" where it has none."""
+TOOL_FAMILIES = frozenset({"qwen2.5", "qwen3", "llama-3", "mistral", "granite-3"})
+"""Families whose chat template takes ``tools``, as their model cards say; a run looks at the template itself."""
+TOOL_MODELS = frozenset({"phi-4-mini-instruct"})
+"""Models of other families whose template does: of gemma-3 (discussions 11 of its 12 B and 8 of its 27 B) it does not."""
+UNKNOWN_TOOLS = frozenset({"smollm3-3b"})
+"""Models whose template takes tools in a form of its own."""
+_HOSTED_TOOLS = re.compile(
+    r"(gpt-[4-9]|o[134](-|$)|claude-|gemini-|deepseek-(chat|v\d)|mistral-(small|medium|large)|magistral|grok-)",
+    re.IGNORECASE,
+)
+"""Hosted models that take ``tools``, by what their makers' guides to function calling say of the family."""
+_NO_GAIN = re.compile(r"gpt-4o-mini|gpt-4\.1-nano", re.IGNORECASE)
+"""Hosted models of which a published comparison saw no gain over one search (RAGBench-12x; arXiv 2601.07711)."""
 BASE_MODELS = frozenset({"gemma-3-270m"})
 """The models of the table that were not tuned to follow instructions."""
 
@@ -84,12 +98,23 @@ def estimated_strength(params_b: float) -> ModelStrength:
 
 
 def abilities_of(name: str, family: str) -> dict[str, Any]:
-    """Return ``kind``, ``strength`` (None where none is known) and ``languages`` of a model of the table."""
+    """Return ``kind``, ``strength`` and ``tools`` (None where unknown) and ``languages`` of a model of the table."""
     kind: ModelKind = (
         "base" if name in BASE_MODELS else "thinking" if name in REASONING_MODELS else "instruct"
     )
     languages = MODEL_LANGUAGES.get(name, FAMILY_LANGUAGES.get(family, ()))
-    return {"kind": kind, "strength": STRENGTHS.get(name), "languages": languages}
+    tools = None if name in UNKNOWN_TOOLS else family in TOOL_FAMILIES or name in TOOL_MODELS
+    return {"kind": kind, "strength": STRENGTHS.get(name), "languages": languages, "tools": tools}
+
+
+def hosted_takes_tools(name: str) -> bool | None:
+    """Return whether a hosted model of this name takes tools; None where nothing is known of it."""
+    return True if _HOSTED_TOOLS.match(name.rpartition("/")[2]) else None
+
+
+def gained_nothing(name: str) -> bool:
+    """Return whether published comparisons of a hosted model saw no gain where it searches by itself."""
+    return bool(_NO_GAIN.match(name.rpartition("/")[2]))
 
 
 def speaks_language(languages: tuple[str, ...], language: str) -> bool | None:

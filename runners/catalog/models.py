@@ -1,7 +1,6 @@
 """Base models known by name, with the shape from each model's published config.
 
-:func:`known_models` returns the table with the user's corrections, :func:`find_model` looks a model up by
-name or hub id.
+:func:`known_models` returns the table with the user's corrections, :func:`find_model` looks a model up.
 
 Dense decoders with gated MLPs only. Mixtures of experts, state-space hybrids and nested models (gpt-oss,
 Qwen3 A3B, Qwen3.5, Gemma 3n and 4, Granite 4) are left out: their memory and speed do not follow from these
@@ -44,6 +43,8 @@ class ModelFacts:
     kind: ModelKind = "instruct"
     strength: ModelStrength | None = None
     """A published score; None where none is known: see :attr:`rated_strength`."""
+    tools: bool | None = None
+    """Whether its chat template takes tools, so that it can look things up itself; None where that is not known."""
     languages: tuple[str, ...] = ()
     """ISO 639-1 codes it was trained on; "*" for more than a hundred, "+" for others that are not named; () unknown."""
 
@@ -475,13 +476,13 @@ _TABLE = user_catalog.CatalogTable(
             ("layers", "hidden", "heads", "kv_heads", "head_dim", "intermediate", "vocab", "context"),
             user_catalog.read_count,
         ),
-        **dict.fromkeys(("gated", "tied"), user_catalog.read_flag),
+        **dict.fromkeys(("gated", "tied", "tools"), user_catalog.read_flag),
         "kind": user_catalog.one_of_words(*abilities.MODEL_KINDS),
         "strength": abilities.read_strength,
         "languages": abilities.read_languages,
     },
     defaults={"name": "", "licence": "yours", "family": "", "date": "", "gated": True}
-    | {"kind": "instruct", "strength": None, "languages": ()},
+    | {"kind": "instruct", "strength": None, "tools": None, "languages": ()},
     flat=_flat,
     build=_build,
 )

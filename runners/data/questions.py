@@ -42,6 +42,8 @@ SHOWN_LINES = 3
 """Lines that a note names."""
 WRITTEN_BY = "wordings_by"
 """The key of a row that names the model that wrote its wordings."""
+LABELLED_BY = "labelled_by"
+"""The key of a row that names who wrote its gold while labelling."""
 SPLIT_BY = "split_by"
 """The key of a row whose gold people wrote: the document and ``answerable`` of before, by which it is divided into dev and
 test, so that new gold does not move it."""
@@ -91,6 +93,8 @@ class Question:
     """How often it is asked, or how many questions of a log it stands for, relative to the others."""
     split_by: tuple[str | None, bool] | None = None
     """The document and whether it was answerable before people wrote its gold; None where they did not change."""
+    labelled: bool = False
+    """Whether people wrote its gold while they labelled answers of a run."""
 
     @property
     def drawn_by(self) -> tuple[str | None, bool]:
@@ -272,6 +276,7 @@ def _question(row: Mapping[str, Any], line: int, declared: Columns | None = None
         all_of=_parts(meta),
         weight=_weight(meta.get("weight")),
         split_by=_split_by(meta.get(SPLIT_BY)),
+        labelled=bool(meta.get(LABELLED_BY)),
     )
     return _require_gold(asked, meta)
 

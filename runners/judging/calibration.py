@@ -11,20 +11,27 @@ grade of an arm by itself, which the threshold of usable arms is compared with, 
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import combinations
 from pathlib import Path
 from typing import Any
 
-from rag.evaluation.prediction_powered import any_time_level, labels_needed, prediction_powered, youden_j
+from rag.evaluation.prediction_powered import (
+    RIGHT_FROM,
+    any_time_level,
+    labels_needed,
+    prediction_powered,
+    youden_j,
+)
 from rag.text.words import count_noun
 from runners.judging.grades import GRADE_JOURNAL, AnswerGrades, read_grades
 from runners.labels.journal import journal_paths
 from runners.labels.labels import PairLabels, RunLabels, read_labels
 from runners.plan.schema import Plan
 from runners.report.arm_scores import ITSELF, ArmScores, GradedRows
-from runners.report.graded import GradedAnswers, GradedPair
+from runners.report.graded import GradedAnswers, GradedPair, RuleAgainstPeople
 from runners.report.records import Estimate
 from runners.run_folder import TRIAL, read_journal
 
@@ -84,7 +91,11 @@ def with_grades(
         pair for pair in calibration.pairs if pair.labels or (counts and plan.choice in (pair.a, pair.b))
     ]
     agreement = labels.agreement()
-    torn = f"{count_noun(labels.torn, 'line')} of labels left out: a crash left them incomplete."
+    notes = [f"{count_noun(labels.torn, 'line')} of labels left out: a crash left them incomplete."] * bool(
+        labels.torn
+    )
+    if several := [arm.arm for arm in arms if len(arm.seeds) > 1]:
+        notes.append(f"Labelled and graded are the answers of the first training seed: {', '.join(several)}.")
     graded = GradedAnswers(
         people=len(labels.people),
         judge=plan.judge.name if plan.judge and counts else None,
@@ -93,10 +104,33 @@ def with_grades(
         thrown_away=len(grades.thrown_away) if grades else 0,
         pairs=tuple(shown),
         arms=calibration.mean_grades,
+        rule=rule_against_people(real, rows, labels),
         agreement=agreement.text if agreement else "",
-        notes=(torn,) if labels.torn else (),
+        notes=tuple(notes),
     )
     return calibration.attached(arms), graded
+
+
+def rule_against_people(
+    arms: Sequence[ArmScores], rows: Sequence[Mapping[str, Any]], labels: RunLabels
+) -> RuleAgainstPeople | None:
+    """Return how people grade what the score ``right`` says, each different answer to a question once."""
+    said: dict[tuple[str, str], tuple[bool, int]] = {}
+    answers = _first_answers(arms, rows)
+    for arm in arms:
+        for row, scores in zip(arm.questions, arm.scores, strict=True):
+            answer = answers[arm.arm].get(row)
+            grade = None if answer is None or "right" not in scores else labels.value(row, answer)
+            if answer is not None and grade is not None:
+                place = 0 if grade >= RIGHT_FROM else 1 if grade > 0 else 2
+                said.setdefault((row, answer.strip()), (scores["right"] >= RIGHT_FROM, place))
+    counts = Counter(said.values())
+    right, others = ([counts[rule, place] for place in range(3)] for rule in (True, False))
+    if not said:
+        return None
+    return RuleAgainstPeople(
+        right=(right[0], right[1], right[2]), not_right=(others[0], others[1], others[2])
+    )
 
 
 def calibrate_pairs(
@@ -153,6 +187,7 @@ def _pair(
         least=MIN_PAIR_LABELS,
         behind_gap=known.behind_gap,
         skipped=known.skipped,
+        unordered=known.unordered if labels.order.rows else 0,
     )
     if not known.rows:
         return replace(pair, missing=_too_few(pair, labels)), None
@@ -164,7 +199,13 @@ def _pair(
     open_rows = [
         row for row in known.rows if None in (grades.value(row, of_a[row]), grades.value(row, of_b[row]))
     ]
-    pair = replace(pair, j=_tells_apart(known, (of_a, of_b), labels, grades), ungraded=len(open_rows))
+    informed = sum(any(grades.is_informed(row, of[row]) for of in (of_a, of_b)) for row in known.rows)
+    pair = replace(
+        pair,
+        j=_tells_apart(known, (of_a, of_b), labels, grades),
+        ungraded=len(open_rows),
+        informed=informed,
+    )
     if missing := _missing(pair, labels):
         return replace(pair, missing=missing), None
     predicted = {
@@ -215,6 +256,11 @@ def _missing(pair: GradedPair, labels: RunLabels) -> str:
     if pair.j < MIN_J:
         better = "hardly better" if pair.j > 0 else "no better"
         return f"the judge is {better} than chance on the labels: Youden's J {pair.j:.2f}, least {MIN_J:g}"
+    if pair.informed:
+        return (
+            f"the judge graded {count_noun(pair.informed, 'row')} by gold that people wrote while labelling, so it knows "
+            "labelled rows better than others: let the judge grade before gold is written"
+        )
     if pair.ungraded:
         return f"the judge has not graded {count_noun(pair.ungraded, 'row')} yet"
     return ""

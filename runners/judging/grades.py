@@ -5,12 +5,16 @@ without asking (right where the question has no answer, else wrong), and so are 
 have none. A good grade that an order in the answer may have brought about is checked (:mod:`runners.judging.obedience`).
 Replies are rows of :data:`GRADE_JOURNAL`, each with the digest of its chat, so that nothing is asked twice and a run that
 was interrupted goes on.
+
+A judge must not know the labelled rows better than the others, or its errors on them would say nothing of those on the
+others. So once answers are labelled, grades stay as they are when people write gold; one that is given first from gold
+that they wrote (:attr:`AnswerGrades.informed`) keeps a pair of arms from counting.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Container, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -45,6 +49,8 @@ class GradeTask:
     checks: tuple[tuple[Message, ...], ...] = ()
     grade: str | None = None
     """The grade of an answer that is not asked about; None for all others."""
+    informed: bool = False
+    """Whether people wrote the gold while they labelled this run."""
 
     def key(self, judge: str) -> str:
         """Return the digest of all that the reply depends on."""
@@ -64,6 +70,12 @@ class AnswerGrades:
     """Answers about which no reply could be read."""
     thrown_away: frozenset[tuple[str, str]] = frozenset()
     """Answers whose grade followed the answer's own words about its grade."""
+    informed: frozenset[tuple[str, str]] = frozenset()
+    """Answers that were graded by gold that people wrote while they labelled this run."""
+
+    def is_informed(self, question: str, answer: str) -> bool:
+        """Return whether an answer was graded by gold that people wrote while labelling this run."""
+        return (question, answer_digest(answer)) in self.informed
 
     def value(self, question: str, answer: str) -> float | None:
         """Return the grade of an answer as a number, :data:`UNKNOWN_GRADE` without a usable one; None if not asked yet."""
@@ -79,6 +91,7 @@ def grade_tasks(
     rows: Sequence[Mapping[str, Any]],
     passages: Callable[[Mapping[str, Any]], tuple[str, ...]],
     gold: Callable[[Question], str],
+    informed: Container[str] = (),
 ) -> list[GradeTask]:
     """Return every different answer of a trial as a task, by question in their order.
 
@@ -88,6 +101,7 @@ def grade_tasks(
         rows: of the journal of answers.
         passages: returns the texts of what was found for a row.
         gold: returns the text of a question's gold span, "" when it has none.
+        informed: ids of questions whose gold people wrote while they labelled this run.
     """
     first: dict[str, dict[str, Mapping[str, Any]]] = {}
     seen: set[tuple[str, str]] = set()
@@ -104,8 +118,11 @@ def grade_tasks(
     for at, question in enumerate(asked):
         for answer, row in first[question.id].items():
             digest = answer_digest(answer)
+            by_people = question.id in informed
             if known := _known_grade(plan, question, answer):
-                tasks.append(GradeTask(question=question.id, answer=digest, chat=(), grade=known))
+                tasks.append(
+                    GradeTask(question=question.id, answer=digest, chat=(), grade=known, informed=by_people)
+                )
                 continue
             material = _material(plan, question, passages(row), gold)
 
@@ -124,6 +141,7 @@ def grade_tasks(
                     answer=digest,
                     chat=tuple(grade_prompt(material, answer)),
                     checks=tuple(tuple(chat) for chat in checks),
+                    informed=by_people,
                 )
             )
     return tasks
@@ -132,10 +150,23 @@ def grade_tasks(
 class GradeJournal:
     """The replies of a judge about answers, which are appended to a file one by one."""
 
-    def __init__(self, path: Path, judge: str) -> None:
-        """Read what the judge said before."""
+    def __init__(self, path: Path, judge: str, labelled: bool = False) -> None:
+        """Read what the judge said before.
+
+        Args:
+            path: the file.
+            judge: its name.
+            labelled: whether answers of the run are labelled, so that grades stay though the gold has changed.
+        """
         self.path, self.judge = path, judge
         self._rows = {row["key"]: row for row in read_journal(path)}
+        own = (row for row in self._rows.values() if labelled and row.get("judge") == judge)
+        self._settled = {
+            (row["id"], row["answer"]): row
+            for row in own
+            if not (GRADE_VALUE.get(row["grade"] or "wrong") and set(row["checks"]) - self._rows.keys())
+        }
+        """Grades that stay, with all their checks."""
 
     def outdated(self, tasks: Sequence[GradeTask]) -> bool:
         """Return whether the file has rows of other answers or chats, or lacks those of answers that need no reply."""
@@ -148,15 +179,25 @@ class GradeJournal:
         write_text(self.path, "".join(lines))
 
     def _wanted(self, tasks: Sequence[GradeTask]) -> dict[str, dict[str, Any]]:
-        wanted = {key for task in tasks for key in (task.key(self.judge), *task.check_keys(self.judge))}
+        wanted = set[str]()
+        for task in tasks:
+            settled = self._settled.get((task.question, task.answer))
+            wanted |= {settled["key"], *settled["checks"]} if settled else set()
+            wanted |= set() if settled else {task.key(self.judge), *task.check_keys(self.judge)}
         rows = {key: row for key, row in self._rows.items() if key in wanted}
-        known = {task.key(self.judge): self._row(task, "", task.grade) for task in tasks if task.grade}
+        known = {
+            task.key(self.judge): self._row(task, "", task.grade)
+            for task in tasks
+            if task.grade and (task.question, task.answer) not in self._settled
+        }
         return rows | {key: row for key, row in known.items() if key not in rows}
 
     def open_chats(self, tasks: Sequence[GradeTask]) -> list[tuple[GradeTask, int]]:
         """Return what is still to be asked: tasks with -1 for their own chat, or the place of a check that is needed now."""
         chats = []
         for task in tasks:
+            if (task.question, task.answer) in self._settled:
+                continue
             row = self._rows.get(task.key(self.judge))
             if row is None:
                 chats.append((task, -1))
@@ -191,7 +232,8 @@ class GradeJournal:
         row = {"id": task.question, "answer": task.answer, "said": reply, "grade": grade}
         if place >= 0:
             return {"key": keys[place], "check": True, **row}
-        return {"key": task.key(self.judge), "checks": keys, **row}
+        informed = {"informed": True} if task.informed else {}
+        return {"key": task.key(self.judge), "judge": self.judge, "checks": keys, **row, **informed}
 
 
 def read_grades(rows: Sequence[Mapping[str, Any]]) -> AnswerGrades:
@@ -212,7 +254,12 @@ def read_grades(rows: Sequence[Mapping[str, Any]]) -> AnswerGrades:
                 thrown_away.add(answer)
             else:
                 grades[answer] = grade
-    return AnswerGrades(grades=grades, unreadable=frozenset(unreadable), thrown_away=frozenset(thrown_away))
+    return AnswerGrades(
+        grades=grades,
+        unreadable=frozenset(unreadable),
+        thrown_away=frozenset(thrown_away),
+        informed=frozenset((row["id"], row["answer"]) for row in rows if row.get("informed")),
+    )
 
 
 def _key(judge: str, question: str, asked: str | Sequence[Message]) -> str:

@@ -13,6 +13,8 @@ from runners.data.questions import Question
 from runners.judging.asking import opened_judge
 from runners.judging.grades import GRADE_JOURNAL, GradeJournal, GradeTask, grade_tasks
 from runners.judging.pairs import JUDGE_JOURNAL, JudgeTask, ask_judge, comparisons, open_judge_tasks
+from runners.labels.journal import journal_paths
+from runners.labels.labels import read_labels
 from runners.run_folder import ANSWERS, TRIAL, read_journal
 from runners.runs.opened import OpenRun
 
@@ -39,7 +41,8 @@ class JudgeWork:
             self.tasks = self._grade_tasks(rows, gold) if counts else []
         except Problem as problem:
             self.failure = f"the answers cannot be graded: {problem}"
-        self.journal = GradeJournal(folder / GRADE_JOURNAL, name)
+        labelled = bool(journal_paths(context.folder.path))
+        self.journal = GradeJournal(folder / GRADE_JOURNAL, name, labelled)
         if self.journal.outdated(self.tasks):
             context.folder.unseal()
             self.journal.keep_only(self.tasks)
@@ -49,9 +52,10 @@ class JudgeWork:
     def _grade_tasks(
         self, rows: Sequence[Mapping[str, Any]], gold: Callable[[Question], str]
     ) -> list[GradeTask]:
-        context = self.context
+        context, questions = self.context, self.context.split.test
+        informed = written_while_labelling(context.folder.path, questions)
         return grade_tasks(
-            context.plan, context.split.test, rows, lambda row: passages_of(context, row), gold
+            context.plan, questions, rows, lambda row: passages_of(context, row), gold, informed
         )
 
     @property
@@ -62,7 +66,8 @@ class JudgeWork:
     def ask(self) -> None:
         """Ask all of it; a failure is an event that says how far it came."""
         emit, grades, compared = self.context.emit, self.open_grades, len(self.pairs)
-        parts = [f"{count_noun(len(grades), 'answer')} to grade"] * bool(grades)
+        checked = " (a good grade is checked by up to three more requests)"
+        parts = [f"{count_noun(len(grades), 'answer')} to grade{checked}"] * bool(grades)
         parts += [f"{compared} comparisons"] * bool(compared)
         emit({"event": "judge.start", "title": f"judge {self.name}: {' and '.join(parts)}"})
         try:
@@ -96,6 +101,20 @@ def judge_trial(context: OpenRun, gold: Callable[[Question], str]) -> None:
         if work.pairs or work.open_grades:
             context.folder.unseal()
             work.ask()
+
+
+def written_while_labelling(run: Path, questions: Sequence[Question]) -> frozenset[str]:
+    """Return the ids of questions whose gold people wrote while they labelled this run."""
+    written = [question for question in questions if question.labelled]
+    if not written or not journal_paths(run):
+        return frozenset()
+    by_people = [labels for person in read_labels(run).people for labels in person.questions.items()]
+    touched = {
+        original
+        for original, labels in by_people
+        if labels.gold or labels.sentence or labels.answerable is not None
+    }
+    return frozenset(question.id for question in written if question.original in touched)
 
 
 def passages_of(context: OpenRun, row: Mapping[str, Any]) -> tuple[str, ...]:

@@ -18,13 +18,13 @@ from rag.errors import BadInput, UsageProblem
 from rag.files import write_bytes, write_text
 from rag.text.words import count_noun
 from runners.data.examples import normalise_text
-from runners.data.questions import SPLIT_BY, Question, load_questions
+from runners.data.questions import LABELLED_BY, SPLIT_BY, Question, load_questions
 from runners.data.tabular import read_rows
 from runners.labels.labels import RunLabels
 from runners.labels.records import LabelSentence
 from runners.labels.run_answers import LabelQuestions
 
-BY, AT = "labelled_by", "labelled_at"
+BY, AT = LABELLED_BY, "labelled_at"
 """Keys of a row: who wrote its gold, and when."""
 SHOWN = 3
 """Questions that a message names."""

@@ -60,7 +60,7 @@ from runners.plan.train_config import TUNING_METHODS, Parallelism, implied, swit
 
 METHODS: tuple[str, ...] = (
     *("prompting", "few-shot", "nearest-reply", "classifier", "router"),
-    *("rag", *TUNING_METHODS, "hybrid"),
+    *("long-context", "rag", "agentic-search", *TUNING_METHODS, "hybrid"),
 )
 """The built-in methods, simplest first."""
 SCORES: tuple[str, ...] = tuple(SCORE_BY_NAME)

@@ -36,10 +36,14 @@ class GradedPair:
     """Labelled rows that do not count yet, since earlier ones of the order are open."""
     skipped: int = 0
     """Rows that people left out, which are no part of the difference."""
+    unordered: int = 0
+    """Rows that were asked after the order of labelling was made, which are no part of it."""
     j: float | None = None
     """Youden's J of the judge over the labelled answers of the pair; None where it cannot be told, and without grades."""
     ungraded: int = 0
     """Rows that the judge has not graded."""
+    informed: int = 0
+    """Rows that the judge graded by gold that people wrote while labelling this run."""
     counts: bool = False
     """Whether the verdict compares the two by ``difference``."""
     missing: str = ""
@@ -55,6 +59,18 @@ class GradedPair:
     """About how many more labels decide, 0 where it is decided; None where no number would."""
 
     @property
+    def left_out(self) -> str:
+        """Which rows do not count, as a sentence; "" where all do."""
+        parts = [
+            f"{count_noun(self.behind_gap, 'labelled row')} behind a gap in the order of labelling"
+            * bool(self.behind_gap),
+            f"{count_noun(self.skipped, 'row')} skipped" * bool(self.skipped),
+            f"{count_noun(self.unordered, 'row')} asked after labelling began" * bool(self.unordered),
+        ]
+        text = ", ".join(filter(None, parts))
+        return f"{self.a} against {self.b}, not counted: {text}." if text else ""
+
+    @property
     def cells(self) -> tuple[str, ...]:
         """The row of a table with :data:`GRADED_COLUMNS`."""
         return (
@@ -65,6 +81,24 @@ class GradedPair:
             _signed(self.difference),
             _signed(self.by_labels),
             "yes" if self.counts else f"no: {self.missing}" if self.missing else "no",
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RuleAgainstPeople:
+    """How people grade answers that the computed score calls right, and those that it does not: right, partly, wrong."""
+
+    right: tuple[int, int, int]
+    not_right: tuple[int, int, int]
+
+    @property
+    def text(self) -> str:
+        """The counts, in a sentence."""
+        right, partly, wrong = self.right
+        called = count_noun(sum(self.right), "labelled answer")
+        return (
+            f"Of {called} that the computed score calls right, people call {right} right, {partly} partly and {wrong} "
+            f"wrong; of {sum(self.not_right):,} others {self.not_right[0]} right and {self.not_right[1]} partly."
         )
 
 
@@ -86,6 +120,8 @@ class GradedAnswers:
     """Those with labels, and the plan's choice against every other arm."""
     arms: Mapping[str, Estimate]
     """The mean grade of each arm for which the judge counts, by labels and grades."""
+    rule: RuleAgainstPeople | None = None
+    """How far people agree with the computed score; None where nobody labelled an answer that it judges."""
     agreement: str = ""
     """How often people agree; "" with one person."""
     notes: tuple[str, ...] = ()
@@ -99,6 +135,8 @@ class GradedAnswers:
             if self.people
             else "No answer of this run is labelled yet: tunewise label QUESTIONS --run RUN."
         ]
+        if self.rule:
+            lines.append(self.rule.text)
         if self.judge:
             lines.append(f"The judge {self.judge} graded {count_noun(self.graded, 'answer')}.")
         if self.arms:
@@ -114,8 +152,14 @@ class GradedAnswers:
             )
         if self.unreadable:
             lines.append(f"No grade could be read about {count_noun(self.unreadable, 'answer')}.")
+        if any(pair.j is not None for pair in self.pairs):
+            lines.append(
+                "Youden's J: how well the judge knows right answers from others on the labels (1 always, 0 as by chance); "
+                "its weight: how much of its difference is used (0 to 1)."
+            )
         return [
             *lines,
+            *filter(None, (pair.left_out for pair in self.pairs)),
             *([f"{self.agreement[:1].upper()}{self.agreement[1:]}."] if self.agreement else []),
             *self.notes,
         ]

@@ -245,7 +245,7 @@ def _answer(
 
 def _recorded_question(question: Question) -> dict[str, Any]:
     """Return what an answer depends on; what is not set is left out, so that evaluations by 0.2.0 stay valid."""
-    later = ("made", "wordings", "wording_of", "all_of", "split_by")
+    later = ("made", "wordings", "wording_of", "all_of", "split_by", "labelled")
     return {
         key: value
         for key, value in asdict(question).items()

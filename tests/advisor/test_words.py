@@ -49,7 +49,7 @@ PLAIN_WORDS = {
 }
 """What is not written where a user reads it -> what is written in its place."""
 _AVOIDED = re.compile("|".join(rf"\b(?:{words})(?!\w)" for words in PLAIN_WORDS), re.IGNORECASE)
-_CODE = re.compile(r"\b(?:KN|BE|DA|SC|RS|RK|BL)\d{3}\b")
+_CODE = re.compile(r"\b(?:KN|AG|BE|DA|SC|RS|RK|BL)\d{3}\b")
 # Texts of results are looked at by the tests of the report; the example's own files are data.
 ELSEWHERE = ("advisor/report/", "advisor/verdict/", "advisor/display/", "advisor/harbor_desk/")
 

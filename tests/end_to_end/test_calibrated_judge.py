@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from advisor.report.report import judge
+from runners.labels.gold import gold_changes, write_gold
 from runners.labels.labels import answer_digest, read_labels
 from runners.labels.session import LabelSession
 from runners.plan.schema import Plan, parse_plan
@@ -78,6 +79,11 @@ def plan_of(server: Any, folder: Path, **changes: Any) -> Plan:
     pairs = [{"prompt": "How was the first of May?", "completion": "Fine for a swim."}]
     for name, content in (("test.jsonl", rows), ("pairs.jsonl", pairs)):
         (folder / name).write_text("".join(json.dumps(row) + "\n" for row in content), "utf-8")
+    return plan_of_folder(server, folder, **changes)
+
+
+def plan_of_folder(server: Any, folder: Path, **changes: Any) -> Plan:
+    """Return the plan with the files as they are."""
     return parse_plan(
         {
             "name": "bay",
@@ -205,6 +211,56 @@ def test_labels_without_a_judge_are_shown_and_decide_nothing(server: Any, tmp_pa
     # a judge that may count can be added to a run that is finished and labelled
     run_plan(plan_of(server, tmp_path), run, resume=True, accept_failing_gold=True)
     assert report_of(run).verdict.judged_labels == pair.labels
+
+
+def test_money_for_the_judge_ends_and_the_rest_is_asked_later(server: Any, tmp_path: Path) -> None:
+    town = Town.of({CHOICE: 0.85, OTHER: 0.35}, honest)
+    priced = {
+        "name": f"openai:judge-2@{server.url}",
+        "counts": True,
+        "at_once": 1,
+        "usd_per_million_input": 1.0,
+        "usd_per_million_output": 1.0,
+    }
+    events: list[dict[str, Any]] = []
+    server.answer = town.answer
+    plan = plan_of(server, tmp_path, judge=priced, most_usd=0.02)
+    run = run_plan(plan, tmp_path / "run", accept_failing_gold=True, on_event=events.append).path
+    (failed,) = [event["reason"] for event in events if event["event"] == "judge.failed"]
+    assert failed.startswith("the judge graded ")
+    assert "of 140 answers" in failed
+    assert "limit of 0.02 USD is reached" in failed
+    some = len(read_journal(run / "trial" / "grades.jsonl"))
+    assert some > 0
+    more = plan.model_copy(update={"most_usd": 10.0})
+    run_plan(more, run, resume=True, accept_failing_gold=True)
+    assert len({row["key"] for row in read_journal(run / "trial" / "grades.jsonl")}) > some
+
+
+def test_gold_written_while_labelling_does_not_teach_the_judge_the_labelled_rows(
+    server: Any, tmp_path: Path
+) -> None:
+    """Grades of before stay; a judge that is asked afterwards knows the labelled rows better, and does not count."""
+    town = Town.of({CHOICE: 0.85, OTHER: 0.35}, honest)
+    run = carried_out(town, server, tmp_path)
+    town.label(tmp_path / "test.jsonl", run)
+    with LabelSession.open(tmp_path / "test.jsonl", run, "bert") as session:
+        task = session.task()
+        assert task is not None
+        session.set_gold(task.key, "Warm enough to bathe in.")
+        changes = gold_changes(session.labels(), session.questions)
+    write_gold(changes)
+    grades, asked = (run / "trial" / "grades.jsonl").read_text("utf-8"), len(server.seen)
+    run_plan(plan_of_folder(server, tmp_path), run, resume=True, accept_failing_gold=True)
+    assert (run / "trial" / "grades.jsonl").read_text("utf-8") == grades
+    # only the comparisons of two answers read the new gold
+    assert all("Which answer is better?" in body["messages"][-1]["content"] for body in server.seen[asked:])
+    assert report_of(run).verdict.judged_labels is not None
+    (run / "trial" / "grades.jsonl").unlink()
+    run_plan(plan_of_folder(server, tmp_path), run, resume=True, accept_failing_gold=True)
+    later = report_of(run)
+    assert later.verdict.judged_labels is None
+    assert "graded 1 row by gold that people wrote while labelling" in later.verdict.text
 
 
 @pytest.mark.parametrize("changes", [{}, {"judge": None}])

@@ -26,8 +26,8 @@ ORDER: dict[str, tuple[str, ...]] = {
         "trial", "recheck", "failures", "serving", "export", "__init__",
     ),
     "advisor": (
-        "output", "terminal", "glossary", "catalog", "questionnaire", "evidence", "settings", "costs", "rules", "methods",
-        "completion", "flags", "history", "recommendation", "drafting", "verdict", "report", "display", "probe",
+        "output", "terminal", "terms", "glossary", "catalog", "questionnaire", "evidence", "settings", "costs", "rules",
+        "methods", "completion", "flags", "history", "recommendation", "drafting", "verdict", "report", "display", "probe",
         "compared_models", "advice",
         "harbor_desk", "wizard", "workflows", "calls", "mcp_server", "commands", "cli", "__main__", "__init__",
     ),

@@ -20,7 +20,7 @@ from advisor.costs.call_prices import usd_per_call
 from advisor.costs.estimate import MethodEstimate, estimate_basis
 from advisor.costs.hosting import MonthlyCost, break_even_calls, cache_hit_rate
 from advisor.costs.rental import training_cost, training_usd
-from advisor.costs.tokens import Range, call_tokens, training_tokens
+from advisor.costs.tokens import ASSUMED_CORPUS_TOKENS, Range, call_tokens, training_tokens
 from advisor.costs.training_time import training_device, training_hours
 from advisor.questionnaire.answers import Answer
 from advisor.questionnaire.profile import Profile
@@ -260,13 +260,12 @@ def test_call_cost_caches_only_long_fixed_prefixes() -> None:
 
 def test_call_tokens_of_each_method() -> None:
     profile = Profile.of({"task_needs_facts": "new", "corpus_tokens": 30_000, "model_params_b": 8})
-    assert call_tokens(profile, "prompting") == (30_000, 0), (
-        "a small corpus goes into a cached prompt (KN005)"
-    )
-    assert call_tokens(profile, "few-shot") == (8 * 300, 0)
-    assert call_tokens(profile, "rag") == call_tokens(profile, "hybrid") == (0, 1024)
-    assert call_tokens(profile, "lora") == (0, 0)
-    assert call_tokens(profile.change("must_cite", True), "prompting") == (0, 0)
+    assert call_tokens(profile, "long-context") == (30_000, 0, 0), "a cache can hold all documents"
+    assert call_tokens(Profile.of({}), "long-context") == (ASSUMED_CORPUS_TOKENS, 0, 0)
+    assert call_tokens(profile, "prompting") == (0, 0, 0)
+    assert call_tokens(profile, "few-shot") == (8 * 300, 0, 0)
+    assert call_tokens(profile, "rag") == call_tokens(profile, "hybrid") == (0, 1024, 0)
+    assert call_tokens(profile, "lora") == (0, 0, 0)
 
 
 def test_profile_price_is_own_else_by_size_else_reference() -> None:
@@ -318,3 +317,14 @@ def test_method_estimate_json_matches_contract(tmp_path: Path) -> None:
     assert row["hours"] == {"low": 1.0, "likely": 2.0, "high": 3.0, "coverage": training_time.HOURS_COVERAGE}
     assert row["usd"] == {"low": 0.0, "likely": 0.0, "high": 0.0}, "nothing is uncertain"
     assert row["per_call_usd"] == 0.00123
+
+
+def test_prices_of_a_long_prompt_name_both_lives_of_a_cache() -> None:
+    """At 50 calls a day a cache of five minutes is mostly lost, one of an hour mostly found."""
+    asked = Profile.of({"model": "openai:claude-sonnet-5.5@https://h/v1", "calls_per_month": 1_500})
+    (text,) = call_prices.cache_prices(asked, 40_000)
+    assert "0.081 USD a call without" in text
+    assert "16% of 1,500 calls a month find it" in text
+    assert "87% of 1,500 calls a month find it" in text
+    assert call_prices.cache_prices(asked, 1_000) == (), "too short for a cache"
+    assert call_prices.cache_prices(Profile.of({"model_params_b": 1, "gpu_memory_gib": 24}), 40_000) == ()

@@ -18,6 +18,7 @@ def times(corpus: int = 3_000, examples: int = 200, **few: Any) -> dict[str, flo
         {"kind": "evaluate", "arm": "few-shot", "shots": 3, **few},
         {"kind": "evaluate", "arm": "rag", "retrieval": True},
         {"kind": "evaluate", "arm": "long-context", "retrieval": True, "passages": "all"},
+        {"kind": "evaluate", "arm": "agentic-search", "retrieval": True, "passages": "looked_up"},
         {"kind": "evaluate", "arm": "classifier", "classifier": True},
     ]
     body = {
@@ -40,6 +41,7 @@ def test_step_times_grow_with_banks_and_documents() -> None:
     assert chosen["few-shot"] > 1.5 * plain["few-shot"]
     assert times(bank="chosen", budget=0) == plain
     assert plain["long-context"] > plain["rag"]
+    assert plain["agentic-search"] > 4 * plain["rag"], "several requests, each with all that was found before"
     assert times(corpus=6_000)["long-context"] > plain["long-context"]
 
 

@@ -16,7 +16,7 @@ from advisor.questionnaire.gather import complete_situation, flag_answers
 from advisor.recommendation.recommend import recommend_for_profile
 from rag.errors import UsageProblem
 from runners.data.questions import load_questions
-from runners.plan.schema import RefusalSettings, read_plan, write_plan
+from runners.plan.schema import Plan, RefusalSettings, read_plan, write_plan
 from runners.plan.steps import Route, TrainStep
 from runners.resources.machine import Machine
 from runners.runs.dataset import read_data
@@ -253,6 +253,30 @@ def test_long_context_arm_only_where_documents_fit(task_files: Any, laptop: Mach
     assert "long-context" not in arms("corpus_tokens=7000", "model=qwen2.5-0.5b-instruct")
     assert "long-context" in arms("corpus_tokens=3900", "model=qwen2.5-0.5b-instruct")
     assert "classifier" not in arms()
+
+
+def test_a_method_that_reads_documents_itself_is_drafted_where_it_is_advised(
+    task_files: Any, laptop: Machine
+) -> None:
+    """Beside rag, which it must beat; not for a model that calls no tools, nor where nothing speaks for it."""
+
+    def plan(*sets: str) -> Plan:
+        files = {"documents": task_files.documents, "questions": task_files.questions}
+        return drafted(laptop, "task_needs_facts=new", "behaviour_gap=none", *sets, **files).plan
+
+    hosted = "model=openai:gpt-6.1-terra@https://h/v1"
+    changing = plan(hosted, "facts_change=fast", "calls_per_month=1500")
+    assert (changing.choice, changing.gate.must_beat) == (
+        "agentic-search",
+        ("prompting", "long-context", "rag"),
+    )
+    searching = next(arm for arm in changing.arms if arm.arm == "agentic-search")
+    assert (searching.passages, searching.retrieval) == ("looked_up", True)
+    assert "agentic-search" not in [arm.arm for arm in plan(hosted, "facts_change=slow").arms]
+    assert "agentic-search" not in [arm.arm for arm in plan("facts_change=fast", "calls_per_month=1500").arms]
+    whole = plan(hosted, "facts_change=static", "corpus_tokens=60000")
+    assert whole.choice == "long-context"
+    assert next(arm for arm in whole.arms if arm.arm == "long-context").passages == "all"
 
 
 def test_label_replies_add_a_classifier_arm(

@@ -24,6 +24,7 @@ from rag.backends.base import write_backend_file
 from rag.backends.consent import INDEX_HOSTS
 from rag.errors import BadInput, UsageProblem
 from runners.plan.schema import Plan
+from runners.plan.steps import PlanModel
 from tests.advisor.mcp_server.conftest import INJECTION, seal
 from tests.support.limits import HANG_S
 from tests.support.silent_server import SilentServer
@@ -60,6 +61,7 @@ PLACES: dict[str, Callable[[dict[str, Any], str], Any]] = {
     "model": lambda plan, path: plan["model"].update(name=path),
     "models.other": lambda plan, path: plan.update(models={"one": plan["model"], "other": path}),
     "teacher": lambda plan, path: plan.update(teacher={"name": path}),
+    "judge": lambda plan, path: plan.update(judge={"name": path}),
     "embedder": lambda plan, path: plan.update(embedder={"name": path}),
     "steps[0].reranker": lambda plan, path: plan["steps"][0].update(reranker={"name": path}),
     "steps[1].reranker": lambda plan, path: plan["steps"].insert(
@@ -99,19 +101,20 @@ def test_every_key_of_a_plan_that_may_name_a_path_is_checked_above() -> None:
                 text_keys.add(f"{model.__name__}.{name}")
             for kind in types:
                 if isinstance(kind, type) and issubclass(kind, BaseModel):
-                    if kind.__name__ == "PlanModel":
+                    if issubclass(kind, PlanModel):
                         keys.add(here)
                     walk(kind, here)
 
     walk(Plan, "")
     assert text_keys == {
         "PlanModel.name",
+        "JudgeModel.name",
         "IndexStep.backend",  # a URL; refused with every other host
         "RecordedAnswer.source",  # the word "file"
         "Plan.name",  # of letters, digits and . _ -
     }
     tested = {key.replace("[0]", "").replace("[1]", "").removesuffix(".other") for key in PLACES}
-    assert keys - {"judge"} == tested, "judge is a model by URL"
+    assert keys == tested
 
 
 def test_a_run_that_needs_a_model_outside_is_not_asked(copy: Path) -> None:

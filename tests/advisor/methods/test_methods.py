@@ -102,6 +102,24 @@ def test_method_steps_make_a_valid_plan(method: Method) -> None:
             "the budget is 1",
         ),
         ("rag", {"corpus_tokens": 0}, "BL006", "no documents"),
+        ("long-context", {"corpus_tokens": 0}, "BL006", "no documents"),
+        ("long-context", {"corpus_tokens": 2_000_000}, "BL015", "more than models read at once"),
+        (
+            "long-context",
+            {"corpus_tokens": 9_000, "model": "smollm2-135m-instruct"},
+            "BL015",
+            "all documents are 9,000 tokens, and the model's context has 8,192 left",
+        ),
+        ("agentic-search", {}, "BL016", "no model that calls tools is named"),
+        ("agentic-search", {"model": "openai:m@http://h/v1"}, "BL016", "not known whether m calls tools"),
+        ("agentic-search", {"model": "gemma-3-27b-it"}, "BL016", "gemma-3-27b-it does not call tools"),
+        ("agentic-search", {"model": "qwen3-8b"}, "BL017", "8.19 billion parameters mostly fails"),
+        (
+            "agentic-search",
+            {"model": "openai:claude-sonnet-5.5@https://h/v1", "latency_p95_ms": 2000},
+            "BL018",
+            "takes about 12 s (6 to 60 in published runs), and must come within 2000 ms",
+        ),
         ("few-shot", {"labelled_examples": 0}, "BL007", "no examples"),
         ("hybrid", {"task_needs_facts": "none"}, "BL008", "a search would have no use"),
         ("hybrid", {"labelled_examples": 120}, "BL008", "you have not said that the task needs facts"),
@@ -169,3 +187,32 @@ def test_hybrid_uses_best_feasible_tuning_method(gib: float | None, tuning: str 
     found = Hybrid().tuned_by(profile)
     assert (found.name if found else None) == tuning
     assert bool(Hybrid().blocked(profile)) == (tuning is None)
+
+
+def test_a_model_that_may_search_by_itself_is_known_by_name_or_said() -> None:
+    """Of a catalogue's model, a hosted one, and one of which the user says it; strength is what rules ask for besides."""
+
+    def is_open(**answers: Any) -> bool:
+        return not METHOD_BY_NAME["agentic-search"].blocked(Profile.of(answers))
+
+    assert is_open(model="qwen2.5-72b-instruct")
+    assert is_open(model="openai:claude-opus-5.5@https://h/v1")
+    assert is_open(model="openai:gpt-4o-mini@https://h/v1"), "possible, though no rule speaks for it"
+    assert is_open(model="openai:m@http://h/v1", model_calls_tools=True)
+    assert not is_open(model="openai:gpt-6.1-sol@https://h/v1", model_calls_tools=False)
+    assert not is_open(model="openai:Qwen3-8B@http://h/v1")
+
+
+def test_search_by_the_model_costs_several_calls() -> None:
+    """The likely answer reads about 14 times what one search gives; a plan's limit ends the dearest."""
+    asked = Profile.of({"model": "openai:mistral-small-4@https://h/v1", "corpus_tokens": 10**6})
+    searched, once = (METHOD_BY_NAME[name].estimate(asked) for name in ("agentic-search", "rag"))
+    assert searched.per_call_usd
+    assert once.per_call_usd
+    assert searched.per_call_range
+    assert 8 < searched.per_call_usd / once.per_call_usd < 16
+    assert searched.per_call_range.high < 50_000 * 0.15e-6 + 1_000 * 0.6e-6 + 0.0005
+    assert searched.to_json()["seconds"] == {"low": 6.0, "likely": 12.0, "high": 60.0}
+    few = Profile.of({"model": "openai:mistral-small-4@https://h/v1", "corpus_tokens": 3_000})
+    assert (METHOD_BY_NAME["agentic-search"].estimate(few).per_call_usd or 1) < searched.per_call_usd
+    assert "not measured by us" in " ".join(searched.assumptions)

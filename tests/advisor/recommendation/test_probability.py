@@ -16,7 +16,6 @@ from advisor.history import NO_OWN_TRIALS, OwnTrials, own_decided_trials
 from advisor.questionnaire.data_facts import DataFacts
 from advisor.questionnaire.probe_facts import ProbeFacts, ProbeShare
 from advisor.questionnaire.profile import Profile
-from advisor.recommendation.also_measure import arms_to_measure
 from advisor.recommendation.confidence import AdviceDoubts
 from advisor.recommendation.probability import (
     PRIOR_TRIALS,
@@ -27,7 +26,7 @@ from advisor.recommendation.probability import (
     unseen_text,
 )
 from advisor.recommendation.ranking import rank_methods
-from advisor.recommendation.recommend import recommend_for_profile
+from advisor.recommendation.recommend import arms_to_measure, recommend_for_profile
 from benchmarks.scorers.advice_cases import read_cases
 from rag.evaluation.statistics import WilsonShare
 from tests.advisor.recommendation.test_properties import PROFILES

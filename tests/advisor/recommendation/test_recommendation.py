@@ -12,9 +12,8 @@ import pytest
 from advisor.methods.registry import METHOD_BY_NAME
 from advisor.questionnaire.data_facts import DataFacts
 from advisor.questionnaire.profile import Profile
-from advisor.recommendation.also_measure import arms_to_measure
 from advisor.recommendation.ranking import rank_methods
-from advisor.recommendation.recommend import recommend_for_profile
+from advisor.recommendation.recommend import arms_to_measure, recommend_for_profile
 
 NEW = {"task_needs_facts": "new"}
 TUNE = {"task_needs_facts": "none", "behaviour_gap": "high"}

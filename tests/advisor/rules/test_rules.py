@@ -18,6 +18,7 @@ from advisor.rules.registry import RULES
 
 FAMILIES = {
     "KN": "knowledge",
+    "AG": "agentic search",
     "BE": "behaviour",
     "DA": "data",
     "LB": "labels",
@@ -26,6 +27,12 @@ FAMILIES = {
     "RK": "risk",
 }
 
+SEARCHING = {
+    "task_needs_facts": "new",
+    "corpus_tokens": 60_000,
+    "model": "openai:gpt-6.1-terra@https://h/v1",
+}
+"""A hosted model that calls tools, and documents."""
 # For each rule a situation in which it speaks, and one, as near as may be, in which it does not.
 CASES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "KN001": ({"task_needs_facts": "new"}, {"task_needs_facts": "known"}),
@@ -64,6 +71,22 @@ CASES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "KN013": (
         {"task_needs_facts": "new", "corpus_tokens": 9_000, "answers_in_documents": 0.4},
         {"task_needs_facts": "new", "corpus_tokens": 9_000, "answers_in_documents": 0.5},
+    ),
+    "KN014": (
+        {"task_needs_facts": "new", "corpus_tokens": 90_000},
+        {"task_needs_facts": "new", "corpus_tokens": 60_000},
+    ),
+    "AG001": (
+        SEARCHING | {"question_kind": "several"},
+        SEARCHING | {"question_kind": "single"},
+    ),
+    "AG002": (
+        SEARCHING | {"facts_change": "fast", "calls_per_month": 1_500},
+        SEARCHING | {"facts_change": "slow", "calls_per_month": 1_500},
+    ),
+    "AG003": (
+        {"task_needs_facts": "new", "question_kind": "counting"},
+        {"task_needs_facts": "new", "question_kind": "several"},
     ),
     "BE001": ({"behaviour_gap": "high"}, {"behaviour_gap": "low"}),
     "BE002": ({"behaviour_gap": "low"}, {"behaviour_gap": "none"}),
@@ -255,7 +278,7 @@ def by_code(code: str) -> type[Rule]:
 @pytest.mark.parametrize("rule", RULES, ids=lambda rule: rule.code())
 def test_rule_has_code_text_evidence_and_weight(rule: type[Rule]) -> None:
     """There is a weight exactly where there is a need."""
-    assert re.fullmatch(r"(KN|BE|LB|DA|SC|RS|RK)\d{3}", rule.code())
+    assert re.fullmatch(r"(KN|AG|BE|LB|DA|SC|RS|RK)\d{3}", rule.code())
     assert rule.family == FAMILIES[rule.code()[:2]]
     lines = rule.text().split("\n")
     assert lines[0].endswith((".", ":")) or "." in rule.text().split("\n\n")[0]
@@ -320,6 +343,16 @@ def test_rule_applies_in_its_case_only(code: str) -> None:
         ("KN002", {"data": {"passages_in_prompts": 0.9}}),
         ("KN005", {"model": "mistral-7b-instruct-v0.3"}),
         ("RS009", {"model": "openai:m@http://127.0.0.1:1/v1"}),
+        ("AG001", {"model": "openai:some-model@https://h/v1"}),
+        ("AG001", {"model": "openai:gpt-4o-mini@https://h/v1"}),
+        ("AG001", {"model": "llama-3.1-8b-instruct"}),
+        ("AG001", {"calls_per_month": 600_000}),
+        ("AG001", {"corpus_tokens": 2_000_000_000}),
+        ("AG002", {"calls_per_month": None}),
+        ("AG002", {"calls_per_month": 600_000}),
+        ("AG002", {"question_kind": "single"}),
+        ("AG002", {"corpus_tokens": 900_000}),
+        ("AG002", {"model_calls_tools": False}),
     ],
 )
 def test_rule_exceptions_hold(code: str, changed: dict[str, Any]) -> None:

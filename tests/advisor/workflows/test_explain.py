@@ -7,6 +7,7 @@ import json
 import pytest
 
 from advisor.glossary import TERMS, find_term
+from advisor.methods.named import NAMED
 from advisor.methods.registry import methods_by_name
 from advisor.questionnaire.questions import QUESTIONS
 from advisor.workflows.explain import METHOD_TITLES, explain_topic
@@ -79,3 +80,17 @@ def test_an_unknown_word_names_the_closest(topic: str, closest: str) -> None:
     with pytest.raises(BadInput, match=repr(topic)) as problem:
         explain_topic(topic, as_json=False)
     assert problem.value.hint.casefold() == f"did you mean {closest}?".casefold()
+
+
+@pytest.mark.parametrize("name", NAMED)
+def test_ways_that_are_not_built_have_figures_and_what_was_not_read(
+    name: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """They are explained with their sources, and no rule or method of the advice has their name."""
+    explain_topic(name.replace("-", " "), as_json=True)
+    page = json.loads(capsys.readouterr().out)
+    assert page["named"] == name
+    assert page["built"] is False
+    assert all(text in page["text"] for text in ("Figures: ", "Think of it where", "Not read: "))
+    assert all(source.startswith(("arXiv ", "sakana.ai")) for source in page["evidence"])
+    assert name not in methods_by_name()

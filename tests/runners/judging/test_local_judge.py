@@ -10,13 +10,16 @@ from typing import Any
 import pytest
 
 from rag.errors import BadInput, CannotRun
+from runners.judging.judge import passages_of
 from runners.plan.named_models import local_judge
 from runners.plan.schema import Plan, parse_plan
 from runners.resources.machine import Detected, detect_machine
-from runners.run_folder import read_journal
+from runners.run_folder import RunFolder, read_journal, read_run_plan
+from runners.runs.opened import OpenRun
 from runners.runs.plan_models import named_models
 from runners.runs.requirements import check_memory
 from runners.trial.execute import run_plan
+from tests.support.labelled_run import plant_run, question_rows
 
 JUDGE = "smollm2-135m-instruct"
 
@@ -86,3 +89,13 @@ def test_judge_that_does_not_fit_is_refused_with_what_helps(server: Any, tmp_pat
     with pytest.raises(CannotRun, match=f"judging with {JUDGE} takes at least") as refused:
         check_memory(plan_of(server.url, tmp_path), None, machine, {JUDGE: folder})
     assert "name a smaller judge" in str(refused.value.hint)
+
+
+def test_judge_reads_the_passages_that_an_arm_was_shown(piers: Path, words: Any, tmp_path: Path) -> None:
+    arms = {"rag": lambda n: f"It has {n} berths.", "prompting": lambda n: "I do not know."}
+    planted = plant_run(tmp_path, question_rows(4), arms, documents=piers, encoder=words)
+    rows = read_journal(planted.run / "trial" / "answers.jsonl")
+    run = OpenRun(RunFolder(planted.run), read_run_plan(planted.run), embedder=words)
+    shown = passages_of(run, rows[1])
+    assert len(shown) == 1
+    assert shown[0] == next(iter(piers.glob("pier01*"))).read_text("utf-8")[:60]

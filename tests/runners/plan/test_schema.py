@@ -196,6 +196,10 @@ def test_digest_of_a_plan_is_that_of_0_2_0() -> None:
     }
     digest = "50443c4028f8b0083430fd097bb3763b9d76ae476d96a5c150f0adb78f5813e2"
     assert parse_plan(plan).digest() == digest
+    judge = {"name": "openai:j@http://127.0.0.1:1/v1"}
+    digest = "f420836e4f8141693024d000284e6a149191350abb90f27348246e04a86619a5"
+    assert parse_plan({**plan, "judge": judge}).digest() == digest
+    assert parse_plan({**plan, "judge": {**judge, "counts": True}}).digest() != digest
 
 
 @pytest.mark.parametrize("key", ["house_style: true", "predicted: {}"])
