@@ -35,7 +35,7 @@ r p w   the answer is right, partly right, wrong: one letter for each answer, so
 a b =   A is better, B is better, both are as good (may be left out); after the grades in one go,
         `rwa`, it also takes the next question
 n       not answerable: the documents have no answer; an answer that refuses counts as right, another one as
-        wrong (again, where the file does not say so: they have one)
+        wrong, unless you grade it after that (n again, where the file does not say so: they have one)
 g       write the gold answer; `g TEXT` at once
 m 3     the sentence [3] of the passages states the answer
 s       skip the question: it is not counted
@@ -83,7 +83,8 @@ class _Form:
                 self._say(f"{problem.message}: {problem.hint}")
             if task is None:
                 task, shown = self._session.task(), ""
-        self._say("; ".join(finished_lines(self._session.progress())))
+        progress = self._session.progress()
+        self._say(progress.finished + (" All of it is asked with --all-pairs." if progress.more else ""))
 
     def _carry_out(self, line: str, task: LabelTask) -> LabelTask | None:
         """Do what a line says and return the task as it is then; None for the next one."""
@@ -118,7 +119,7 @@ class _Form:
 
     def _leave(self, task: LabelTask) -> LabelTask | None:
         if task.done:
-            if task.assumed and None in task.grades:
+            if task.assumed:
                 self._said(self._session.set_answerable(task.key, False))
             return None
         self._say("a grade is missing; s skips the question")
@@ -208,6 +209,8 @@ def _edited(prompt: str, text: str) -> str:
 
 def _prompt(task: LabelTask) -> str:
     missing = [letter for letter, grade in zip(LETTERS, task.grades, strict=False) if grade is None]
+    if task.answerable is False:
+        return "Enter: next, r p w = your own grades, ? keys > "
     if task.done:
         return "Enter: next, a b = which is better, ? keys > " if len(task.answers) > 1 else "Enter: next > "
     return f"{' and '.join(missing)}: r p w (right, partly, wrong), n s g m u q, ? keys > "
@@ -220,8 +223,8 @@ def _show_task(task: LabelTask, progress: LabelProgress, to: Console) -> None:
     print_plain(to, f"\n── page {task.page}, {progress.position} " + "─" * 10, "bold")
     number = 1
     for passage in task.passages:
-        found = "" if passage.found else ", not among the passages found"
-        print_plain(to, f"  {passage.title} ({passage.doc_id}{found})", "dim")
+        origin = "" if passage.found else ", not among the passages found"
+        print_plain(to, f"  {passage.title} ({passage.doc_id}{origin})", "dim")
         for place, (start, end) in enumerate(passage.sentences):
             gold = "  ← has the gold answer" if place in passage.gold else ""
             print_plain(to, f"    [{number}] {single_line(passage.text[start:end])}{gold}", "dim")
@@ -268,16 +271,5 @@ def progress_lines(progress: LabelProgress) -> list[str]:
     """Return how far the labels are, in lines; nothing of what they say, which would bias the next ones."""
     lines = [f"{count_noun(progress.pages, 'page')} labelled by you"]
     if progress.at_hand is not None:
-        lines.append(f"comparison {progress.at_hand + 1} of {len(progress.pairs)}: {progress.pair.text}")
+        lines.append(f"compared are {progress.pair.a} and {progress.pair.b}; {progress.position}")
     return lines
-
-
-def finished_lines(progress: LabelProgress) -> list[str]:
-    """Return what is said when nothing is left to label."""
-    if not progress.others:
-        return ["nothing is left to label"]
-    others = ", ".join(progress.others)
-    return [
-        "the comparisons that can change the verdict are finished, and nothing more is asked",
-        f"with --all-pairs: all rows, and comparisons with {others}",
-    ]

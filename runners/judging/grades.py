@@ -74,8 +74,6 @@ class AnswerGrades:
     """Answers with a grade that the judge was not asked for."""
     informed: frozenset[tuple[str, str]] = frozenset()
     """Answers that were graded by gold that people wrote while they labelled this run."""
-    by_rule: int = 0
-    """How many of the grades the judge was not asked for."""
 
     def is_informed(self, question: str, answer: str) -> bool:
         """Return whether an answer was graded by gold that people wrote while labelling this run."""

@@ -270,7 +270,7 @@ def person_lock(run: Path, by: str) -> Iterator[None]:
 
 
 def show_row(run: Path, by: str, row: str) -> None:
-    """Store which row is on a person's screen, so that nobody else is asked it meanwhile."""
+    """Store which row is on a person's screen, so that no other person is asked it meanwhile."""
     write_text(run / LABELS / f".{by}" / SHOWN_ROW, row)
 
 

@@ -35,6 +35,8 @@ class QuestionLabels:
 
     grades: dict[tuple[str, str], Grade] = field(default_factory=dict)
     """By the row that was asked, and the digest of the answer."""
+    set_aside: dict[tuple[str, str], Grade] = field(default_factory=dict)
+    """Grades from before the question was found not answerable: an answer counts by refusing, or by a later grade."""
     better: dict[tuple[str, frozenset[str]], str | None] = field(default_factory=dict)
     """Digest of the better answer of two, None for a tie."""
     answerable: bool | None = None
@@ -82,6 +84,10 @@ def _apply(labels: QuestionLabels, click: Click) -> None:
         labels.better[click.question, frozenset(click.answers)] = digest
     elif click.kind == "answerable":
         labels.answerable = click.answerable
+        if click.answerable:
+            labels.grades, labels.set_aside = {**labels.set_aside, **labels.grades}, {}
+        else:
+            labels.grades, labels.set_aside = {}, {**labels.set_aside, **labels.grades}
     elif click.kind == "gold":
         labels.gold = click.text
     elif click.kind == "sentence":
@@ -159,7 +165,7 @@ class RunLabels:
     def value(self, question: str, answer: str) -> float | None:
         """Return the mean of people's grades of an answer, right 1, partly .5, wrong 0; None where it has none.
 
-        Of a question that a person found not answerable, an answer that refuses counts 1 for that person, another one 0.
+        Of a question that a person found not answerable, an answer without a grade counts 1 if it refuses, else 0.
 
         Args:
             question: id of the row that was asked.
@@ -175,10 +181,9 @@ class RunLabels:
         labels = person.on(self.original(question))
         if labels.skipped:
             return None
-        if labels.answerable is False:
-            return float(self.refuses(answer))
-        grade = labels.grades.get((question, answer_digest(answer)))
-        return None if grade is None else GRADE_VALUE[grade]
+        if grade := labels.grades.get((question, answer_digest(answer))):
+            return GRADE_VALUE[grade]
+        return float(self.refuses(answer)) if labels.answerable is False else None
 
     def original(self, row: str) -> str:
         """Return the id of the question that a row asks."""

@@ -28,7 +28,7 @@ def pair_progress(a: str, b: str, labels: PairLabels, waits_for: str = "") -> Pa
         a: an arm.
         b: the other one.
         labels: of the two.
-        waits_for: who is asked the row in front of labels that do not count yet; "" where nobody is.
+        waits_for: who is asked the row in front of labels that do not count yet; "" where no one is.
     """
     of, counted = labels.differing, labels.counted
     every = counted >= of
@@ -40,11 +40,11 @@ def pair_progress(a: str, b: str, labels: PairLabels, waits_for: str = "") -> Pa
     enough = every or counted >= ENOUGH_LABELS
     apart = enough and estimate is not None and not estimate.low <= 0 <= estimate.high and estimate.p <= 0.05
     more = None if apart or more is None or counted < STATED_FROM else _stated(more, labels)
-    state = f"{count_of(labels)}; {_forecast(labels, apart, more)}"
+    waiting = ""
     if behind := labels.behind_gap:
         label_counts = "label counts" if behind == 1 else "labels count"
         them, by = "it" if behind == 1 else "them", f" by {waits_for}" if waits_for else ""
-        state += f"; {behind} more {label_counts} once the question in front of {them} is labelled{by}"
+        waiting = f"{behind} more {label_counts} once the question in front of {them} is labelled{by}"
     return PairProgress(
         a=a,
         b=b,
@@ -57,7 +57,8 @@ def pair_progress(a: str, b: str, labels: PairLabels, waits_for: str = "") -> Pa
         decided=apart or every,
         settled=enough and (every or apart or more is None),
         more=more,
-        state=state,
+        forecast=f"{count_of(labels)}; {_forecast(labels, apart, more)}",
+        waiting=waiting,
         result=_result(a, b, labels, apart, estimate if enough else None),
     )
 
@@ -89,8 +90,9 @@ def _forecast(labels: PairLabels, apart: bool, more: int | None) -> str:
     if labels.differing <= STATED_FROM:
         return "so few that all are needed"
     if labels.counted < ENOUGH_LABELS:
-        first = STATED_FROM if labels.counted < STATED_FROM else min(ENOUGH_LABELS, labels.differing)
-        return f"how many more are needed is said after {first}"
+        if labels.counted < STATED_FROM:
+            return f"how many more are needed is said after {STATED_FROM}"
+        return f"how many more are needed cannot be said before {min(ENOUGH_LABELS, labels.differing)}"
     return f"so close that not even all {left} others would tell them apart"
 
 
@@ -104,6 +106,6 @@ def _result(a: str, b: str, labels: PairLabels, apart: bool, estimate: Predictio
     low, high = sorted((sign * estimate.low, sign * estimate.high))
     by = f"{sign * estimate.difference:+.2f} [{low:+.2f}, {high:+.2f}], 95 %"
     if not apart:
-        return f"{a} and {b} are not told apart: mean grade of the first less that of the second {by} ({count_of(labels)})"
+        return f"{a} and {b} are not told apart: mean grade {by} ({count_of(labels)})"
     better, worse = (a, b) if sign > 0 else (b, a)
-    return f"{better} is better than {worse}: its mean grade is higher by {by} ({count_of(labels)})"
+    return f"{better} is better than {worse}: mean grade {by} ({count_of(labels)})"

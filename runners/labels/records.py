@@ -104,9 +104,12 @@ class LabelTask:
             return ""
         of = [
             f"{letter} counts as {'right, as it refuses' if refuses else 'wrong, as it does not refuse'}"
-            for letter, refuses in zip(LETTERS, self.refuses, strict=False)
+            for letter, refuses, grade in zip(LETTERS, self.refuses, self.grades, strict=False)
+            if grade is None
         ]
-        return f"{'; '.join(of)}; no grades are needed"
+        return "; ".join(
+            [*of, "no grades are needed, except where that is not so"] if of else ["by your grades"]
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -131,15 +134,17 @@ class PairProgress:
     """Whether the next pair is asked for: everything is labelled, or enough is, and it is decided or cannot be."""
     more: int | None
     """How many more labels decide it by estimate; None where that cannot be said."""
-    state: str
+    forecast: str
     """How many labels there are and are missing, as a clause; nothing of which arm is better, which would bias graders."""
+    waiting: str
+    """What labels that do not count yet wait for, as a clause; "" without any."""
     result: str
     """What the labels say of the two, as a sentence, for the end."""
 
     @property
-    def text(self) -> str:
-        """The state with the names of the arms."""
-        return f"{self.a} against {self.b}: {self.state}"
+    def state(self) -> str:
+        """How far the pair is, without the names of its arms."""
+        return f"{self.forecast}; {self.waiting}" if self.waiting else self.forecast
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -172,6 +177,8 @@ class LabelProgress:
     """In the order in which they are asked about."""
     others: tuple[str, ...]
     """Arms that the recommended one is compared with on request only: it would hardly change the verdict."""
+    more: bool
+    """Whether on request more is asked: these comparisons, or the other rows of finished ones."""
     agreement: Agreement | None
     """None with one person."""
     notes: tuple[str, ...]
@@ -190,7 +197,15 @@ class LabelProgress:
         return f"comparison {self.at_hand + 1} of {len(self.pairs)}: {self.pair.state}"
 
     @property
+    def finished(self) -> str:
+        """What is said when nothing is left."""
+        if not self.more:
+            return "Every question is labelled or skipped."
+        others = f" Not compared by people: {', '.join(self.others)}." if self.others else ""
+        return f"The comparisons that can change the verdict are finished.{others}"
+
+    @property
     def results(self) -> tuple[str, ...]:
         """What the labels say of the arms, and how far people agree, for the end."""
         agreement = (self.agreement.text,) if self.agreement else ()
-        return (*(pair.result for pair in self.pairs if pair.labels + pair.behind_gap), *agreement)
+        return (*(pair.result for pair in self.pairs if pair.labels), *agreement)

@@ -399,9 +399,14 @@ def _stating(question: Question, text: str) -> tuple[tuple[int, int], ...]:
     answers = [normalise_text(answer) for answer in (*question.answers, *question.all_of)]
     stated = [answer for answer in answers if len(answer) > 3 or any(map(str.isdigit, answer))]
     wanted = set(normalise_text(f"{question.question} {question.reference or ''}").split())
-    found: dict[tuple[int, int], int] = {}
+    shared_words: dict[tuple[int, int], int] = {}
     for start, end in sentence_spans(text):
         sentence = normalise_text(text[start:end])
         if any(f" {answer} " in f" {sentence} " for answer in stated):
-            found[start, end] = len(wanted & set(sentence.split()))
-    return (max(found, key=lambda place: found[place]),) if found else ()
+            shared_words[start, end] = len(wanted & set(sentence.split()))
+    return (max(shared_words, key=lambda place: shared_words[place]),) if shared_words else ()
+
+
+def gold_shown(question: Question) -> str:
+    """Return the gold answer of a question as it is shown: its reference, else its short answers; "" without any."""
+    return question.reference or "; ".join(question.short_answers) or question.fact or ""

@@ -53,6 +53,7 @@ from runners.labels.run_answers import (
     LabelQuestions,
     PassageReader,
     RunAnswers,
+    gold_shown,
     match_questions,
     read_run_answers,
 )
@@ -167,6 +168,8 @@ class LabelSession:
         if side == "second" and len(answers) == 1:
             raise UsageProblem("both answers are the same, so there is no second one", "grade the first one")
         answer = answers[0 if side == "first" else 1]
+        if self._task(place).assumed:  # a grade there is one of a refusal, or of what should have been one
+            self.set_answerable(task_key, False)
         return self._add(place, "grade", answers=(answer_digest(answer),), grade=grade)
 
     def prefer(self, task_key: str, better: Better) -> LabelTask:
@@ -233,14 +236,17 @@ class LabelSession:
         """Return what is labelled, and what it tells of each pair of arms."""
         with self._lock:
             labels, place = self.labels(), self._next()
+            pairs = tuple(self._progress_of(pair, labels) for pair in self._asked)
+            others = tuple(b for _, b in self.run.pairs[len(self._asked) :])
             return LabelProgress(
                 by=self.by,
                 pages=len(self._pages()),
                 skipped=sum(labels.skipped for labels in self._own().questions.values()),
                 clicks=len(self._journal.clicks),
                 at_hand=self._asked.index(place.pair) if place else None,
-                pairs=tuple(self._progress_of(pair, labels) for pair in self._asked),
-                others=tuple(b for _, b in self.run.pairs[len(self._asked) :]),
+                pairs=pairs,
+                others=others,
+                more=not self._all_pairs and (bool(others) or any(pair.labels < pair.of for pair in pairs)),
                 agreement=labels.agreement(),
                 notes=tuple(self._notes(labels)),
             )
@@ -333,7 +339,7 @@ class LabelSession:
         return self._shown(self._free(left[pair]), pair) if pair else None
 
     def _free(self, rows: list[str]) -> str:
-        """Return the first of some rows that nobody else is asked right now.
+        """Return the first of some rows that no other person is asked right now.
 
         So at most one row for each other person is open in front of labels.
         """
@@ -380,7 +386,7 @@ class LabelSession:
             return
         assert before is not None
         last = self._progress_of(before, self.labels())
-        finished = f"Finished: {last.text}. " if last.settled else ""
+        finished = f"Finished: {last.a} against {last.b}: {last.forecast}. " if last.settled else ""
         number, (a, b) = self._asked.index(place.pair) + 1, place.pair
         text = (
             f"{finished}Now comparison {number} of {len(self._asked)}: {a} against {b}. Questions come again, with your "
@@ -479,11 +485,6 @@ def _order_of(answers: RunAnswers, questions: LabelQuestions, identity: str) -> 
                 order = make_order(answers.signals(questions.groups), identity, answers.plan.seed)
                 write_order(run, order)
     return order
-
-
-def gold_shown(question: Question) -> str:
-    """Return the gold answer of a question as it is shown: its reference, else its short answers; "" without any."""
-    return question.reference or "; ".join(question.short_answers) or question.fact or ""
 
 
 def _better(

@@ -58,7 +58,7 @@ class Town:
 
     def label(self, questions: Path, run: Path, count: int = LABELLED) -> None:
         """Grade the first answers as people would."""
-        with LabelSession.open(questions, run, "anna") as session:
+        with LabelSession.open(questions, run, "anna", all_pairs=True) as session:
             for _ in range(count):
                 task = session.task()
                 assert task is not None

@@ -353,8 +353,8 @@ def _passage_body(passage: LabelPassage, task: LabelTask) -> dict[str, Any]:
         position = end
     if position < len(passage.text):
         pieces.append({"text": passage.text[position:], "sentence": None, "marked": False})
-    found = "" if passage.found else " (not among the passages found)"
-    return {"title": f"{passage.title or passage.doc_id}{found}", "pieces": pieces}
+    origin = "" if passage.found else " (not among the passages found)"
+    return {"title": f"{passage.title or passage.doc_id}{origin}", "pieces": pieces}
 
 
 def _counts(progress: LabelProgress) -> str:
@@ -368,7 +368,8 @@ def _progress_body(progress: LabelProgress) -> dict[str, Any]:
     return {
         "counts": _counts(progress),
         "position": progress.position,
-        "others": list(progress.others),
+        "finished": progress.finished,
+        "more": progress.more,
         "meanings": dict(GRADE_MEANING),
         "form": f"{FORM_DOES_NOT_COUNT} here; which is better may.",
         "notes": list(progress.notes),

@@ -16,7 +16,7 @@ from runners.labels.gold import gold_changes
 from runners.labels.journal import SHOWN_SECONDS, shown_rows
 from runners.labels.labels import PairLabels, read_labels
 from runners.labels.pair_progress import ENOUGH_LABELS, STATED_FROM, pair_progress
-from runners.labels.records import LabelTask
+from runners.labels.records import LabelTask, Side
 from runners.labels.run_answers import BEST_OTHERS, match_questions, read_run_answers
 from runners.labels.session import ASKED_OF_ALL, LabelSession
 from tests.support.labelled_run import REFUSAL, RIGHT, WRONG, PlantedRun, plant_run, question_rows
@@ -123,7 +123,8 @@ def test_only_comparisons_that_can_change_the_verdict_are_asked(tmp_path: Path) 
             f"comparison {n} of 4" for n in (2, 3, 4)
         ]
         end = session.progress()
-        assert (end.at_hand, end.position) == (None, "")
+        assert (end.at_hand, end.position, end.more) == (None, "", True)
+        assert end.finished.endswith("are finished. Not compared by people: few-shot, prompting.")
         session.ask_all_pairs()
         assert (len(session.progress().pairs), session.progress().others) == (6, ())
         assert session.task() is not None
@@ -137,7 +138,7 @@ def test_forecasts_are_late_round_and_of_what_counts() -> None:
 
     for counted in (0, 3, 19):
         assert state(counted, 80, each=0.5) == f"how many more are needed is said after {STATED_FROM}"
-    assert state(25, 80) == f"how many more are needed is said after {ENOUGH_LABELS}"
+    assert state(25, 80) == f"how many more are needed cannot be said before {ENOUGH_LABELS}"
     assert (
         state(22, 80, each=1.0) == "about 8 more, by all people together, decide"
     )  # nothing is decided before 30
@@ -157,7 +158,7 @@ def test_results_say_which_is_better_by_how_much() -> None:
         == "a against b: too few labels to say which is better (29 of 80 labels, by all people; 30 are needed)"
     )
     worse = pair_progress("a", "b", pair_labels(40, 40, each=-1.0)).result
-    assert worse.startswith("b is better than a: its mean grade is higher by +0.75 [+0.")
+    assert worse.startswith("b is better than a: mean grade +0.75 [+0.")
     assert pair_progress("a", "b", pair_labels(40, 40)).result.startswith("a and b are not told apart: ")
 
 
@@ -178,6 +179,22 @@ def test_a_question_that_the_file_calls_unanswerable_needs_no_grades(tmp_path: P
         labels = read_labels(planted.run)
         assert labels.value("q000", REFUSAL) == 1.0
         assert labels.value("q000", RIGHT.format(n=0)) == 0.0
+        last = (
+            session.undo()
+        )  # the rule misses a refusal, or takes another answer for one: a person's grade counts
+        assert last is not None
+        side: Side = "second" if last.answers[0] == REFUSAL else "first"
+        corrected = session.grade(last.key, side, "partly")
+        assert (corrected.assumed, corrected.answerable, corrected.grades.count("partly")) == (
+            False,
+            False,
+            1,
+        )
+        assert corrected.consequence.count("counts as") == 1
+        values = session.labels()
+        assert {values.value(row, RIGHT.format(n=n)) for n, row in enumerate(("q000", "q001"))} == {0.0, 0.5}
+        assert session.set_answerable(last.key, False).grades == (None, None)
+        assert session.set_answerable(last.key, True).grades.count("partly") == 1
     changes = gold_changes(labels, match_questions(planted.questions, read_run_answers(planted.run)))
     assert (changes.changes, changes.same) == ((), 2)
     with LabelSession.open(planted.questions, planted.run, "bob") as session:

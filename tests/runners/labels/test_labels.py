@@ -26,15 +26,15 @@ def planted(tmp_path: Path) -> PlantedRun:
 
 
 def label_all(planted: PlantedRun, by: str, grade: Callable[[str], str | None]) -> None:
-    """Grade every answer by a person's rule; None says that the question is not answerable."""
+    """Grade every answer by a person's rule; None says at last that the question is not answerable."""
     with LabelSession.open(planted.questions, planted.run, by) as session:
         while (task := session.task()) is not None:
-            for side, answer in (("first", task.answers[0]), ("second", task.answers[1])):
-                value = grade(answer)
-                if value is None:
-                    session.set_answerable(task.key, False)
-                else:
+            values = [grade(answer) for answer in task.answers]
+            for side, value in zip(("first", "second"), values, strict=True):
+                if value is not None:
                     session.grade(task.key, side, value)  # type: ignore[arg-type]
+            if None in values:
+                session.set_answerable(task.key, False)
 
 
 def test_values_are_means_over_people_and_belong_to_texts(planted: PlantedRun) -> None:

@@ -266,10 +266,11 @@ def test_done_ends_the_server_and_says_what_to_run(http: httpx.Client, label_pag
             shown = state(post(http, shown, "grade", side=side, grade="wrong" if wrong else "right"))
             assert "better" not in json.dumps(shown["progress"]["position"])
     end = state(http.post("/all-pairs", json={}))
-    assert (end["task"], end["progress"]["position"], end["progress"]["others"]) == (None, "", [])
+    assert (end["task"], end["progress"]["position"], end["progress"]["more"]) == (None, "", False)
+    assert end["progress"]["finished"] == "Every question is labelled or skipped."
     words = state(http.post("/done", json={}))
     assert words["results"] == [
-        f"hybrid is better than rag: its mean grade is higher by +1.00 [+1.00, +1.00], 95 % ({QUESTIONS} of {QUESTIONS} "
+        f"hybrid is better than rag: mean grade +1.00 [+1.00, +1.00], 95 % ({QUESTIONS} of {QUESTIONS} "
         "labels, by all people)"
     ]
     assert words["next"] == f"tunewise run {label_page.run} --resume"

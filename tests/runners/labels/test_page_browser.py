@@ -19,7 +19,7 @@ pytestmark = pytest.mark.engines
 CODES = {"Tab": 9, "Enter": 13, "Escape": 27, "End": 35, "Home": 36, "ArrowUp": 38, "ArrowDown": 40}
 
 
-PROGRESS = "progress: { counts: '', position: '', others: ['lora'], meanings: {}, form: '', notes: [] }"
+PROGRESS = "progress: { counts: '', position: '', finished: 'That is all.', more: true, meanings: {}, form: '', notes: [] }"
 
 
 def wait(browser: Any, code: str) -> Any:
@@ -176,7 +176,11 @@ def test_equal_answers_are_shown_once(page: Any) -> None:
 
 
 def test_what_is_special_about_a_task_is_said(page: Any) -> None:
-    special = {"notice": "Finished: this one.", "cut": [True, False], "graded_before": [False, True]}
+    special: dict[str, Any] = {
+        "notice": "Finished: this one.",
+        "cut": [True, False],
+        "graded_before": [False, True],
+    }
     special |= {
         "by_file": True,
         "assumed": True,
@@ -195,7 +199,7 @@ def test_what_is_special_about_a_task_is_said(page: Any) -> None:
     wait(page, f"{text_of('state')}.startsWith('It is not answerable already, by the file')")
     assert page.js("pending.length") == 0
     page.js(f"show({{ revision, task: null, {PROGRESS} }})")
-    assert page.js(text_of("finished-text")).endswith("Not compared by people: lora.")
+    assert page.js(text_of("finished-text")) == "That is all."
     press(page, "o")  # this run has two arms, so there is a task of the pair again
     wait(page, visible("task"))
 
