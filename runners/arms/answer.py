@@ -95,8 +95,11 @@ class Answer:
 
     @property
     def nearest_hits(self) -> tuple[Hit, ...]:
-        """The passages nearest to a question that was refused, best first; () for one that was answered."""
-        return self.hits[:NEAREST_SHOWN] if self.refused else ()
+        """The passages nearest to a question that was refused, best first; () for one that was answered.
+
+        Also () for a model that looked things up itself: what it read is in no order of nearness.
+        """
+        return self.hits[:NEAREST_SHOWN] if self.refused and not self.completion.lookups else ()
 
     @property
     def nearest(self) -> list[dict[str, Any]]:
