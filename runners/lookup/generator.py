@@ -358,7 +358,7 @@ class _Answering:
             result = (
                 self.tools.call(call.name, call.arguments)
                 if number < CALLS_AT_ONCE
-                else ToolResult(f"Not carried out: at most {CALLS_AT_ONCE} calls at once.", "malformed")
+                else ToolResult(f"Not carried out: at most {CALLS_AT_ONCE} calls at once.", "too many")
             )
             self.counts["calls"] += 1
             self.counts["repeated"] += bool(result.repeat)
