@@ -95,10 +95,7 @@ class Answer:
 
     @property
     def nearest_hits(self) -> tuple[Hit, ...]:
-        """The passages nearest to a question that was refused, best first; () for one that was answered.
-
-        Also () for a model that looked things up itself: what it read is in no order of nearness.
-        """
+        """The passages nearest to a question that was refused, best first; () if it was answered, or looked up."""
         return self.hits[:NEAREST_SHOWN] if self.refused and not self.completion.lookups else ()
 
     @property

@@ -77,12 +77,12 @@ def _chart(
         shown = limit if limit is not None and limit <= FAR_LIMIT * max(values) else None
         any_limit = any_limit or shown is not None
         whole = name == "requests"  # each number of requests has a bar
-        end = max(*values, shown or 0.0, 1e-9)
+        end = max(*values, shown or 0.0, 0.001)
         axis = Axis(name, 0.5, end + 0.5) if whole else Axis(name, 0.0, 1.05 * end)
         bins = _counts(values, ended, axis, min(BINS, round(end)) if whole else BINS)
         marks = spread.median, None if shown is None else shown + 0.5 * whole
-        said = f"{name} of {count_noun(len(values), 'answer')}: {spread_text(spread)}; {sum(ended)} ended at a limit"
-        drawn.append((name, _histogram(bins, axis, marks, said), _scale(axis, whole), spread))
+        alt_text = f"{name} of {count_noun(len(values), 'answer')}: {spread_text(spread)}; {sum(ended)} ended at a limit"
+        drawn.append((name, _histogram(bins, axis, marks, alt_text), _scale(axis, whole), spread))
     return LookupChart(arm=arm, answers=count_noun(len(rows), "answer"), rows=tuple(drawn), limits=any_limit)
 
 
@@ -95,7 +95,7 @@ def _counts(values: Sequence[float], ended: Sequence[bool], axis: Axis, bins: in
 
 
 def _histogram(
-    bins: Sequence[tuple[int, int]], axis: Axis, marks: tuple[float, float | None], said: str
+    bins: Sequence[tuple[int, int]], axis: Axis, marks: tuple[float, float | None], alt_text: str
 ) -> str:
     """Draw counts from left to right, with marks at the median and at the limit."""
     height = BARS_HEIGHT / max(map(sum, bins))
@@ -113,9 +113,7 @@ def _histogram(
         if value is not None:
             at = axis.x_percent(value)
             parts += f'<line class="{css_class}" x1="{at}" x2="{at}" y1="-2" y2="{BARS_HEIGHT + 4}"/>'
-    return (
-        f'<svg width="100%" height="{BARS_HEIGHT + 4}" role="img" aria-label="{escape(said)}">{parts}</svg>'
-    )
+    return f'<svg width="100%" height="{BARS_HEIGHT + 4}" role="img" aria-label="{escape(alt_text)}">{parts}</svg>'
 
 
 def _scale(axis: Axis, whole: bool) -> str:

@@ -30,6 +30,7 @@ from runners.runs.opened import OpenRun
 from runners.serving.batch import answer_batch
 from runners.serving.request import AnswerRequest
 from runners.serving.served_models import served_models
+from runners.trial.dry_run import DryRun
 from runners.trial.evaluate import evaluate
 from runners.trial.execute import run_plan
 from tests.support.tool_model import HERMES, calling, reader, results
@@ -125,6 +126,9 @@ def test_arm_without_an_index_is_run_reported_and_asked(
     assert read is not None
     assert read.to_json() == body["lookups"]
     assert Lookups.from_json({}) is None
+    assert {time.how for _, time in DryRun(session).measure()} == {
+        "not measured: a dry run sends nothing to an endpoint"
+    }
     stream = session.stream("How many berths has the Birch Pier?", step)
     assert list(stream) == ["The Birch Pier has 31 berths. [1]"]
     assert (run / TRIAL / LOOKUPS).read_text("utf-8") == before, (
@@ -168,7 +172,7 @@ def test_endpoint_without_tools_is_refused_before_another_arm_is_asked(
 ) -> None:
     refuse = lambda handler: handler.reply(400, {"error": {"message": "tools are not supported"}})  # noqa: E731
     server.faults = [refuse]
-    with pytest.raises(BadInput, match="cannot look things up by itself: .*tools are not supported"):
+    with pytest.raises(BadInput, match=r"cannot look things up by itself: .*tools are not supported"):
         run_plan(make_plan(), tmp_path / "run")
     assert len(server.seen) == 1
     run_plan(make_plan(), tmp_path / "run", resume=True, only="evaluate:prompting")

@@ -127,10 +127,10 @@ def test_hosts_of_a_bundle_wait_until_they_are_allowed(tmp_path: Path) -> None:
         "model": {"name": "openai:m@https://a.example/v1"},
         "weights": {"token_f1": 1},
     }
-    plan = parse_plan({**body, "data": {"questions": "q", "documents": "/home/me"}, "steps": steps})
+    plan = parse_plan({**body, "data": {"questions": "q", "documents": "their/files"}, "steps": steps})
     sent = endpoint_consent.sent_by_plan(plan)
-    assert sent == "questions and passages, and what its model reads of the files in /home/me,"
-    with pytest.raises(BadInput, match="its plan sends questions and passages, and what .*/home/me"):
+    assert sent == "questions and passages, and what its model reads of the files in their/files,"
+    with pytest.raises(BadInput, match=r"its plan sends questions and passages, and what .*their/files"):
         endpoint_consent.check_endpoint_allowed(tmp_path, "a.example", sent)
     with pytest.raises(UsageProblem, match=r"c\.example"):
         endpoint_consent.allow_endpoints(tmp_path, ["c.example"])
