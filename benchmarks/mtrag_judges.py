@@ -1,11 +1,13 @@
 """Real labels and real judges: MTRAG's human ratings of three models' answers, and the scores of judges in the same file.
 
-    python -m benchmarks.mtrag_judges FOLDER [--draws N]
+    python -m benchmarks.mtrag_judges FOLDER [--draws N] [--model NAME]
 
 FOLDER is a checkout of IBM's mt-rag-benchmark, of which ``reference_subset_with_human_evaluations.json`` is read. Three
 people rated each answer from 1 to 4. A person's grade is that of the lowest of appropriateness, completeness and
 faithfulness: 4 is right, 3 partly, less wrong; an answer's label is the mean. Judges are ``rb_llm`` (a language model that
-compares with the reference), ``rl_f`` (a language model that checks faithfulness) and ``rb_agg`` (computed), 0 to 1.
+compares with the reference), ``rl_f`` (a language model that checks faithfulness) and ``rb_agg`` (computed), 0 to 1. With
+``--model`` a local model grades the answers of the two models with the prompt of :mod:`runners.judging.prompts`, the
+reference as the right answer and without passages; only that judge is compared.
 
 For each pair of models people's labels of some answers are drawn as ``tunewise label`` does, rows on which Rouge-L differs
 earlier, and the difference is estimated with the judge's scores of all. ``rows``: coverage of the difference of all labels;
@@ -21,7 +23,7 @@ import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from statistics import fmean
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
@@ -62,6 +64,40 @@ def read_answers(folder: Path) -> tuple[list[str], dict[str, np.ndarray]]:
 
     values = {model: np.array([scores(of[model, task]) for task in tasks]).T for model in models}
     return [task.partition("<")[0] for task in tasks], values
+
+
+def grade_locally(folder: Path, model: str) -> dict[str, np.ndarray]:
+    """Return the grades by a local judge of each task's answer by each model but the reference, float [tasks]."""
+    from runners.inference.local import local_generator
+    from runners.judging.asking import OpenJudge
+    from runners.judging.prompts import GRADES as WORDS
+    from runners.judging.prompts import GradedMaterial, grade_prompt, read_grade
+    from runners.labels.records import GRADE_VALUE, Grade
+    from runners.models.resolve import resolve_model
+
+    content = json.loads((folder / FILE).read_text("utf-8"))
+    tasks = {task["task_id"]: task for task in content["tasks"]}
+    asked = [one for one in content["evaluations"] if one["model_id"] != "reference"]
+    chats = []
+    for one in asked:
+        turns = tasks[one["task_id"]]["input"]
+        material = GradedMaterial(
+            question=turns[-1]["text"],
+            before="\n".join(f"{turn['speaker']}: {turn['text']}" for turn in turns[:-1]),
+            instructions="",
+            gold=(tasks[one["task_id"]]["targets"][0]["text"],),
+            answerable=True,
+            passages=(),
+        )
+        chats.append(grade_prompt(material, one["model_response"]))
+    said: dict[int, str] = {}
+    judge = OpenJudge(name=model, generator=local_generator(resolve_model(model)), in_process=True)
+    judge.ask(chats, WORDS, said.__setitem__)
+    of_model: dict[str, list[float]] = {}
+    for n, one in enumerate(asked):
+        word = read_grade(said[n])
+        of_model.setdefault(one["model_id"], []).append(GRADE_VALUE[cast(Grade, word)] if word else 0.5)
+    return {name: np.array(values) for name, values in of_model.items()}
 
 
 def rows_drawn(draw: np.random.Generator, conversations: Sequence[str]) -> tuple[np.ndarray, list[str]]:
@@ -117,11 +153,19 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
     parser.add_argument("folder", type=Path)
     parser.add_argument("--draws", type=int, default=1000)
+    parser.add_argument("--model", help="a known model with local weights, as the only judge")
     options = parser.parse_args()
     conversations, values = read_answers(options.folder)
+    judges: Sequence[str] = JUDGES
+    if options.model:
+        judges = (options.model,)
+        values = {
+            model: np.array([values[model][0], grades, values[model][-1]])
+            for model, grades in grade_locally(options.folder, options.model).items()
+        }
     for a, b in itertools.combinations(values, 2):
         people = values[a][0] - values[b][0]
-        for judge, name in enumerate(JUDGES, 1):
+        for judge, name in enumerate(judges, 1):
             answers = np.concatenate([values[a], values[b]], axis=1)
             said = {
                 "a": a,

@@ -17,7 +17,7 @@ from advisor.costs.hosting import MonthlyCost
 METHOD_LETTERS: Mapping[str, str] = {
     "prompting": "P",
     "few-shot": "F",
-    "long-context": "C",
+    "long-context": "X",
     "rag": "R",
     "agentic-search": "S",
     "lora": "L",

@@ -11,20 +11,27 @@ grade of an arm by itself, which the threshold of usable arms is compared with, 
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import combinations
 from pathlib import Path
 from typing import Any
 
-from rag.evaluation.prediction_powered import any_time_level, labels_needed, prediction_powered, youden_j
+from rag.evaluation.prediction_powered import (
+    RIGHT_FROM,
+    any_time_level,
+    labels_needed,
+    prediction_powered,
+    youden_j,
+)
 from rag.text.words import count_noun
 from runners.judging.grades import GRADE_JOURNAL, AnswerGrades, read_grades
 from runners.labels.journal import journal_paths
 from runners.labels.labels import PairLabels, RunLabels, read_labels
 from runners.plan.schema import Plan
 from runners.report.arm_scores import ITSELF, ArmScores, GradedRows
-from runners.report.graded import GradedAnswers, GradedPair
+from runners.report.graded import GradedAnswers, GradedPair, RuleAgainstPeople
 from runners.report.records import Estimate
 from runners.run_folder import TRIAL, read_journal
 
@@ -97,10 +104,33 @@ def with_grades(
         thrown_away=len(grades.thrown_away) if grades else 0,
         pairs=tuple(shown),
         arms=calibration.mean_grades,
+        rule=rule_against_people(real, rows, labels),
         agreement=agreement.text if agreement else "",
         notes=tuple(notes),
     )
     return calibration.attached(arms), graded
+
+
+def rule_against_people(
+    arms: Sequence[ArmScores], rows: Sequence[Mapping[str, Any]], labels: RunLabels
+) -> RuleAgainstPeople | None:
+    """Return how people grade what the score ``right`` says, each different answer to a question once."""
+    said: dict[tuple[str, str], tuple[bool, int]] = {}
+    answers = _first_answers(arms, rows)
+    for arm in arms:
+        for row, scores in zip(arm.questions, arm.scores, strict=True):
+            answer = answers[arm.arm].get(row)
+            grade = None if answer is None or "right" not in scores else labels.value(row, answer)
+            if answer is not None and grade is not None:
+                place = 0 if grade >= RIGHT_FROM else 1 if grade > 0 else 2
+                said.setdefault((row, answer.strip()), (scores["right"] >= RIGHT_FROM, place))
+    counts = Counter(said.values())
+    right, others = ([counts[rule, place] for place in range(3)] for rule in (True, False))
+    if not said:
+        return None
+    return RuleAgainstPeople(
+        right=(right[0], right[1], right[2]), not_right=(others[0], others[1], others[2])
+    )
 
 
 def calibrate_pairs(

@@ -66,7 +66,8 @@ class JudgeWork:
     def ask(self) -> None:
         """Ask all of it; a failure is an event that says how far it came."""
         emit, grades, compared = self.context.emit, self.open_grades, len(self.pairs)
-        parts = [f"{count_noun(len(grades), 'answer')} to grade"] * bool(grades)
+        checked = " (a good grade is checked by up to three more requests)"
+        parts = [f"{count_noun(len(grades), 'answer')} to grade{checked}"] * bool(grades)
         parts += [f"{compared} comparisons"] * bool(compared)
         emit({"event": "judge.start", "title": f"judge {self.name}: {' and '.join(parts)}"})
         try:

@@ -85,6 +85,24 @@ class GradedPair:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class RuleAgainstPeople:
+    """How people grade answers that the computed score calls right, and those that it does not: right, partly, wrong."""
+
+    right: tuple[int, int, int]
+    not_right: tuple[int, int, int]
+
+    @property
+    def text(self) -> str:
+        """The counts, in a sentence."""
+        right, partly, wrong = self.right
+        called = count_noun(sum(self.right), "labelled answer")
+        return (
+            f"Of {called} that the computed score calls right, people call {right} right, {partly} partly and {wrong} "
+            f"wrong; of {sum(self.not_right):,} others {self.not_right[0]} right and {self.not_right[1]} partly."
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class GradedAnswers:
     """People's labels of a trial's answers, and the grades of a judge that may count."""
 
@@ -102,6 +120,8 @@ class GradedAnswers:
     """Those with labels, and the plan's choice against every other arm."""
     arms: Mapping[str, Estimate]
     """The mean grade of each arm for which the judge counts, by labels and grades."""
+    rule: RuleAgainstPeople | None = None
+    """How far people agree with the computed score; None where nobody labelled an answer that it judges."""
     agreement: str = ""
     """How often people agree; "" with one person."""
     notes: tuple[str, ...] = ()
@@ -115,6 +135,8 @@ class GradedAnswers:
             if self.people
             else "No answer of this run is labelled yet: tunewise label QUESTIONS --run RUN."
         ]
+        if self.rule:
+            lines.append(self.rule.text)
         if self.judge:
             lines.append(f"The judge {self.judge} graded {count_noun(self.graded, 'answer')}.")
         if self.arms:

@@ -58,7 +58,7 @@ def test_plot_marks_crossing_and_user_calls() -> None:
     assert "+ few-shot and lora cost the same" in text
     rows = [row.split("|", 1)[1] for row in text.split("\n") if "|" in row]
     assert sum(row.count("+") for row in rows) == 1
-    assert all(row[41:42] in ":PFCRSLQAH" for row in rows if len(row) > 41), "40,000 is one column"
+    assert all(row[41:42] in ":PFXRSLQAH" for row in rows if len(row) > 41), "40,000 is one column"
     assert "100k" in text
     assert ": 40,000 calls (yours)" in text
 

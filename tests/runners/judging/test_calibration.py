@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from runners.judging.calibration import MIN_PAIR_LABELS, CalibratedPairs, calibrate_pairs
+from runners.judging.calibration import (
+    MIN_PAIR_LABELS,
+    CalibratedPairs,
+    calibrate_pairs,
+    rule_against_people,
+)
 from runners.judging.grades import AnswerGrades
 from runners.labels.labels import answer_digest, read_labels
 from runners.labels.session import LabelSession
@@ -145,3 +152,29 @@ def test_rows_that_do_not_count_are_said(planted: PlantedRun) -> None:
         assert task is not None
         session.skip(task.key)
     assert any(pair.skipped for pair in calibrated(planted, None).pairs)
+
+
+def test_how_people_grade_what_the_rule_calls_right(tmp_path: Path) -> None:
+    """The computed score calls every answer with a number right; people do not, and every different answer counts once."""
+    planted = plant_run(tmp_path, question_rows(12), ARMS)
+    with LabelSession.open(planted.questions, planted.run, "anna") as session:
+        graded: dict[str, str] = {}
+        while len(graded) < 8 and (task := session.task()):
+            for side, answer in zip(("first", "second"), task.answers, strict=False):
+                grade = "right" if is_right(answer) else "partly" if "300" in answer else "wrong"
+                session.grade(task.key, side, grade)  # type: ignore[arg-type]
+                graded[f"{task.question} {answer}"] = grade
+    lenient = [
+        replace(arm, scores=tuple({"right": 1.0} for _ in arm.questions)) for arm in arms_of(planted.run)
+    ]
+    rows = read_journal(planted.run / "trial" / "answers.jsonl")
+    found = rule_against_people(lenient, rows, read_labels(planted.run))
+    assert found is not None
+    counts = Counter(graded.values())
+    assert found.right == (counts["right"], counts["partly"], counts["wrong"])
+    assert sum(found.not_right) == 0
+    assert f"people call {counts['right']} right, {counts['partly']} partly" in found.text
+    assert (
+        rule_against_people(lenient, rows, read_labels(plant_run(tmp_path / "b", question_rows(3), ARMS).run))
+        is None
+    )
