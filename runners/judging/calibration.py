@@ -115,7 +115,7 @@ def rule_against_people(
     arms: Sequence[ArmScores], rows: Sequence[Mapping[str, Any]], labels: RunLabels
 ) -> RuleAgainstPeople | None:
     """Return how people grade what the score ``right`` says, each different answer to a question once."""
-    said: dict[tuple[str, str], tuple[bool, int]] = {}
+    placed: dict[tuple[str, str], tuple[bool, int]] = {}
     answers = _first_answers(arms, rows)
     for arm in arms:
         for row, scores in zip(arm.questions, arm.scores, strict=True):
@@ -123,10 +123,10 @@ def rule_against_people(
             grade = None if answer is None or "right" not in scores else labels.value(row, answer)
             if answer is not None and grade is not None:
                 place = 0 if grade >= RIGHT_FROM else 1 if grade > 0 else 2
-                said.setdefault((row, answer.strip()), (scores["right"] >= RIGHT_FROM, place))
-    counts = Counter(said.values())
+                placed.setdefault((row, answer.strip()), (scores["right"] >= RIGHT_FROM, place))
+    counts = Counter(placed.values())
     right, others = ([counts[rule, place] for place in range(3)] for rule in (True, False))
-    if not said:
+    if not placed:
         return None
     return RuleAgainstPeople(
         right=(right[0], right[1], right[2]), not_right=(others[0], others[1], others[2])
