@@ -136,8 +136,11 @@ def _citation(citation: Citation, answer: Answer) -> str:
 
 
 def _searched(answer: Answer) -> Iterator[tuple[str, str]]:
-    searched = answer.searched
-    if searched:
+    searched, lookups = answer.searched, answer.completion.lookups
+    if searched and lookups:
+        read = count_noun(lookups.passages, "passage")
+        yield "nearest", f"of {count_noun(searched['documents'], 'document')} it read {read}"
+    elif searched:
         yield (
             "nearest",
             f"searched {count_noun(searched['documents'], 'document')}, "

@@ -14,6 +14,7 @@ from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
+from advisor.costs.call_prices import profile_price
 from advisor.glossary import words_footer
 from advisor.methods.registry import METHODS
 from advisor.output import REDIRECTED_COLUMNS, open_console
@@ -161,9 +162,10 @@ def answer_seconds_line(rec: BaseRecommendation) -> str:
         if (seconds := rec.estimates[name].seconds)
     ]
     took = f"Seconds of an answer in published runs: {', '.join(each)}. " if each else ""
-    usd = rec.estimates["agentic-search"].per_call_range
+    usd, assumed = rec.estimates["agentic-search"].per_call_range, profile_price(rec.profile).model
+    of = "as is usual for models of its size" if assumed == "by size" else f"at the price of {assumed}"
     price = (
-        f"An answer takes several calls: {usd.low:.2g} to {usd.high:.2g} USD, likely {usd.likely:.2g}; "
+        f"An answer takes several calls: {usd.low:.2g} to {usd.high:.2g} USD, likely {usd.likely:.2g}, {of}; "
         if usd
         else ""
     )

@@ -72,7 +72,8 @@ class Services:
     def open_run(self, path: Path, progress: CallProgress) -> Run:
         """Return an opened run; opened again when its files have changed. Raises as ``runners.load``.
 
-        BadInput for a run that asks an endpoint or loads models or shows examples from outside of the folder.
+        BadInput for a run that asks an endpoint, or loads models, shows examples or looks up documents from outside of the
+        folder.
         """
         from runners.run_folder import INDEX, TUNED_INDEX
         from runners.runs.run import load
@@ -89,6 +90,8 @@ class Services:
             self.folder.require_models(run.plan, f"the plan of {self.folder.shown(path)}")
             shows = any(arm.shots or arm.chooses_prompt for arm in run.plan.arms)
             shown = [("data.examples", run.plan.data.examples)] if shows else []
+            if any(arm.looks_up for arm in run.plan.arms):  # its tools read the files themselves
+                shown.append(("data.documents", run.plan.data.documents))
             self.folder.require_files(shown, f"the plan of {self.folder.shown(path)}")
             return run
 

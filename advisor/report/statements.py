@@ -341,8 +341,9 @@ def routed_text(arm: ArmReport) -> str:
 
 def lookups_text(arm: str, lookups: LookupSummary) -> str:
     """Return what the answers of a model took that looks things up itself, and how many ended at a limit."""
+    requests, tokens, seconds = map(spread_text, (lookups.requests, lookups.tokens, lookups.seconds))
     took = (
-        f"{_range(lookups.requests)} requests, {_range(lookups.tokens)} tokens and {_range(lookups.seconds)} s an answer "
+        f"{requests} requests, {tokens} tokens and {seconds} s an answer "
         "(median, in brackets from the least to the most)"
     )
     ended = sum(lookups.limits.values())
@@ -361,7 +362,7 @@ def lookups_text(arm: str, lookups: LookupSummary) -> str:
     return f"{arm}: {took}; {'; '.join(parts)}"
 
 
-def _range(spread: Spread) -> str:
+def spread_text(spread: Spread) -> str:
     """Return a median with the least and the most: 4 (1–8)."""
     middle, least, most = (
         f"{value:,.0f}" if value >= 10 or value == int(value) else f"{value:.2g}"

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from advisor.questionnaire.profile import CACHED_PROMPT_TOKENS, LARGE_MODEL_B, LOW_VOLUME, Profile
 from advisor.rules.base import Need, Rule
+from advisor.rules.knowledge import READ_BY_ALL
 from runners.catalog.abilities import gained_nothing, hosted_takes_tools
 
 NOT_MEASURED = "agentic-search is not measured by us with a model that can do it"
@@ -90,8 +91,8 @@ class AG002(Agentic):
 
     Quality was the same as with a search where both were compared on a few dozen documents, at a price that few calls make
     bearable. A cached prompt is lost with each change, an index has to follow it.
-    Does not apply above 200,000 tokens, from 3,000 calls a month on or where their number is unknown, to single facts, vague
-    questions or counting, or to models that rule AG001 leaves out.
+    Does not apply above 200,000 tokens, to so few that one search gives nearly all of them, from 3,000 calls a month on or
+    where their number is unknown, to single facts, vague questions or counting, or to models that rule AG001 leaves out.
     """
 
     need = Need.LOOKUPS
@@ -103,13 +104,13 @@ class AG002(Agentic):
         "whole document 59.6 % for 0.19 in 7 s (not significant)",
     )
     at = {
-        "corpus_tokens": (1, CACHED_PROMPT_TOKENS + 1),
+        "corpus_tokens": (READ_BY_ALL + 1, CACHED_PROMPT_TOKENS + 1),
         "model_params_b": (LARGE_MODEL_B,),
         "calls_per_month": (LOW_VOLUME,),
     }
 
     def applies(self, profile: Profile) -> str:
-        few = 0 < (profile.corpus_tokens or 0) <= CACHED_PROMPT_TOKENS
+        few = READ_BY_ALL < (profile.corpus_tokens or 0) <= CACHED_PROMPT_TOKENS
         rarely = profile.low_volume and profile.facts_change == "fast"
         if not few or not rarely or profile.question_kind in ("single", "vague", "counting"):
             return ""

@@ -1,4 +1,7 @@
-"""A conversation with a finished run: the last turns are kept, and follow-ups are rewritten to stand alone."""
+"""A conversation with a finished run: the last turns are kept, and follow-ups are rewritten to stand alone.
+
+A model that looks things up itself sees the turns and the question as it is: what it searches for is its own choice.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +21,7 @@ HELP = (
 )
 """What /help prints."""
 KEPT_TURNS = 2
-"""Earlier question/answer pairs in the prompt of an arm without retrieval; small models get confused by more."""
+"""Earlier question/answer pairs in the prompt of an arm that is not given passages; small models get confused by more."""
 
 
 def converse(
@@ -55,11 +58,12 @@ def converse(
                 history, previous = [], ""
             note(reply)
             continue
-        rewritten = stand_alone(question, previous)
+        rewritten = question if arm.looks_up else stand_alone(question, previous)
         if rewritten != question:
             print(f"  (asked as: {rewritten})", file=sys.stderr)
-        # With retrieval the passages give the context; earlier turns would only take space from them in the prompt.
-        shown_turns = () if arm.retrieval else tuple(history[-2 * KEPT_TURNS :])
+        # With passages these give the context; earlier turns would only take space from them in the prompt.
+        given_passages = arm.retrieval and not arm.looks_up
+        shown_turns = () if given_passages else tuple(history[-2 * KEPT_TURNS :])
         if as_json:
             answer = answerer.ask(rewritten, shown_turns)
             emit_result(

@@ -95,8 +95,8 @@ class Answer:
 
     @property
     def nearest_hits(self) -> tuple[Hit, ...]:
-        """The passages nearest to a question that was refused, best first; () for one that was answered."""
-        return self.hits[:NEAREST_SHOWN] if self.refused else ()
+        """The passages nearest to a question that was refused, best first; () if it was answered, or looked up."""
+        return self.hits[:NEAREST_SHOWN] if self.refused and not self.completion.lookups else ()
 
     @property
     def nearest(self) -> list[dict[str, Any]]:

@@ -52,7 +52,7 @@ from runners.run_folder import (
     is_run,
     read_run_plan,
 )
-from runners.runs.endpoint_consent import set_unconfirmed
+from runners.runs.endpoint_consent import sent_by_plan, set_unconfirmed
 from runners.runs.plan_models import named_models
 
 LIST = "bundle.json"
@@ -104,7 +104,8 @@ def make_bundle(job: ExportJob) -> ExportedFiles:
         "refused. A base that came "
         "from a folder is given by its folder here: `tunewise ask RUN QUESTION --model FOLDER`.\n\nThe run's own plan and "
         "log are in it as they are: they name folders of the machine it ran on. Arms that show examples need the examples' "
-        "file in the place that the plan names; an arm of nearest replies has its examples' questions and replies in it.\n"
+        "file in the place that the plan names, and an arm that looks things up itself the documents; an arm of nearest "
+        "replies has its examples' questions and replies in it.\n"
     )
     checked = {"files read back and equal": count, "bytes unpacked": size}
     made_from = {"files": f"{len(entries):,}, {size:,} bytes unpacked"}
@@ -435,7 +436,7 @@ def _check_run(folder: Path) -> tuple[dict[str, Any], tuple[str, ...]]:
     for lock in folder.rglob(".writer.*"):
         lock.unlink()
     endpoint_notes = [
-        f"its plan asks {row['model']} at {row['endpoint']}: questions and passages go there, once you allow it"
+        f"its plan asks {row['model']} at {row['endpoint']}: {sent_by_plan(plan)} go there, once you allow it"
         for row in named_models(plan)
         if "endpoint" in row
     ]

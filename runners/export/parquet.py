@@ -48,7 +48,7 @@ def make_index_export(job: ExportJob) -> ExportedFiles:
     folder = job.source.run.path / (TUNED_INDEX if tuned else INDEX)
     if job.source.plan.index is None or not folder.is_dir():
         raise BadInput(
-            "this run has no index: none of its arms retrieves",
+            "this run has no index: none of its arms searches one",
             "its rows or all of it: --to provider-jsonl, bundle",
         )
     index = Index.open(folder)

@@ -101,6 +101,13 @@ def _chosen_arm(session: OpenRun, name: str | None) -> EvaluateStep:
             f"finish it with: tunewise run {session.folder.path} --resume",
         )
     step = session.arm(name or session.default_arm or report.verdict.recommended)
+    if step.looks_up:
+        others = " or ".join(f"--arm {s.arm}" for s in plan.arms if s.retrieval and not s.looks_up)
+        raise UsageProblem(
+            f"{step.arm} chooses itself what it reads, so no passages can be given to it in place of others",
+            f"read its calls in {session.folder.path / TRIAL / LOOKUPS}"
+            + (f", or ask {others}" if others else ""),
+        )
     if plan.index is None:
         raise BadInput(
             "this run searches no documents, and the causes are those of answers from documents",
@@ -110,13 +117,6 @@ def _chosen_arm(session: OpenRun, name: str | None) -> EvaluateStep:
         others = " or ".join(f"--arm {s.arm}" for s in plan.arms if not (s.route or s.without_model))
         raise UsageProblem(
             f"{step.arm} asks no language model of its own, so nothing can be asked again", others
-        )
-    if step.looks_up:
-        others = " or ".join(f"--arm {s.arm}" for s in plan.arms if s.retrieval and not s.looks_up)
-        raise UsageProblem(
-            f"{step.arm} chooses itself what it reads, so no passages can be given to it in place of others",
-            f"read its calls in {session.folder.path / TRIAL / LOOKUPS}"
-            + (f", or ask {others}" if others else ""),
         )
     return step
 

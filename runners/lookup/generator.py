@@ -148,7 +148,7 @@ class LookupGenerator:
         self._note_form(constraint)
         positions = [position for position in range(len(chats)) if position not in known]
         if positions:
-            self._require_tools()
+            self.require_tools()
 
         def answer(position: int) -> Completion:
             return self._look_up(chats[position], max_new_tokens, NO_DEADLINE)
@@ -175,7 +175,7 @@ class LookupGenerator:
         self._note_form(constraint)
 
         def answer() -> Completion:
-            self._require_tools()
+            self.require_tools()
             return self._look_up(chat, max_new_tokens, caller)
 
         return CompletionStream.of_whole(answer)
@@ -187,7 +187,7 @@ class LookupGenerator:
             )
         self._noted_form = self._noted_form or constraint is not None
 
-    def _require_tools(self) -> None:
+    def require_tools(self) -> None:
         """Raise BadInput for a model that takes no tools; a trial asks once, an answer to a user finds out by itself."""
         if not self._probes or self.journal.takes_tools(self.setting.model):
             return
@@ -205,7 +205,7 @@ class LookupGenerator:
 def check_lookup_arms(plan: Plan, bases: Mapping[str, Model | RemoteModel]) -> None:
     """Raise BadInput for a plan with an arm that looks things up with a model that cannot, before anything is loaded.
 
-    Whether an endpoint takes tools is asked when its arm begins.
+    Whether an endpoint takes tools is asked once the run folder is there, which remembers it.
     """
     for arm in (arm for arm in plan.arms if arm.looks_up):
         settings = plan.model_of(arm)
@@ -358,7 +358,7 @@ class _Answering:
             result = (
                 self.tools.call(call.name, call.arguments)
                 if number < CALLS_AT_ONCE
-                else ToolResult(f"Not carried out: at most {CALLS_AT_ONCE} calls at once.", "malformed")
+                else ToolResult(f"Not carried out: at most {CALLS_AT_ONCE} calls at once.", "too many")
             )
             self.counts["calls"] += 1
             self.counts["repeated"] += bool(result.repeat)

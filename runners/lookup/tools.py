@@ -33,7 +33,7 @@ GREP_SECONDS = 5.0
 SAME_WORDS = 8
 """Words in a row of the instructions that make a call be refused: no argument needs them."""
 Problem = Literal[
-    "", "malformed", "unknown tool", "no such document", "bad pattern", "instructions", "failed"
+    "", "malformed", "too many", "unknown tool", "no such document", "bad pattern", "instructions", "failed"
 ]
 PassageSearch = Callable[[str], Sequence[Hit]]
 """Searches the index for a text; best first."""
@@ -224,7 +224,7 @@ class DocumentTools:
             try:
                 mask = compute.match_substring_regex(lines.column, arguments.pattern, ignore_case=True)
             except (pyarrow.ArrowInvalid, UnicodeError):
-                text = "The pattern is no regular expression of RE2 (no lookaround, no backreferences)."
+                text = "The pattern is no regular expression of RE2 (no lookaround, no backreferences), or too long."
                 return ToolResult(text, "bad pattern")
             searched += 1
             matching += [(name, position) for position in compute.indices_nonzero(mask).to_pylist()]

@@ -21,7 +21,7 @@ from runners.models.adapters import ADAPTER_WEIGHTS
 from runners.plan.backend import Backend, ServerModel
 from runners.plan.schema import Plan
 from runners.plan.steps import EvaluateStep
-from runners.runs.endpoint_consent import check_endpoint_allowed
+from runners.runs.endpoint_consent import check_endpoint_allowed, sent_by_plan
 
 
 class BackendServers:
@@ -57,7 +57,7 @@ class BackendServers:
         for url in backend.urls:
             endpoint.check_may_contact(f"the backend's server {url}", url, must_stay_local)
             if imported is not None:
-                check_endpoint_allowed(imported, endpoint.endpoint_host(url))
+                check_endpoint_allowed(imported, endpoint.endpoint_host(url), sent_by_plan(plan))
         limits = RequestLimits(per_minute=plan.model.per_minute)
         self._servers = {url: Server(url, limits, times, on_note) for url in backend.urls}
 

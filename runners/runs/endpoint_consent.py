@@ -59,13 +59,20 @@ def allow_endpoints(run: Path, hosts: Collection[str]) -> tuple[str, ...]:
     return allowed
 
 
-def check_endpoint_allowed(run: Path, host: str) -> None:
-    """Raise BadInput when a run from a bundle has not been allowed to ask a host."""
+def check_endpoint_allowed(run: Path, host: str, sent: str = "questions and passages") -> None:
+    """Raise BadInput when a run from a bundle has not been allowed to ask a host; ``sent`` is what goes there."""
     if host in unconfirmed_endpoints(run):
         raise BadInput(
-            f"{run} came from a bundle, and its plan sends questions and passages to {host}",
+            f"{run} came from a bundle, and its plan sends {sent} to {host}",
             f"if that is right, allow it once: tunewise runs allow {shlex.quote(str(run))} {shlex.quote(host)}",
         )
+
+
+def sent_by_plan(plan: Plan) -> str:
+    """Return what a plan sends to its endpoints: also files of this machine, where a model looks things up itself."""
+    looked_up = any(arm.looks_up for arm in plan.arms)
+    files = f", and what its model reads of the files in {plan.data.documents}," if looked_up else ""
+    return f"questions and passages{files}"
 
 
 def check_index_hosts(plan: Plan) -> None:

@@ -27,7 +27,7 @@ from runners.plan.steps import EvaluateStep, PlanModel, Thinking, TrainStep
 from runners.resources.device import WantedDtype
 from runners.resources.machine import Machine, detect_machine
 from runners.run_folder import TRIAL, RunFolder
-from runners.runs.endpoint_consent import check_endpoint_allowed
+from runners.runs.endpoint_consent import check_endpoint_allowed, sent_by_plan
 from runners.runs.plan_models import BaseModel, ObtainedModels
 from runners.runs.requirements import MEMORY_HEADROOM, require_loading_memory, step_memory
 from runners.tokenization.chat_template import ChatTokenizer
@@ -288,7 +288,7 @@ class RunModels:
         from runners.inference.http_client import RequestLimits
         from runners.inference.remote import RemoteGenerator
 
-        check_endpoint_allowed(self.run.path, endpoint.endpoint_host(remote.url))
+        check_endpoint_allowed(self.run.path, endpoint.endpoint_host(remote.url), sent_by_plan(self.plan))
         limits = RequestLimits(at_once=settings.at_once, per_minute=settings.per_minute)
         generator = RemoteGenerator(
             remote.url,

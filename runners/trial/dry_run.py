@@ -175,7 +175,7 @@ class DryRun:
             return StepTime(how="not measured: a nearest reply takes milliseconds and asks no model")
         if step.route:
             return self._route(step)
-        if step.retrieval and self._index:
+        if step.retrieval and self._index and not step.looks_up:
             return StepTime(how=self._index)
         base = context.models.base_of(step)
         if not isinstance(base, Model):

@@ -58,6 +58,7 @@ from runners.trial.remote_arms import (
     complete_or_note,
     first_after_shared,
     one_at_a_time,
+    require_tool_models,
 )
 
 if TYPE_CHECKING:
@@ -179,6 +180,7 @@ def carry_out(request: RunRequest, on_event: OnEvent | None = None) -> Run:
         context = OpenRun(folder, executed, obtained, data=data, on_event=one_at_a_time(on_event))
         spending = context.models.spending = open_spending(plan, folder.path)
         _report_start(context, machine, (*notes, spending_note(plan, spending)), only is not None)
+        require_tool_models(context, [step for name, step in named if only in (None, name)])
         total = len(named) + bool(forgetting.tuned_arms(plan))
         done, incomplete = _run_steps(context, named, only, total, request.accept_lost_rows)
         # A finished trial is scored again only where its gold was corrected: scores with other gold are kept as they were.

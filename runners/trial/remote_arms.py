@@ -13,6 +13,7 @@ from typing import Any
 
 from rag.errors import Problem
 from rag.types import OnEvent
+from runners.lookup.journal import LOOKUPS
 from runners.models import resolve
 from runners.models.endpoint import endpoint_host
 from runners.plan.named_models import reference_arms
@@ -84,6 +85,20 @@ def is_one_of_several(plan: Plan, step: EvaluateStep) -> bool:
 def asks_endpoint(plan: Plan, step: EvaluateStep) -> bool:
     """Return whether an arm, or an arm of a router, is answered by an endpoint of the plan's models."""
     return bool(host_of(plan, plan.routed(step)[1] if step.route else step))
+
+
+def require_tool_models(context: OpenRun, steps: Sequence[Step]) -> None:
+    """Ask endpoints whose model is to look things up whether they take tools, before anything is asked or trained.
+
+    Where several models are compared, it is asked when the arm begins: without tools that arm alone is incomplete.
+    """
+    models = context.models
+    for step in steps:
+        if not isinstance(step, EvaluateStep) or not step.looks_up:
+            continue
+        if not (models.generates_here(step) or is_one_of_several(context.plan, step)):
+            journal = context.folder.path / TRIAL / LOOKUPS
+            context.retrieval.looking_up(step, models.generator(None, step), (journal,)).require_tools()
 
 
 def one_at_a_time(on_event: OnEvent | None) -> OnEvent | None:

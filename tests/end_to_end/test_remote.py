@@ -219,9 +219,19 @@ def test_model_that_looks_things_up_is_run_asked_and_reported(
     assert json.loads(asked.stdout)["lookups"]["calls"] >= 1
     said = tunewise("ask", "run", QUESTION, "--arm", "agentic-search", cwd=folder, **environ)
     assert "looked up: " in said.stdout + said.stderr
+    nothing = tunewise("ask", "run", "Who owns Zebra?", "--arm", "agentic-search", cwd=folder, **environ)
+    assert nothing.returncode == 0, nothing.stderr
+    assert "it read 0 passages" in nothing.stdout, "a refusal says what it rests on"
     shown = tunewise("report", "run", cwd=folder)
     assert "ended at a limit" in shown.stdout + (folder / "run" / "report.html").read_text("utf-8")
     why = tunewise("why", "run", "--arm", "agentic-search", cwd=folder)
-    assert why.returncode == 3, "nothing is searched by this plan"
+    assert why.returncode == 2
+    assert "read its calls in" in why.stderr
+    turns = f"{QUESTION}\nAnd on Sundays?\n"
+    chat = tunewise("chat", "run", "--arm", "agentic-search", cwd=folder, stdin=turns, **environ)
+    assert chat.returncode == 0, chat.stderr
+    assert "asked as" not in chat.stderr
+    told = [turn["content"] for turn in server.seen[-1]["messages"] if turn["role"] == "user"]
+    assert told[:2] == [QUESTION, "And on Sundays?"], "the model sees the turns"
     files = [p for p in folder.rglob("*") if p.is_file()]
     assert not [p for p in files if KEY.encode() in p.read_bytes()]

@@ -147,7 +147,7 @@ def messages_for_model(
 
     A raw model gets the chat as it came. An arm gets the last user message as its question; a system message replaces
     the plan's instructions. With retrieval the passages are the context: earlier messages are not shown, but a
-    follow-up question is rewritten to stand alone, as in `tunewise chat`.
+    follow-up question is rewritten to stand alone, as in `tunewise chat`. A model that looks things up itself is shown them.
 
     Raises:
         ApiError: the last message is empty or not the user's.
@@ -166,7 +166,7 @@ def messages_for_model(
     if system:
         notes["instructions"] = "the request's system message was used in place of the plan's"
     question, history = turns[-1]["content"], tuple(turns[:-1])
-    if model.step.retrieval and history:
+    if model.step.retrieval and not model.looks_up and history:
         standalone = ""
         for turn in turns:
             if turn["role"] == "user":

@@ -117,16 +117,33 @@ def test_every_key_of_a_plan_that_may_name_a_path_is_checked_above() -> None:
     assert keys == tested
 
 
-def test_a_run_that_needs_a_model_outside_is_not_asked(copy: Path) -> None:
+def _looks_up_outside(plan: dict[str, Any], outside: str) -> None:
+    plan["data"]["documents"] = outside
+    plan["steps"].append(
+        {"kind": "evaluate", "arm": "agentic-search", "retrieval": True, "passages": "looked_up"}
+    )
+
+
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [
+        (lambda plan, outside: plan.update(embedder={"name": outside}), "embedder"),
+        (_looks_up_outside, "data.documents"),
+    ],
+)
+def test_a_run_that_reads_outside_of_the_folder_is_not_asked(
+    copy: Path, change: Callable[[dict[str, Any], str], None], named: str
+) -> None:
     outside = copy.parent / "model"
     shutil.copytree(copy / "adapter", outside)
     plan = yaml.safe_load((copy / "run" / "plan.yaml").read_text("utf-8"))
-    plan["embedder"] = {"name": str(outside)}
+    plan["data"]["examples"] = str(copy / "examples.jsonl")
+    change(plan, str(outside))
     (copy / "run" / "plan.yaml").write_text(yaml.safe_dump(plan), "utf-8")
     seal(copy / "run", "plan.yaml")
     result = call(make_server(copy, False), "ask", run="run", question="Well?")
     assert result.is_error
-    assert "embedder" in result.content[0].text
+    assert named in result.content[0].text
 
 
 def test_fields_of_a_report_stand_between_the_markers(copy: Path) -> None:

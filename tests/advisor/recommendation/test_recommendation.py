@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from advisor.display.console import answer_seconds_line
 from advisor.methods.registry import METHOD_BY_NAME
 from advisor.questionnaire.data_facts import DataFacts
 from advisor.questionnaire.profile import Profile
@@ -138,3 +139,28 @@ def test_printed_recommendation_is_a_few_lines() -> None:
     assert lines[0] == f"{advice.choice}: {advice.confidence.because}"
     assert len(lines) <= 3
     assert len(str(advice)) < 600
+
+
+@pytest.mark.parametrize(
+    ("model", "price"),
+    [
+        ("openai:gpt-6.1-terra@https://h/v1", "at the price of gpt-6.1-terra"),
+        ("openai:gpt-4.1@https://h/v1", "at the price of gpt-6-luna"),
+        ("qwen2.5-72b-instruct", "as is usual for models of its size"),
+    ],
+)
+def test_search_by_the_model_is_named_with_price_and_seconds_where_it_is_possible(
+    model: str, price: str
+) -> None:
+    """Of a model whose price is not known, with whose it is; of a small model, known by name or by size, not at all."""
+    changing = {**NEW, "facts_change": "fast", "corpus_tokens": 66_000, "calls_per_month": 1_500}
+    line = answer_seconds_line(recommend_for_profile(Profile.of({**changing, "model": model})))
+    assert price in line
+    assert "USD, likely" in line
+    assert line.endswith("agentic-search is not measured by us with a model that can do it.")
+    assert ("agentic-search 12 (6–60)" in line) == model.startswith("openai:")
+    many = {**NEW, "corpus_tokens": 200_000_000, "calls_per_month": 600_000}
+    for small in ({"model": "qwen3-8b"}, {"model_params_b": 8.0}):
+        recommended = recommend_for_profile(Profile.of({**many, **small}))
+        assert "agentic-search" not in [scored.method.name for scored in recommended.ranking.shown]
+        assert not answer_seconds_line(recommended)

@@ -352,6 +352,7 @@ def test_rule_applies_in_its_case_only(code: str) -> None:
         ("AG002", {"calls_per_month": 600_000}),
         ("AG002", {"question_kind": "single"}),
         ("AG002", {"corpus_tokens": 900_000}),
+        ("AG002", {"corpus_tokens": 600}),
         ("AG002", {"model_calls_tools": False}),
     ],
 )

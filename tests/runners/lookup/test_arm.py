@@ -14,6 +14,8 @@ from pydantic import ValidationError
 from advisor.report.report import write_report
 from advisor.report.statements import timing_notes
 from rag.errors import BadInput, CannotRun
+from runners.data.formats import Message
+from runners.data.questions import Question
 from runners.inference.types import Lookups
 from runners.lookup.generator import check_lookup_arms
 from runners.lookup.journal import LOOKUPS
@@ -28,6 +30,7 @@ from runners.runs.opened import OpenRun
 from runners.serving.batch import answer_batch
 from runners.serving.request import AnswerRequest
 from runners.serving.served_models import served_models
+from runners.trial.dry_run import DryRun
 from runners.trial.evaluate import evaluate
 from runners.trial.execute import run_plan
 from tests.support.tool_model import HERMES, calling, reader, results
@@ -106,6 +109,10 @@ def test_arm_without_an_index_is_run_reported_and_asked(
     (note,) = [note for note in timing_notes(report) if note.startswith("agentic-search")]
     assert "0 of 4 ended at a limit" in note
     assert "requests" in note
+    page = (run / "report.html").read_text("utf-8")
+    assert page.count('class="answers"') >= 3
+    assert 'class="answers ended"' not in page
+    assert "Red bars" not in page, "no limit is near"
 
     session = OpenRun.open(run)
     step = session.arm("agentic-search")
@@ -119,6 +126,9 @@ def test_arm_without_an_index_is_run_reported_and_asked(
     assert read is not None
     assert read.to_json() == body["lookups"]
     assert Lookups.from_json({}) is None
+    assert {time.how for _, time in DryRun(session).measure()} == {
+        "not measured: a dry run sends nothing to an endpoint"
+    }
     stream = session.stream("How many berths has the Birch Pier?", step)
     assert list(stream) == ["The Birch Pier has 31 berths. [1]"]
     assert (run / TRIAL / LOOKUPS).read_text("utf-8") == before, (
@@ -155,6 +165,18 @@ def test_run_that_is_interrupted_goes_on_without_paying_again(
     assert replies[: len(paid)] == paid
     assert len(set(replies)) == len(replies), "no request was sent twice"
     assert len(rows_of(tmp_path / "run")) == 4
+
+
+def test_endpoint_without_tools_is_refused_before_another_arm_is_asked(
+    make_plan: Callable[..., Plan], server: Any, tmp_path: Path
+) -> None:
+    refuse = lambda handler: handler.reply(400, {"error": {"message": "tools are not supported"}})  # noqa: E731
+    server.faults = [refuse]
+    with pytest.raises(BadInput, match=r"cannot look things up by itself: .*tools are not supported"):
+        run_plan(make_plan(), tmp_path / "run")
+    assert len(server.seen) == 1
+    run_plan(make_plan(), tmp_path / "run", resume=True, only="evaluate:prompting")
+    assert not any("tools" in body for body in server.seen[1:]), "no arm of this step looks things up"
 
 
 def test_each_model_of_a_plan_looks_things_up_by_itself(
@@ -210,6 +232,10 @@ def test_answers_at_a_limit_are_counted(make_plan: Callable[..., Plan], server: 
     note = next(note for note in timing_notes(reported(run.path)) if note.startswith("agentic-search"))
     assert "4 of 4 ended at a limit (steps 4)" in note
     assert "4 calls made twice or more" in note
+    page = (run.path / "report.html").read_text("utf-8")
+    assert page.count('class="answers ended"') >= 3, "a histogram of requests, of tokens and of seconds"
+    assert "requests of 4 answers: 3 (3–3); 4 ended at a limit" in page
+    assert "Red bars are answers that ended at a limit" in page
 
 
 def test_other_questions_and_a_recheck_send_what_is_new_alone(
@@ -272,6 +298,14 @@ def test_served_answer_comes_whole_with_its_citations(
     assert not model.answers_at_once
     from runners.serving.http.chat import messages_for_model
 
+    earlier: list[Message] = [
+        {"role": "user", "content": "Where is Birch?"},
+        {"role": "assistant", "content": "At the pier."},
+    ]
+    follow_up: Message = {"role": "user", "content": "And the berths?"}
+    asked, notes = messages_for_model([*earlier, follow_up], model)
+    assert isinstance(asked, Question)
+    assert (asked.question, asked.history, notes) == ("And the berths?", tuple(earlier), {})
     question, _ = messages_for_model(
         [{"role": "user", "content": "How many berths has the Birch Pier?"}], model
     )

@@ -74,7 +74,7 @@ def test_too_many_calls_at_once_are_not_all_carried_out(
         calling(*[("grep", {"pattern": f"a{n}"}) for n in range(CALLS_AT_ONCE + 3)]), "Done."
     )
     done = ask(looking_up())
-    assert looked_up(done).problems == {"malformed": 3}
+    assert looked_up(done).problems == {"too many": 3}
     assert results(server.seen[-1])[-1].startswith("Not carried out: at most 8")
 
 

@@ -11,6 +11,7 @@ from advisor.settings import read_settings
 from rag.errors import BadInput, UsageProblem
 from runners.inference.remote import RemoteGenerator
 from runners.models import endpoint
+from runners.plan.schema import parse_plan
 from runners.run_folder import UNCONFIRMED_ENDPOINTS
 from runners.runs import endpoint_consent
 
@@ -119,6 +120,18 @@ def test_hosts_of_a_bundle_wait_until_they_are_allowed(tmp_path: Path) -> None:
     with pytest.raises(BadInput, match="came from a bundle") as caught:
         endpoint_consent.check_endpoint_allowed(tmp_path, "a.example")
     assert "tunewise runs allow" in (caught.value.hint or "")
+    steps = [{"kind": "evaluate", "arm": "agentic-search", "retrieval": True, "passages": "looked_up"}]
+    body = {
+        "name": "p",
+        "choice": "agentic-search",
+        "model": {"name": "openai:m@https://a.example/v1"},
+        "weights": {"token_f1": 1},
+    }
+    plan = parse_plan({**body, "data": {"questions": "q", "documents": "their/files"}, "steps": steps})
+    sent = endpoint_consent.sent_by_plan(plan)
+    assert sent == "questions and passages, and what its model reads of the files in their/files,"
+    with pytest.raises(BadInput, match=r"its plan sends questions and passages, and what .*their/files"):
+        endpoint_consent.check_endpoint_allowed(tmp_path, "a.example", sent)
     with pytest.raises(UsageProblem, match=r"c\.example"):
         endpoint_consent.allow_endpoints(tmp_path, ["c.example"])
     assert endpoint_consent.allow_endpoints(tmp_path, ["a.example"]) == ("a.example",)
