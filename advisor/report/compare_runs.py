@@ -13,6 +13,7 @@ from rag.errors import BadInput
 from rag.evaluation.clusters import mean_by_question, weighted_questions
 from rag.evaluation.statistics import PairedDifference, paired_test
 from runners.data.examples import normalise_text
+from runners.report.arm_scores import judged_rows
 from runners.report.json_records import to_json
 from runners.report.trial_report import TrialReport
 from runners.run_folder import TRIAL, read_journal
@@ -160,7 +161,8 @@ def _read_run(run: Path) -> ComparedRun:
     rows = read_journal(run / TRIAL / ANSWERS)
     texts = {str(row["id"]): normalise_text(str(row["question"])) for row in rows if "question" in row}
     report = read_report(run)
-    return ComparedRun(run, report, {arm.arm: arm for arm in read_scores(run) if arm.combined}, texts)
+    arms = judged_rows([arm for arm in read_scores(run) if arm.combined])
+    return ComparedRun(run, report, {arm.arm: arm for arm in arms}, texts)
 
 
 def _reweighted(

@@ -52,6 +52,7 @@ from runners.plan.named_models import asked_models, reference_arms
 from runners.plan.schema import Plan
 from runners.plan.steps import NF4, QUANTIZED_ANSWERS, TrainStep
 from runners.report import report_file
+from runners.report.arm_scores import rows_without_gold
 from runners.report.lookups import lookup_summary
 from runners.report.records import (
     ArmReport,
@@ -154,6 +155,7 @@ def report_of_run(records: RunRecords) -> TrialReport:
         dev_budget=dev_budget(records, max((arm.question_count for arm in judged.arms), default=0)),
         full_run=full_run(records),
         max_test=plan.data.max_test,
+        without_gold=rows_without_gold(measured_arms),
         made_questions=origins,
         question_words=records.question_words,
         drift=drift.to_json() if drift else None,

@@ -32,6 +32,7 @@ from rag.text.words import count_noun
 from runners.plan.schema import Plan
 from runners.recheck.inputs import PRICES, Change
 from runners.recheck.recheck import Recheck, RecheckedArm
+from runners.report.arm_scores import judged_rows
 from runners.report.records import Verdict
 from runners.report.report_file import read_report
 from runners.run_folder import TRIAL, read_journal
@@ -54,7 +55,8 @@ def recheck_json(result: Recheck, margin: float) -> dict[str, Any]:
     plan = result.plan
     must_cite = plan.answers.get("must_cite")
     demanded = ("citation",) if must_cite and must_cite.value in (True, "yes", "true") else ()
-    pairs = [(arm.before, arm.now) for arm in result.arms]
+    before = judged_rows([arm.before for arm in result.arms])
+    pairs = list(zip(before, judged_rows([arm.now for arm in result.arms]), strict=True))
     asked = {question for arm in result.arms for question in arm.now.questions}
     real = asked - result.made
     changes = paired_changes(pairs, demanded, real if real and result.made else None, plan.seed)

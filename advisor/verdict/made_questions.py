@@ -19,6 +19,7 @@ from rag.evaluation.question_words import QuestionWords
 from rag.evaluation.statistics import PairedDifference, bootstrap_interval
 from rag.text.words import count_noun
 from runners.plan.schema import Plan
+from runners.report.arm_scores import judged_rows
 from runners.report.records import ArmReport, Estimate, MadeColumn, Outcome, Strength, Verdict
 from runners.report.trial_report import MadeQuestions
 from runners.trial.trial import ArmScores
@@ -76,10 +77,12 @@ def judge_on_real_questions(
 def split_by_origin(arms: Sequence[ArmScores]) -> tuple[tuple[ArmScores, ...], tuple[ArmScores, ...]]:
     """Return the scores that are judged, and those of made questions beside them.
 
-    Real questions are judged; made ones where no arm answered any other.
+    Real questions are judged; made ones where no arm answered any other. Of both only rows with gold, where there are others
+    too (:func:`runners.report.arm_scores.judged_rows`).
     """
+    arms = judged_rows(arms)
     if not any(any(arm.made) for arm in arms):
-        return tuple(arms), ()
+        return arms, ()
     real = tuple(arm.of_origin(from_documents=False) for arm in arms)
     if not any(arm.questions for arm in real):
         return tuple(arms), ()

@@ -218,3 +218,21 @@ class ArmScores:
         """The mean score of the best seed minus that of the worst; 0 with one seed."""
         means = [mean for _, mean in self.seeds]
         return max(means) - min(means) if means else 0.0
+
+
+def judged_rows(arms: Sequence[ArmScores]) -> tuple[ArmScores, ...]:
+    """Return the scores on rows whose gold says whether an answer is right; on all rows where none or all have such gold.
+
+    An answer that nothing judges would count 0 for every arm, and make all differences smaller than they are. Where a
+    judge's grades count for a pair (:attr:`ArmScores.graded`), all rows stay: it has graded these too.
+    """
+    judged = {id for arm in arms for id, of in zip(arm.questions, arm.scores, strict=True) if "right" in of}
+    if not judged or any(arm.graded for arm in arms):
+        return tuple(arms)
+    return tuple(arm.part([id in judged for id in arm.questions]) for arm in arms)
+
+
+def rows_without_gold(arms: Sequence[ArmScores]) -> int:
+    """Return how many rows :func:`judged_rows` leaves out."""
+    asked, judged = ({id for arm in of for id in arm.questions} for of in (arms, judged_rows(arms)))
+    return len(asked - judged)

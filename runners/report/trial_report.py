@@ -297,6 +297,8 @@ class TrialReport:
     full_run: FullRun | None
     """None for a run that was not shortened."""
     max_test: int | None
+    without_gold: int = 0
+    """Rows that are left out of scores and differences, as nothing says whether an answer to them is right."""
     made_questions: MadeQuestions | None = None
     question_words: QuestionWords | None = None
     """None where too few questions name their answer's place, or they are not English."""

@@ -18,6 +18,7 @@ from advisor.verdict.made_questions import (
 )
 from advisor.verdict.verdict import judge_trial
 from runners.data.questions import load_questions
+from runners.report.arm_scores import rows_without_gold
 from runners.report.json_records import to_json
 from runners.trial.trial import ArmScores, write_scores
 from tests.advisor.verdict.test_verdict import arms, plan
@@ -84,6 +85,33 @@ def test_the_verdict_is_that_on_the_real_questions() -> None:
     assert "60 of 120 test questions were made" in note
     assert "60 real ones" in note
     assert "3 of 20 dev questions" in note
+
+
+def test_rows_that_nothing_can_judge_are_left_out_of_scores_and_differences() -> None:
+    """Rows of a log without gold would count 0 for every arm; differences are those of the rows with gold."""
+    with_gold = [
+        replace(arm, scores=tuple({"right": value} for value in arm.combined)) for arm in arms(60, **SCORES)
+    ]
+    names = [f"log{n}" for n in range(90)]
+    both = [
+        replace(
+            arm,
+            questions=(*arm.questions, *names),
+            scores=(*arm.scores, *({} for _ in names)),
+            combined=(*arm.combined, *(0.0 for _ in names)),
+            seconds=(*arm.seconds, *(0.1 for _ in names)),
+            prompt_tokens=(*arm.prompt_tokens, *(1 for _ in names)),
+            completion_tokens=(*arm.completion_tokens, *(1 for _ in names)),
+            documents=(*arm.sources(), *(None for _ in names)),
+        )
+        for arm in with_gold
+    ]
+    judged, alone = (judge_on_real_questions(plan(), scored, "m") for scored in (both, with_gold))
+    assert judged.pairs == alone.pairs
+    assert judged.verdict == alone.verdict
+    assert rows_without_gold(both) == 90
+    none_has_gold = [replace(arm, scores=tuple({} for _ in arm.questions)) for arm in both]
+    assert rows_without_gold(none_has_gold) == 0, "then the plan's other scores decide"
 
 
 @pytest.mark.parametrize("scores", [SCORES, {**SCORES, "hybrid": 0.1}])
