@@ -368,6 +368,8 @@ ENTRY_POINTS: dict[str, tuple[set[str], set[str] | None]] = {
             *("inference/batched", "inference/constraints/answer_forms", "inference/label_scores"),
             *(
                 "arms/scored_labels",
+                "lookup/generator",
+                "lookup/tool_models",
                 "runs/loaded_models",
                 "serving/batch",
                 "synthesis/teacher",

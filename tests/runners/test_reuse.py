@@ -250,7 +250,8 @@ def test_answers_that_0_2_0_evaluated_are_kept_once_with_a_line(finished: Path, 
 
     file = write(finished.parent / "other.jsonl", [{"question": "Is hut 1 warm?", "answers": ["Aye."]}])
     done = evaluate(finished, file, ["few-shot"])
-    later = ("made", "wordings", "wording_of", "all_of", "weight")  # keys that 0.2.0 did not record
+    # keys that 0.2.0 did not record
+    later = ("made", "wordings", "wording_of", "all_of", "weight", "split_by", "labelled")
     rows = [{k: v for k, v in asdict(q).items() if k not in later} for q in load_questions(file)]
     plan = OpenRun.open(finished).plan
     recorded = {"plan": plan.digest(), "questions": rows, "generation": 0}
