@@ -212,8 +212,11 @@ def _judge_choice(trial: Trial, standing: ArmStanding, model: str) -> Verdict:
 
 
 def _judged_labels(standing: ArmStanding, rival: ArmComparison | None) -> int | None:
-    """Return the labels behind the grades that decided: of the named comparison, else the fewest of one; None without."""
-    if rival and rival.pair.labels is not None:
+    """Return the labels behind the grades that decided: of the named comparison, else the fewest of one.
+
+    None where there are none: also where the named comparison is by computed scores, whatever others are by.
+    """
+    if rival:
         return rival.pair.labels
     compared = (*standing.gate.values(), *standing.shown.values())
     return min((c.pair.labels for c in compared if c.pair.labels is not None), default=None)
