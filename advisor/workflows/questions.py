@@ -81,7 +81,9 @@ def _import(flags: ImportFlags, columns: Mapping[str, str] | None) -> dict[str, 
     for line in log.notes():
         note(line)
     for text in log.counter.sample:
-        start = max(0, text.find("[") - SHOWN_CHARS // 2)
+        at = text.find("[")
+        start = max(0, at - SHOWN_CHARS // 2)
+        start = min(text.find(" ", start) + 1, at) if start else 0  # at the beginning of a word
         note(f"  masked, for example: {text[start : start + SHOWN_CHARS]}")
     _confirm(flags, log)
     embedder = load_embedder(flags.embedder)

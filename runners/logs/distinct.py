@@ -28,10 +28,14 @@ GREETINGS = frozenset(
     """hi hello hey hiya hallo greetings thanks thank you thankyou thx ta cheers ok okay k yes no yep nope sure
     great good perfect fine nice cool bye goodbye please there all everyone team morning afternoon evening day night
     much very so many lovely test testing help ping start stop menu agent human a lot for your that s
+    danke dank schön sehr vielen bitte guten gute morgen tag abend nacht moin servus grüß gott tschüss ja nein gut
+    bonjour bonsoir salut merci beaucoup bien oui non au revoir hola gracias muchas buenos buenas días dias tardes noches
+    sí si vale adiós grazie ciao buongiorno buonasera mille prego goedemorgen goedemiddag hoi bedankt je wel
+    obrigado obrigada olá bom boa dia tarde noite sim não
     """.split()  # noqa: SIM905
 )
-"""English words: a turn of nothing else, up to :data:`GREETING_WORDS` of them, greets, thanks or agrees and asks
-nothing.
+"""Words of English, German, French, Spanish, Italian, Dutch and Portuguese: a turn of nothing else, up to
+:data:`GREETING_WORDS` of them, greets, thanks or agrees and asks nothing.
 """
 GREETING_WORDS = 5
 _OPENING = re.compile(
@@ -240,7 +244,7 @@ def left_out_note(counts: Mapping[str, int]) -> str:
         f"{counts[key]:,} {text}"
         for key, text in (
             ("empty", "empty"),
-            ("greetings", "greetings and thanks (by a list of English words)"),
+            ("greetings", "greetings and thanks (by a list of words of seven languages)"),
             ("short", f"under {MIN_LETTERS} letters (in any language)"),
             ("too_long", f"over {MAX_QUESTION_CHARS:,} characters"),
             ("damaged", "of broken characters"),

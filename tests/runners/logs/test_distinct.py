@@ -62,6 +62,10 @@ def test_personal_data_is_masked_before_texts_are_compared() -> None:
         ("", "empty"),
         ("thanks a lot!", "greetings"),
         ("Good morning", "greetings"),
+        ("Danke schön!", "greetings"),
+        ("Bonjour, merci beaucoup", "greetings"),
+        ("Guten Morgen", "greetings"),
+        ("Guten Tag, wann öffnen Sie morgen?", ""),
         ("ok", "greetings"),
         ("да", "short"),
         ("👍", "short"),
@@ -69,7 +73,8 @@ def test_personal_data_is_masked_before_texts_are_compared() -> None:
         ("\ud83d what", "damaged"),
         ("何時に開く", ""),
         ("Good morning, where is it?", ""),
-        ("Hola", ""),
+        ("Hola", "greetings"),
+        ("Cześć wam", ""),  # in no list
     ],
 )
 def test_what_is_left_out(text: str, reason: str) -> None:
