@@ -277,7 +277,7 @@ def _rows_without_gold(report: ScoredReport) -> str:
     """Return how many rows of a trial no rule can judge, as a sentence after another one; "" where all have gold."""
     if isinstance(report, TrialReport) and (left := report.without_gold):
         return (
-            f" {count_noun(left, 'row')} without gold are left out: nothing says whether an answer to them is right. People "
+            f" {count_noun(left, 'row')} without gold do not count: nothing says whether an answer to them is right. People "
             "can grade these answers: tunewise label QUESTIONS --run RUN."
         )
     asked = max(arm.n for arm in report.arms)
