@@ -265,7 +265,8 @@ def measured_facts(records: RunRecords, test_questions: int, proxy: bool) -> Mea
             started[event["step"]] = event["time"]
         elif event.get("event") == "step.done":
             if event["step"] in started:
-                seconds[event["step"]] = round(event["time"] - started[event["step"]], 1)
+                took = event["time"] - started[event["step"]]
+                seconds[event["step"]] = round(took, 1) or round(took, 3)  # 0 is a step that was not timed
             busy[event["step"]] = float(event.get("lost", 0.0))
     trained = [step.arm for step in plan.steps if isinstance(step, TrainStep)]
     trainings = {name: records.result(f"train:{name}").get("trained") for name in trained}
