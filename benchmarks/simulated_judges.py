@@ -32,6 +32,7 @@ from rag.evaluation.prediction_powered import (
     LOOKS,
     LabelledDifferences,
     PredictionPowered,
+    any_time_level,
     label_chances,
     labels_needed,
     prediction_powered,
@@ -388,7 +389,7 @@ def looks_row(cell: Cell, draws: int, seed: int) -> dict[str, Any]:
 
 
 def needed_row(cell: Cell, draws: int, seed: int) -> dict[str, Any]:
-    """Return how many further labels open trials name, and how often so many more decide them.
+    """Return how many further labels open trials name, and how often so many more decide them, at the level of any time.
 
     ``as seen``: of the trials in which the difference seen is within .03 of people's over all rows.
     """
@@ -396,11 +397,11 @@ def needed_row(cell: Cell, draws: int, seed: int) -> dict[str, Any]:
     for _ in range(draws):
         trial = simulated_trial(draw, cell)
         rows = trial.rows(cell.labels)
-        more = labels_needed(rows)
+        more = labels_needed(rows, level=any_time_level())
         never += more is None
         if more:
             named.append(more)
-            decided.append(apart([prediction_powered(trial.rows(cell.labels + more))]))
+            decided.append(apart([prediction_powered(trial.rows(cell.labels + more), any_time=True)]))
             away = prediction_powered(rows).difference - (trial.people[0] - trial.people[1]).mean()
             as_seen.append(abs(away) < 0.03)
     decided_as_seen = [one for one, near in zip(decided, as_seen, strict=True) if near]

@@ -209,10 +209,11 @@ def any_time_level(level: float = LEVEL) -> float:
 def labels_needed(rows: LabelledDifferences, above: float = 0.0, level: float = LEVEL) -> int | None:
     """Return how many more labels decide with a chance of :data:`STATED_POWER` at the difference seen.
 
-    Further labels make every chance larger by one factor; what they bring is computed from the residuals of those there are.
+    They are all that are left where no smaller number would, and all of them decide at least as likely as not. Further
+    labels make every chance larger by one factor; what they bring is computed from the residuals of those there are.
 
     Returns:
-        0 where the difference is decided, None where not even all labels would, or where there are too few to say.
+        0 where the difference is decided, None where all labels would rather not, or where there are too few to say.
     """
     table = _table_of(rows)
     if table.counted.sum() < MIN_LABELS:
@@ -232,7 +233,9 @@ def labels_needed(rows: LabelledDifferences, above: float = 0.0, level: float = 
         if of_rows + of_drawing <= allowed:
             more = math.ceil(float(np.minimum(1, factor * drawn).sum() - drawn.sum()))
             return min(max(1, more), int((~table.known).sum()))
-    return None
+    # once all are labelled nothing is left to stop for, so the usual level holds
+    away, least = abs(now.difference - above), normal.inv_cdf(0.5 + LEVEL / 2) * math.sqrt(of_rows)
+    return int((~table.known).sum()) if away > MIN_SPREAD and away >= least else None
 
 
 def youden_j(labels: Sequence[float], predicted: Sequence[float]) -> float:

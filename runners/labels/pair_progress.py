@@ -93,7 +93,7 @@ def _forecast(labels: PairLabels, apart: bool, more: int | None) -> str:
         if labels.counted < STATED_FROM:
             return f"how many more are needed is said after {STATED_FROM}"
         return f"how many more are needed cannot be said before {min(ENOUGH_LABELS, labels.differing)}"
-    return f"so close that not even all {left} others would tell them apart"
+    return f"so close so far that all {left} others would rather not tell them apart"
 
 
 def _result(a: str, b: str, labels: PairLabels, apart: bool, estimate: PredictionPowered | None) -> str:

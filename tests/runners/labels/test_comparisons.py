@@ -145,7 +145,7 @@ def test_forecasts_are_late_round_and_of_what_counts() -> None:
     more = pair_progress("a", "b", pair_labels(30, 400, each=0.1)).more
     assert more is None or more % 5 == 0
     assert state(30, 80, each=1.0) == "they are told apart"
-    assert state(30, 80) == "so close that not even all 50 others would tell them apart"
+    assert state(30, 80) == "so close so far that all 50 others would rather not tell them apart"
     assert state(30, 30) == "all are labelled, and do not tell them apart"
     assert state(12, 16) == "so few that all are needed"
     assert state(22, 80, 1).endswith("1 more label counts once the question in front of it is labelled")
