@@ -103,7 +103,7 @@ def group_of_run(card: gpus.GpuFacts, row: Mapping[str, Any]) -> DeviceGroup | N
 def shape_of(row: Mapping[str, Any]) -> ModelShape:
     """Return the shape of a record's model: the catalogue's, else one that is typical for its size."""
     known = models.find_model(row["model"]) if "model" in row else None
-    return known.shape if known else typical_shape(row["params_b"])
+    return known.shape if known and known.shape else typical_shape(row["params_b"])
 
 
 def training_runs(record: Mapping[str, Any]) -> list[EstimatedRun]:

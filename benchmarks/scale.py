@@ -60,6 +60,7 @@ def named_shape(name: str) -> ModelShape:
     """Return the shape of a model of the catalogue."""
     found = models.find_model(name)
     assert found is not None
+    assert found.shape is not None
     return found.shape
 
 

@@ -15,6 +15,9 @@ def command(flags: EstimateRequest) -> None:
         show_estimate_score(flags.rows, flags.as_json)
         return
     from advisor.workflows import estimate
+    from runners.models.hub import allow_hub
 
+    if flags.allow_hub:
+        allow_hub()
     estimated = estimate.estimate_request(flags, estimate.setup_flags(flags))
     estimate.show_estimate(estimated, flags.as_json)

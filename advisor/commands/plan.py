@@ -16,9 +16,12 @@ def command(flags: PlanRequest) -> None:
     """
     from advisor.workflows.plan import make_plan
     from advisor.workflows.plan_lists import print_profiles, print_schema
+    from runners.models.hub import allow_hub
     from runners.models.licenses import accept_licenses
 
     accept_licenses(flags.accept_license or ())
+    if flags.allow_hub:
+        allow_hub()
     if flags.schema:
         print_schema()
     elif flags.profiles:

@@ -71,9 +71,9 @@ def profile_price(profile: Profile) -> Price:
         return prices.find_price(name.removeprefix("openai:").rpartition("@")[0]) or prices.reference_price()
     if name and (listed := prices.find_price(name)):
         return listed
-    if not profile.params_b:
+    if not profile.active_params_b:
         return prices.reference_price()
-    usd_per_million = max(MIN_USD, USD_PER_B * profile.params_b)
+    usd_per_million = max(MIN_USD, USD_PER_B * profile.active_params_b)
     day = date(2026, 11, 25)
     source = "usual for hosted open models"
     return Price(
@@ -174,8 +174,8 @@ def call_price_basis(profile: Profile, today: date | None = None) -> tuple[str, 
             "shown is what the same tokens cost hosted"
         )
     named = (
-        f"{profile.params_b:.3g} B parameters"
-        if price.model == "by size" and profile.params_b
+        f"{profile.active_params_b:.3g} B parameters"
+        if price.model == "by size" and profile.active_params_b
         else price.model
     )
     lines.append(

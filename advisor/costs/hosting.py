@@ -153,13 +153,14 @@ def cheapest_serving(profile: Profile) -> RentedServing | None:
 def seconds_per_call(profile: Profile, shape: ModelShape, card: gpus.GpuFacts) -> float:
     """Return the seconds of one call on a GPU: prefill is bound by its FLOP/s, decoding by its bandwidth.
 
-    Prefill takes 2 FLOPs per parameter and token. Decoding reads all weights for every token: 0.55 x
-    bandwidth / bytes of the weights in bf16 tokens a second.
+    Prefill takes 2 FLOPs per parameter and token. Decoding reads all weights that a token uses: 0.55 x
+    bandwidth / their bytes in bf16 tokens a second.
     """
+    weights = 2.0 * shape.active_params
     prefill_seconds = (
-        2.0 * shape.params * (profile.prompt_tokens or PROMPT_TOKENS) / (PREFILL_SHARE * card.tflops * 1e12)
+        weights * (profile.prompt_tokens or PROMPT_TOKENS) / (PREFILL_SHARE * card.tflops * 1e12)
     )
-    return prefill_seconds + output_tokens(profile) * decoding_seconds(2.0 * shape.params, card)
+    return prefill_seconds + output_tokens(profile) * decoding_seconds(weights, card)
 
 
 def decoding_seconds(

@@ -194,14 +194,18 @@ def device_speed_ups(profile: Profile) -> tuple[float, float]:
     """
     machine = training_device(profile).flops.likely / REFERENCE_FLOPS
     answering = (
-        1.0 if profile.remote else machine * REFERENCE_PARAMS_B / (profile.params_b or REFERENCE_PARAMS_B)
+        1.0
+        if profile.remote
+        else machine * REFERENCE_PARAMS_B / (profile.active_params_b or REFERENCE_PARAMS_B)
     )
     return min(machine, MAX_SPEED_UP), min(answering, MAX_SPEED_UP)
 
 
 def _shape(profile: Profile) -> ModelShape:
     """Return the model's shape; where its size is unknown, that of the default model."""
-    return profile.model_shape or models.MODELS[0].shape
+    shape = profile.model_shape or models.MODELS[0].shape
+    assert shape is not None, "the default model has one"
+    return shape
 
 
 def passage_tokens(plan: Plan) -> float:

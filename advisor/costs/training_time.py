@@ -116,16 +116,12 @@ def flops_per_token(shape: ModelShape, method: str, sequence: float, checkpointi
     return 2.0 * multiplied_parameters(shape) * passes + attention * (3 + checkpointing)
 
 
-@lru_cache(maxsize=1024)
 def multiplied_parameters(shape: ModelShape) -> int:
     """Return the parameters one token is multiplied with: all of a typical shape, else blocks and head.
 
     The input embedding is looked up, not multiplied, and of a mixture of experts a token passes through some.
     """
-    if shape.assumed:
-        return shape.params
-    blocks = shape.layers * sum(rows * columns for rows, columns in shape.matrices())
-    return min(shape.params, blocks + shape.vocab * shape.hidden)
+    return shape.active_params - (0 if shape.tied or shape.assumed else shape.table)
 
 
 def tokens_per_second(shape: ModelShape, method: str, sequence: float, device: TrainingDevice) -> Range:

@@ -23,6 +23,7 @@ class EstimateRequest:
         ),
     ] = None
     config: Annotated[Path | None, flag("A model's config.json, or a folder with one.")] = None
+    allow_hub: options.AllowHub = False
     params_b: Annotated[float | None, flag("Only a size, in billions of parameters.")] = None
     method: Annotated[
         str | None,

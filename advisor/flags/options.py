@@ -70,5 +70,11 @@ Track = Annotated[
         autocompletion=completion.complete_trackers,
     ),
 ]
+AllowHub = Annotated[
+    bool,
+    flag(
+        "Allow the model hub to be asked: for the config.json of an unknown model, no weights.", "--allow-hub"
+    ),
+]
 Json = Annotated[bool, flag("Print as JSON.", "--json")]
 ResultJson = Annotated[bool, flag("Print it as JSON.", "--json")]

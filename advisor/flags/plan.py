@@ -79,6 +79,7 @@ class PlanRequest:
     save: Annotated[str | None, flag("Save your answers as a profile of this name.")] = None
     profiles: Annotated[bool, flag("List the saved profiles and stop.", "--profiles")] = False
     accept_license: options.AcceptLicense = None
+    allow_hub: options.AllowHub = False
     record: Annotated[Path | None, flag("Write a one-page decision record (Markdown) here.")] = None
     as_json: Annotated[bool, flag("Print the recommendation as JSON on stdout.", "--json")] = False
     schema: Annotated[bool, flag("Print the plan's JSON Schema and stop.", "--schema")] = False

@@ -283,7 +283,7 @@ def too_large(profile: Profile, machine: Machine, answers: int, quantization: st
     """Return why the model cannot give that many answers here: memory or time; "" when it can, or its size is unknown."""
     from advisor.costs import step_time
 
-    shape, params_b = profile.model_shape, profile.params_b
+    shape, params_b = profile.model_shape, profile.active_params_b
     if shape is None or not params_b:
         return ""
     own_memory = machine.own_memory

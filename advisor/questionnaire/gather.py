@@ -12,6 +12,7 @@ import json
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -23,9 +24,10 @@ from advisor.questionnaire.data_stats import DataStats, TokenCounting, measure_f
 from advisor.questionnaire.profile import Profile
 from advisor.questionnaire.questions import QUESTION_BY_ID
 from advisor.questionnaire.several_models import SEVERAL_KEYS, parse_models
-from rag.errors import BadInput
+from rag.errors import BadInput, CannotRun
 from runners.catalog import models
 from runners.data.formats import parse_columns
+from runners.models import hub
 from runners.models.resolve import parse_remote
 from runners.paths import cache_folder
 from runners.plan.schema import Plan
@@ -67,16 +69,22 @@ def check_model(name: str | None, sized: bool = False) -> str:
         BadInput: with the closest known name, for a name that is neither a known model nor a folder, an
             endpoint or a hub id.
     """
-    if not name or models.find_model(name) or names_a_path(name):
+    if not name or names_a_path(name):
         return ""
     if name.startswith("openai:"):
         parse_remote(name)
         return ""
-    if HUB_ID.match(name):
-        return (
-            "" if sized else f"the size of {name} is not known here: give it with --set model_params_b=NUMBER"
-        )
+    if models.find_model(name) or HUB_ID.match(name):
+        return "" if sized or model_shape(name)[0] else unknown_shape(name)
     raise BadInput(f"unknown model {name!r}", _model_hint(name))
+
+
+def unknown_shape(name: str) -> str:
+    """Return that the shape of a model is not known, and what would make it known."""
+    return (
+        f"the size of {name} is not known here: name a folder with its config.json, let plan or estimate read that from the "
+        "hub (--allow-hub), or give the size with --set model_params_b=NUMBER"
+    )
 
 
 def closest_model(name: str) -> str | None:
@@ -176,7 +184,7 @@ def with_model(answers: Answers) -> tuple[Answers, ModelShape | None]:
             )
         answers = answers.add("default", {"model": default})
     name = answers["model"].value if "model" in answers else None
-    shape, how = _model_shape(name)
+    shape, how = model_shape(name)
     if shape:
         detected["model_params_b"] = Answer(round(shape.params / 1e9, 4), "detected", how)
     return answers.add("detected", detected), shape
@@ -348,15 +356,43 @@ def _token_counting(answers: Answers) -> TokenCounting:
     return token_counting(cache_folder() / "models" / (model.name if model else models.DEFAULT_MODEL))
 
 
-def _model_shape(name: str | None) -> tuple[ModelShape | None, str]:
-    """Return the shape of a model and where it is from; None for an endpoint or an unknown name."""
+def model_shape(name: str | None) -> tuple[ModelShape | None, str]:
+    """Return the shape of a model and where it is from; None for an endpoint, or where no config of it is here.
+
+    A folder's config.json counts, then the table of known models, then the config that is kept from the hub, or fetched
+    where the hub is allowed.
+    """
     if not name or name.startswith("openai:"):
         return None, ""
     config = Path(name).expanduser() / "config.json"
     if names_a_path(str(config)):
-        try:
-            return read_shape(json.loads(config.read_text("utf-8"))), f"counted from {config}"
-        except (ValueError, OSError):
-            raise BadInput(f"{config} is not readable JSON") from None
+        return read_config(config), f"counted from {config}"
     model = models.find_model(name)
-    return (model.shape, f"the published config of {model.hub}") if model else (None, "")
+    if model and model.shape:
+        return model.shape, f"the published config of {model.hub}"
+    repo = model.hub if model else name
+    file = _hub_config(repo) if HUB_ID.match(repo) else None
+    return (read_config(file), f"counted from the config.json of {repo} on the hub") if file else (None, "")
+
+
+def read_config(file: Path) -> ModelShape:
+    """Return the shape that a config.json describes; BadInput where it cannot be read."""
+    try:
+        config = json.loads(file.read_text("utf-8"))
+    except OSError as error:
+        raise BadInput(f"{file} cannot be read: {error.strerror}", "check its path") from None
+    except ValueError:
+        raise BadInput(f"{file} is not readable JSON", "give a model's config.json") from None
+    if not isinstance(config, dict):
+        raise BadInput(f"{file} is not a model's config", "give a model's config.json")
+    return read_shape(config)
+
+
+@lru_cache(maxsize=64)
+def _hub_config(repo: str) -> Path | None:
+    """Return the config.json of a repository of the hub, None without one; why it could not be fetched is said once."""
+    try:
+        return hub.find_config(repo)
+    except CannotRun as problem:
+        output.note(problem.message)
+        return None

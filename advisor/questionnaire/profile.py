@@ -418,6 +418,14 @@ class Profile:
         return self.model_shape.params / 1e9 if self.model_shape else None
 
     @cached_property
+    def active_params_b(self) -> float | None:
+        """Billions of parameters that a token uses, which set speed and price: all but the idle experts."""
+        shape = self.model_shape
+        return (
+            self.params_b * shape.active_params / shape.params if shape and self.params_b else self.params_b
+        )
+
+    @cached_property
     def model_facts(self) -> ModelFacts | None:
         """What the catalogue holds of the model, by its name, behind an endpoint too; None where it is not known by name."""
         return models.find_model(self.hosted_name) if self.hosted_name else None
@@ -485,7 +493,7 @@ class Profile:
 
 
 _ANSWERS_OF_MODEL = ("model", "model_params_b")
-_FACTS_OF_MODEL = ("model_facts", "model_shape", "model_kind")
+_FACTS_OF_MODEL = ("model_facts", "model_shape", "model_kind", "active_params_b")
 """Cached properties that follow from :data:`_ANSWERS_OF_MODEL` and the measured shape alone."""
 _LIMITS = ("latency_p95_ms", "budget_usd", "can_retrain_every_days", "minutes", "usd")
 """Answers for which "none" means no limit."""

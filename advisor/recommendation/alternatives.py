@@ -97,6 +97,8 @@ def relax_by_other_base(profile: Profile, scored: ScoredMethod) -> Iterator[Rela
     )
     available = profile.device_gib or USUAL_CARD_GIB
     for model in (*(models.smaller_siblings(current) if current else ()), *by_size):
+        if model.shape is None:
+            continue
         _, need = plan_group(model.shape, memory_use_of(name), training_setup(profile), profile)
         if need.fits(available) == "no":
             continue

@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
@@ -21,7 +20,15 @@ from advisor.costs.training_time import training_hours_alone
 from advisor.flags.estimate import EstimateRequest
 from advisor.output import emit_result
 from advisor.questionnaire.answers import Answers
-from advisor.questionnaire.gather import closest_model, detected_hardware, flag_answers, with_machine
+from advisor.questionnaire.gather import (
+    HUB_ID,
+    closest_model,
+    detected_hardware,
+    flag_answers,
+    model_shape,
+    read_config,
+    with_machine,
+)
 from advisor.questionnaire.profile import Profile
 from advisor.workflows.estimate_devices import (
     SharedRequest,
@@ -35,7 +42,7 @@ from runners.catalog import models
 from runners.resources.machine import Machine, detect_machine
 from runners.resources.memory_estimate import MemoryEstimate
 from runners.resources.memory_terms import MemorySetup, MemoryUse
-from runners.resources.model_shape import ModelShape, lora_targets, read_shape, typical_shape
+from runners.resources.model_shape import ModelShape, lora_targets, typical_shape
 
 MEMORY_USES: Mapping[str, MemoryUse] = {
     "full": "full",
@@ -244,7 +251,8 @@ def with_fit(rows: Iterable[Mapping[str, Any]], machine: Machine | None = None) 
     full = []
     for row in rows:
         fits = None
-        if row.get("params_b"):
+        known = models.find_model(row["name"]) if row.get("params_b") else None
+        if known and known.shape:
             asked = estimate_request(EstimateRequest(model=row["name"], method="prompting"), {}, machine)
             fits = asked.memory.fits(asked.device_gib)
         full.append({**row, **({"fits_here": fits} if fits else {})})
@@ -339,33 +347,20 @@ def _shape(request: EstimateRequest) -> tuple[str, ModelShape, tuple[str, ...]]:
                 f"--params-b {request.params_b:g} is not between 0.001 and 10,000", "in billions: 7 is 7 B"
             )
         return f"{request.params_b:g} B", typical_shape(request.params_b), ()
+    if request.config is not None:
+        file = request.config / "config.json" if request.config.is_dir() else request.config
+        return str(request.config), read_config(file), ()
     name = request.model or models.DEFAULT_MODEL
-    known_model = models.find_model(name) if request.config is None else None
-    if known_model:
-        return (
-            known_model.name,
-            known_model.shape,
-            () if request.model else (f"{name} was assumed: no model was given",),
-        )
-    config_path = request.config or Path(name).expanduser()
-    file = config_path / "config.json" if config_path.is_dir() else config_path
-    if request.config is None and not file.is_file():
+    known = models.find_model(name)
+    shape = (known and known.shape) or model_shape(name)[0]
+    if shape is None:
         closest = closest_model(name)
-        hint = f"did you mean {closest}? " if closest else ""
-        raise BadInput(f"the shape of {name!r} is not known", f"{hint}give --config FILE or --params-b SIZE")
-    return str(config_path), _read_config(file), ()
-
-
-def _read_config(file: Path) -> ModelShape:
-    try:
-        config = json.loads(file.read_text("utf-8"))
-    except OSError as error:
-        raise BadInput(f"{file} cannot be read: {error.strerror}", "check --config") from None
-    except ValueError:
-        raise BadInput(f"{file} is not readable JSON", "give a model's config.json") from None
-    if not isinstance(config, dict):
-        raise BadInput(f"{file} is not a model's config", "give a model's config.json")
-    return read_shape(config)
+        hint = "give a folder with it as --model, --config FILE, or --allow-hub to read it from the hub"
+        if not known and not HUB_ID.match(name):
+            hint = f"{f'did you mean {closest}? ' if closest else ''}give --config FILE or --params-b SIZE"
+        raise BadInput(f"the shape of {name!r} is not known here", hint)
+    notes = () if request.model else (f"{name} was assumed: no model was given",)
+    return known.name if known else name, shape, notes
 
 
 def _card(name: str) -> gpus.GpuFacts:

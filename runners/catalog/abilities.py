@@ -28,7 +28,12 @@ MMLU_AT_1B = 53.7
 MMLU_PER_DECADE = 17.7
 """Points that ten times the parameters add: the same line."""
 REASONING_MODELS: dict[str, str] = {
-    **{f"qwen3-{size}": "switch" for size in ("0.6b", "1.7b", "4b", "8b", "14b", "32b")},
+    **{
+        f"qwen3-{size}": "switch"
+        for size in ("0.6b", "1.7b", "4b", "8b", "14b", "32b", "30b-a3b", "235b-a22b")
+    },
+    **{f"qwen3.5-{size}": "switch" for size in ("4b", "9b", "27b", "35b-a3b", "122b-a10b", "397b-a17b")},
+    **{f"gpt-oss-{size}": "always" for size in ("20b", "120b")},
     "smollm3-3b": "switch",
     **{
         f"deepseek-r1-distill-{name}": "always"
@@ -37,7 +42,20 @@ REASONING_MODELS: dict[str, str] = {
 }
 """The models of the table that reason by default, from their model cards and chat templates: "switch" where the template
 has ``enable_thinking``, which plans set to false unless they enable it; "always" where it has none."""
-TOOL_FAMILIES = frozenset({"qwen2.5", "qwen3", "llama-3", "mistral", "granite-3"})
+TOOL_FAMILIES = frozenset(
+    (
+        "qwen2.5",
+        "qwen3",
+        "qwen3-moe",
+        "qwen3-next",
+        "qwen3.5",
+        "gpt-oss",
+        "llama-3",
+        "mistral",
+        "granite-3",
+        *("granite-4", "gemma-4"),
+    )
+)
 """Families whose chat template takes ``tools``, as their model cards say; a run looks at the template itself."""
 TOOL_MODELS = frozenset({"phi-4-mini-instruct"})
 """Models of other families whose template does: of gemma-3 (discussions 11 of its 12 B and 8 of its 27 B) it does not."""
@@ -185,6 +203,8 @@ STRENGTHS: dict[str, ModelStrength] = {
             "qwen3-8b": 76.9,
             "qwen3-14b": 81.1,
             "qwen3-32b": 83.6,
+            "qwen3-30b-a3b": 81.4,
+            "qwen3-235b-a22b": 87.8,
             "gemma-3-1b-it": 26.3,
             "gemma-3-4b-it": 59.5,
             "gemma-3-12b-it": 73.9,
@@ -265,7 +285,9 @@ _LLAMA = ("en", "de", "fr", "it", "pt", "hi", "es", "th", OTHER_LANGUAGES)
 FAMILY_LANGUAGES: dict[str, tuple[str, ...]] = {
     "smollm": ("en",),
     "qwen2.5": _QWEN25,
-    "qwen3": (ALL_LANGUAGES,),
+    **dict.fromkeys(("qwen3", "qwen3-moe", "qwen3-next", "qwen3.5", "gemma-3n", "gemma-4"), (ALL_LANGUAGES,)),
+    "gpt-oss": ("en", OTHER_LANGUAGES),
+    "granite-4": ("en", "de", "es", "fr", "ja", "pt", "ar", "cs", "it", "ko", "nl", "zh", OTHER_LANGUAGES),
     "llama-3": _LLAMA,
     "gemma-2": ("en",),
     "gemma-3": (ALL_LANGUAGES,),

@@ -143,7 +143,7 @@ def with_catalog_facts(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]
 
 def approximate_bytes(facts: models.ModelFacts) -> int:
     """Return about how many bytes the weights of a catalogue model have on the hub."""
-    return facts.shape.params * WEIGHT_BYTES
+    return round(facts.params_b * 1e9) * WEIGHT_BYTES
 
 
 def size_text(count: int) -> str:

@@ -11,6 +11,7 @@ from pathlib import Path
 from rag.errors import BadInput, CannotRun
 from runners.models.completeness import WEIGHTS, file_of, incomplete_files, name_files
 from runners.models.digests import file_sha256
+from runners.paths import cache_folder
 
 ALLOW_HUB_VARIABLE = "TUNEWISE_ALLOW_HUB"
 _WANTED = ("*.safetensors", "*.json", "*.jinja", "vocab.txt", "merges.txt", "1_Pooling/config.json")
@@ -23,6 +24,11 @@ logging.getLogger("bitsandbytes.backends.cpu.ops").setLevel(logging.ERROR)
 def hub_allowed(flag: bool = False) -> bool:
     """Whether the hub may be accessed: by the caller's flag or by TUNEWISE_ALLOW_HUB=1."""
     return flag or os.environ.get(ALLOW_HUB_VARIABLE, "").lower() in {"1", "true", "yes", "on"}
+
+
+def allow_hub() -> None:
+    """Allow the hub in this process, by its variable; before a library is imported that reads :func:`offline_variables`."""
+    os.environ[ALLOW_HUB_VARIABLE] = "1"
 
 
 def offline_variables() -> dict[str, str]:
@@ -102,6 +108,28 @@ def download_from_hub(repo: str) -> Path:
             "choose a repository with safetensors weights and a tokenizer.json",
         )
     return folder
+
+
+def find_config(repo: str) -> Path | None:
+    """Return the config.json of a repository, kept in tunewise's cache; fetched alone where it is not there and may be.
+
+    None where it is not here and the hub is not allowed. It is kept apart from the hub's own cache, where a repository
+    without weights would look like a download that was cut off.
+
+    Raises:
+        CannotRun: the hub is allowed, and did not deliver it.
+    """
+    folder = cache_folder() / "configs"
+    kept = sorted((folder / f"models--{repo.replace('/', '--')}").glob("snapshots/*/config.json"))
+    if kept or not hub_allowed():
+        return kept[-1] if kept else None
+    from huggingface_hub import hf_hub_download
+
+    try:
+        return Path(hf_hub_download(repo, "config.json", cache_dir=folder))
+    except Exception as error:  # the hub's client raises a dozen types of error
+        first = str(error).partition("\n")[0]
+        raise CannotRun(f"the hub did not deliver the config.json of {repo}: {first}") from error
 
 
 def refuse_damage(folder: Path) -> None:

@@ -465,7 +465,7 @@ def _download_needed(name: str, allow_hub: bool) -> ModelDownload | None:
         source = f"{repo} from the model hub, which is allowed"
         disk = _disk_bytes(known) if known else 0
         facts = None if known else find_model(name)
-        size = facts.shape.params * 2 if facts else None  # published in bfloat16
+        size = round(facts.params_b * 1e9) * 2 if facts else None  # published in bfloat16
         return ModelDownload(name, source, size, None, disk, known.license if known else "")
     if known is None:
         return None

@@ -404,11 +404,13 @@ def activation_bytes(
 
 
 def kv_cache_bytes(shape: ModelShape, use: MemoryUse, setup: MemorySetup) -> float:
-    """Bytes of the KV cache, for inference only: 2 · layers · kv width · tokens · bytes per value."""
+    """Bytes of the KV cache, for inference only: 2 · layers · kv width · tokens · bytes per value.
+
+    Of layers with a window at most its tokens, of recurrent layers their state (:attr:`ModelShape.cache`).
+    """
     if use != "inference":
         return 0.0
-    per_token = 2.0 * shape.layers * shape.kv_heads * shape.head_dim * bytes_per_value(use, setup)
-    return per_token * setup.batch * setup.seq_len
+    return float(bytes_per_value(use, setup) * setup.batch * shape.cached_values(setup.seq_len))
 
 
 def logits_bytes(

@@ -6,9 +6,12 @@ parameter count. Imports no torch.
 
 from __future__ import annotations
 
+import json
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from functools import lru_cache
+from pathlib import Path
 from typing import Any
 
 from rag.errors import BadInput
@@ -16,101 +19,28 @@ from rag.errors import BadInput
 ALL_LINEAR = ("q", "k", "v", "o", "mlp")
 """Every linear layer of the blocks: the recommended targets of LoRA (Biderman et al., arXiv 2405.09673)."""
 LORA_TARGETS = (*ALL_LINEAR, "lm_head", "embedding")
-UNGATED_FAMILIES = frozenset(
-    (
-        "gpt2",
-        "gpt_neo",
-        "gpt_neox",
-        "gptj",
-        "gpt_bigcode",
-        "starcoder2",
-        "phi",
-        "falcon",
-        "opt",
-        "bloom",
-        "mpt",
-        "bert",
-        "distilbert",
-        "roberta",
-        "xlm-roberta",
-        "deberta-v2",
-        "electra",
-    )
-)
+_FAMILIES = json.loads(Path(__file__).with_name("families.json").read_text("utf-8"))
+UNGATED_FAMILIES = frozenset(_FAMILIES["ungated"])
 """Model types whose MLP has two matrices and whose norm is LayerNorm; all others: three, and RMSNorm."""
 
-ADAPTED_EXPERT_FAMILIES = frozenset(
-    (
-        "afmoe",
-        "beam",
-        "cohere2_moe",
-        "deepseek_v2",
-        "deepseek_v3",
-        "deepseek_v32",
-        "dots1",
-        "ernie4_5_moe",
-        "exaone_moe",
-        "flex_olmo",
-        "glm4_moe",
-        "glm4_moe_lite",
-        "glm_moe_dsa",
-        "hunyuan_v1_moe",
-        "longcat_flash",
-        "mellum",
-        "minimax",
-        "minimax_m2",
-        "olmoe",
-        "qwen3_moe",
-        "qwen3_next",
-        "sarvam_mla",
-        "solar_open",
-    )
-)
+ADAPTED_EXPERT_FAMILIES = frozenset(_FAMILIES["adapted_expert"])
 """Model types whose experts PEFT 0.21 adapts with all linear layers, though they are 3-D parameters: those that
 ``_convert_peft_config_moe`` knows by transformers' table of converted weights. It adds the adapters' product to a copy of
 the experts, which stays in memory until the backward pass."""
-FOUR_NORM_FAMILIES = frozenset(("gemma2", "gemma3", "gemma3_text", "gemma3n_text", "glm4"))
+FOUR_NORM_FAMILIES = frozenset(_FAMILIES["four_norm"])
 """Model types with a norm before and after attention and MLP."""
-HEAD_NORM_FAMILIES = frozenset(
-    ("gemma3", "gemma3_text", "qwen3", "qwen3_moe", "qwen3_next", "olmo2", "olmo3", "olmoe")
-)
+HEAD_NORM_FAMILIES = frozenset(_FAMILIES["head_norm"])
 """Model types that normalise queries and keys."""
-WHOLE_LOGITS_FAMILIES = frozenset(
-    (
-        "beam",
-        "codegen",
-        "cohere",
-        "cohere2",
-        "cohere2_moe",
-        "gemma2",
-        "gemma3n_text",
-        "gptj",
-        "inkling",
-        "inkling2",
-        "inkling2_loop",
-        "minicpm3",
-        "nanochat",
-        "phi",
-        "recurrent_gemma",
-        "vaultgemma",
-    )
-)
+WINDOW_PATTERNS = {"gemma2": 2, "gemma3": 6, "gemma3_text": 6, "cohere2": 4}
+"""Model types with windows whose configs may not say in which layers: each n-th sees all tokens (transformers' defaults)."""
+RECURRENT_LAYERS = frozenset(("mamba", "linear_attention"))
+"""Kinds of layers that hold a state of fixed size in place of keys and values (``layer_types``)."""
+WHOLE_LOGITS_FAMILIES = frozenset(_FAMILIES["whole_logits"])
 """Model types that scale or cap their logits whatever their config says (transformers' defaults), or whose head has a bias:
 the row-wise loss of :mod:`runners.training.loss` does not fit them."""
-CAPPED_LOGITS_FAMILIES = frozenset(
-    (
-        "beam",
-        "gemma2",
-        "gemma3n_text",
-        "inkling2",
-        "inkling2_loop",
-        "nanochat",
-        "recurrent_gemma",
-        "vaultgemma",
-    )
-)
+CAPPED_LOGITS_FAMILIES = frozenset(_FAMILIES["capped_logits"])
 """Those of them that cap logits by a tanh where their config does not say how."""
-CAPPED_SCORES_FAMILIES = frozenset(("gemma2", "vaultgemma"))
+CAPPED_SCORES_FAMILIES = frozenset(_FAMILIES["capped_scores"])
 """Model types that cap attention's scores by a tanh where their config does not say how."""
 LOGIT_CAPS = ("final_logit_softcapping", "logits_soft_cap")
 """Settings of a config that cap logits by a tanh; None and 0 do not."""
@@ -147,6 +77,14 @@ class ModelShape:
     """Norms of a block."""
     head_norms: bool = False
     """Whether queries and keys are normalised."""
+    dense_layers: int = 0
+    """Blocks of a mixture of experts that have one MLP."""
+    looked_up: int = 0
+    """Parameters of tables beside the embedding that are looked up and not multiplied: per-layer embeddings (Gemma 3n)."""
+    cache: tuple[tuple[int, int, int], ...] = ()
+    """What layers hold of earlier tokens, as (layers, values of one token, most tokens; 0 for all). A state of fixed size
+    counts as one token; layers that use the keys and values of others are left out. () for keys and values of all tokens
+    in every layer."""
     composed_activation: bool = False
     """Whether the MLP's activation is composed of several operations (:data:`COMPOSED_ACTIVATIONS`)."""
     whole_logits: bool = False
@@ -171,7 +109,15 @@ class ModelShape:
     @property
     def embedding(self) -> int:
         """Parameters of the embedding and the head, which 4-bit quantisation does not change."""
-        return self.vocab * self.hidden * (1 if self.tied else 2)
+        return self.vocab * self.hidden * (1 if self.tied else 2) + self.looked_up
+
+    @property
+    def active_params(self) -> int:
+        """Parameters that a token uses, which set the speed: without idle experts and per-layer embeddings; all of a dense
+        model's."""
+        return (
+            self.params - self.looked_up - self.expert_params * (self.experts - self.active) // self.experts
+        )
 
     @property
     def table(self) -> int:
@@ -184,7 +130,8 @@ class ModelShape:
         if self.experts <= 1:
             return 0
         matrices = 3 if self.gated else 2
-        return min(self.blocks, self.layers * self.experts * matrices * self.hidden * self.expert_width)
+        layers = self.layers - self.dense_layers
+        return min(self.blocks, layers * self.experts * matrices * self.hidden * self.expert_width)
 
     @property
     def expert_width(self) -> int:
@@ -195,6 +142,11 @@ class ModelShape:
     def blocks(self) -> int:
         """Parameters of the blocks: everything but the embedding and the head."""
         return max(0, self.params - self.embedding)
+
+    def cached_values(self, tokens: int) -> int:
+        """Return the number of keys, values and states that are held after this many tokens of one sequence."""
+        groups = self.cache or ((self.layers, 2 * self.kv_heads * self.head_dim, 0),)
+        return sum(layers * values * min(tokens, most or tokens) for layers, values, most in groups)
 
     def matrices(self, targets: Iterable[str] = ALL_LINEAR) -> tuple[tuple[int, int], ...]:
         """Return (input, output) widths of one block's linear layers among ``targets``."""
@@ -283,18 +235,9 @@ def lora_targets(given: str | list[str] | tuple[str, ...]) -> tuple[str, ...]:
     return names
 
 
-def count_parameters(shape: ModelShape, experts: int = 1) -> int:
-    """Return the number of parameters of a shape: matrices, norms, embedding and head.
-
-    Args:
-        shape: the shape; with ``experts`` above 1, its ``intermediate`` is the width of one expert.
-        experts: number of MLPs in each block.
-    """
-    mlp = (3 if shape.gated else 2) * shape.hidden * shape.intermediate
-    attention = sum(a * b for a, b in shape.matrices(("q", "k", "v", "o")))
-    # Two norms of width `hidden` in each block, and one after the last block.
-    shared = (3 if shape.gated else 2) * shape.hidden * shape.shared
-    blocks = shape.layers * (attention + experts * mlp + shared + 2 * shape.hidden)
+def count_parameters(shape: ModelShape) -> int:
+    """Return the number of parameters of a dense shape: matrices, two norms a block and one after them, embedding, head."""
+    blocks = shape.layers * (sum(a * b for a, b in shape.matrices()) + 2 * shape.hidden)
     return blocks + shape.embedding + shape.hidden
 
 
@@ -302,32 +245,43 @@ def read_shape(config: Mapping[str, Any]) -> ModelShape:
     """Return the shape that a transformers ``config.json`` describes; BadInput names what is missing or wrong.
 
     For a model of images and text its ``text_config`` counts. For a mixture of experts ``params`` counts the weights
-    of all experts, and ``intermediate`` is the summed width of the experts that one token passes through.
+    of all experts, and ``intermediate`` is the summed width of the experts that one token passes through. Where MLPs differ
+    in width it is their mean; layers without attention count with the matrices of attention, but for ``params`` and
+    ``cache``. Biases are not counted.
     """
     nested = config.get("text_config")
     config = {**config, **nested} if isinstance(nested, Mapping) else config
     layers = _number(config, "num_hidden_layers", "n_layer", "n_layers")
     hidden = _number(config, "hidden_size", "n_embd", "d_model", "dim")
     heads = _number(config, "num_attention_heads", "n_head", "n_heads")
-    vocab = _number(config, "vocab_size")
-    experts = _number(config, "num_local_experts", "num_experts", "n_routed_experts", default=1)
-    width = _number(config, "intermediate_size", "n_inner", "ffn_dim", "hidden_dim", default=4 * hidden)
-    if experts > 1:
-        width = _number(config, "moe_intermediate_size", default=width)
+    experts = _optional(config, "num_local_experts", "num_experts", "n_routed_experts") or 1
+    active = _number(config, "num_experts_per_tok", "top_k_experts", default=1) if experts > 1 else 1
     family = config.get("model_type")
-    single_expert = ModelShape(
+    widths = _mlp_widths(config, layers, hidden, experts)
+    width = _number(config, "moe_intermediate_size", default=widths[0])
+    shared = _shared_width(config, width) if experts > 1 else 0
+    dense = [widths[n] for n in range(layers) if experts == 1 or not _has_experts(config, n)]
+    gated = family not in UNGATED_FAMILIES
+    per_layer = _optional(config, "hidden_size_per_layer_input")
+    shape = ModelShape(
         params=0,
         layers=layers,
         hidden=hidden,
         heads=heads,
         kv_heads=_key_value_heads(config, heads),
         head_dim=_number(config, "head_dim", default=max(1, hidden // heads)),
-        intermediate=width,
-        vocab=vocab,
-        gated=family not in UNGATED_FAMILIES,
+        intermediate=round(sum(widths) / layers) if experts == 1 else width * active + shared,
+        vocab=_number(config, "vocab_size"),
+        gated=gated,
         tied=bool(config.get("tie_word_embeddings", True)),
+        experts=experts,
+        active=active,
+        shared=shared,
+        adapted_experts=experts > 1 and family in ADAPTED_EXPERT_FAMILIES,
         norms=4 if family in FOUR_NORM_FAMILIES else 2,
         head_norms=family in HEAD_NORM_FAMILIES,
+        dense_layers=len(dense) if experts > 1 else 0,
+        looked_up=_optional(config, "vocab_size_per_layer_input") * layers * per_layer,
         composed_activation=_activation(config) in COMPOSED_ACTIVATIONS,
         whole_logits=family in WHOLE_LOGITS_FAMILIES
         or any(config.get(name) not in (None, 0, 1) for name in LOGIT_SCALES)
@@ -335,19 +289,117 @@ def read_shape(config: Mapping[str, Any]) -> ModelShape:
         capped_logits=_is_capped(config, LOGIT_CAPS, CAPPED_LOGITS_FAMILIES),
         capped_scores=_is_capped(config, ("attn_logit_softcapping",), CAPPED_SCORES_FAMILIES),
     )
-    if experts == 1:
-        return replace(single_expert, params=count_parameters(single_expert))
-    active = _number(config, "num_experts_per_tok", "num_experts_per_token", "top_k_experts", default=1)
-    shared = _shared_width(config, width)
-    return replace(
-        single_expert,
-        params=count_parameters(replace(single_expert, shared=shared), experts),
-        intermediate=width * active + shared,
-        experts=experts,
-        active=active,
-        shared=shared,
-        adapted_experts=family in ADAPTED_EXPERT_FAMILIES,
+    mixers, cache = _mixers(config, shape)
+    # An expert MLP's matrices, and the router's line for it.
+    mlps = (3 if gated else 2) * hidden * (sum(dense) + (layers - len(dense)) * (experts * width + shared))
+    routers = (layers - len(dense)) * experts * hidden
+    extra = per_layer * layers * hidden * 3 + _altup_parameters(config, layers, hidden)
+    norms = (2 * layers + 1) * hidden
+    params = mixers + mlps + routers + extra + norms + shape.embedding
+    plain = len(cache) == 1 and cache[0] == (layers, 2 * shape.kv_heads * shape.head_dim, 0)
+    return replace(shape, params=params, cache=() if plain else cache)
+
+
+def _mlp_widths(config: Mapping[str, Any], layers: int, hidden: int, experts: int) -> list[int]:
+    """Return the width of each layer's MLP, that of Granite 4 being its shared one where there are no experts.
+
+    Layers of Gemma 4 that use the keys and values of others may have one of twice the width.
+    """
+    given = config.get("intermediate_size")
+    if isinstance(given, list):
+        return [_number({"intermediate_size": each}, "intermediate_size") for each in given][:layers]
+    only = _optional(config, "shared_intermediate_size") if experts == 1 else 0
+    width = only or _number(
+        config, "intermediate_size", "n_inner", "ffn_dim", "hidden_dim", default=4 * hidden
     )
+    wide = _optional(config, "num_kv_shared_layers") if config.get("use_double_wide_mlp") else 0
+    return [width] * (layers - wide) + [2 * width] * wide
+
+
+def _has_experts(config: Mapping[str, Any], layer: int) -> bool:
+    """Return whether this layer of a mixture of experts has them, or one MLP."""
+    single = layer < _optional(config, "first_k_dense_replace") or layer in (
+        config.get("mlp_only_layers") or ()
+    )
+    return not single and (layer + 1) % _number(config, "decoder_sparse_step", default=1) == 0
+
+
+def _layer_kinds(config: Mapping[str, Any], layers: int) -> list[str]:
+    """Return what mixes tokens in each layer, in the words of ``layer_types``."""
+    given = config.get("layer_types") or config.get("layers_block_type")
+    if isinstance(given, list) and len(given) == layers:
+        return [str(kind) for kind in given]
+    full, others = config.get("attn_layer_indices"), "mamba"
+    if not isinstance(full, list):
+        windowed = bool(config.get("sliding_window")) and bool(config.get("use_sliding_window", True))
+        others = "sliding_attention" if windowed else "linear_attention"
+        pattern = WINDOW_PATTERNS.get(str(config.get("model_type")), layers + 1)
+        names = ("sliding_window_pattern",) if windowed else ("full_attention_interval",)
+        each = _number(config, *names, default=pattern if windowed else 1)
+        full = range(each - 1, layers, each)
+    return ["full_attention" if layer in full else others for layer in range(layers)]
+
+
+def _mixers(config: Mapping[str, Any], shape: ModelShape) -> tuple[int, tuple[tuple[int, int, int], ...]]:
+    """Return the parameters of what mixes tokens, in all layers, and what it holds of earlier tokens (``cache``).
+
+    Layers of full attention may have heads of their own (Gemma 4), a gate as wide as the queries (Qwen3-Next) and keys that
+    are values too; the last layers may use the keys and values of earlier ones (Gemma 3n and 4).
+    """
+    h, params, cache = shape.hidden, 0, Counter[tuple[int, int]]()
+    owners = shape.layers - _optional(config, "num_kv_shared_layers")
+    gated = bool(config.get("attn_output_gate", config.get("model_type") == "qwen3_next"))
+    for layer, kind in enumerate(_layer_kinds(config, shape.layers)):
+        if kind in RECURRENT_LAYERS:
+            weights, state = _recurrent(config, h, kind)
+            params += weights
+            cache[state, 1] += 1
+            continue
+        sliding = kind == "sliding_attention"
+        size, pairs = shape.head_dim, shape.kv_heads
+        if not sliding:
+            size = _optional(config, "global_head_dim") or size
+            pairs = _optional(config, "num_global_key_value_heads") or pairs
+        keys = pairs * size
+        params += h * shape.heads * size * (3 if gated else 2)
+        if layer < owners:
+            params += h * keys * (1 if config.get("attention_k_eq_v") and not sliding else 2)
+            cache[2 * keys, _number(config, "sliding_window") if sliding else 0] += 1
+    return params, tuple((layers, *group) for group, layers in cache.items())
+
+
+def _recurrent(config: Mapping[str, Any], hidden: int, kind: str) -> tuple[int, int]:
+    """Return the parameters of a Mamba-2 layer or a gated delta net, and the values of its state, fp32 ones counted twice.
+
+    Both read a window of their convolution, and add the product of a key and a value to a matrix for each head.
+    """
+    if kind == "mamba":
+        heads = _number(config, "mamba_n_heads")
+        inner = _number(config, "mamba_expand", default=2) * hidden
+        states = _number(config, "mamba_d_state")
+        mixed = inner + 2 * _number(config, "mamba_n_groups", default=1) * states
+        projected, kernel, matrix = (
+            inner + mixed + heads,
+            _number(config, "mamba_d_conv", default=4),
+            inner * states,
+        )
+    else:
+        heads, key = _number(config, "linear_num_value_heads"), _number(config, "linear_key_head_dim")
+        inner = heads * _number(config, "linear_value_head_dim")
+        mixed = inner + 2 * _number(config, "linear_num_key_heads") * key
+        projected, kernel, matrix = (
+            inner + mixed + 2 * heads,
+            _number(config, "linear_conv_kernel_dim"),
+            inner * key,
+        )
+    return hidden * (projected + inner) + mixed * kernel, 2 * matrix + mixed * kernel
+
+
+def _altup_parameters(config: Mapping[str, Any], layers: int, hidden: int) -> int:
+    """Return the parameters of Gemma 3n's alternating updates and low-rank residuals (LAuReL); 0 for all others."""
+    inputs = _optional(config, "altup_num_inputs")
+    residuals = 2 * layers * hidden * _optional(config, "laurel_rank")
+    return 2 * max(0, inputs - 1) * hidden**2 + layers * inputs * hidden + residuals
 
 
 def _is_capped(config: Mapping[str, Any], settings: tuple[str, ...], families: frozenset[str]) -> bool:
@@ -364,11 +416,10 @@ def _activation(config: Mapping[str, Any]) -> str:
 
 def _shared_width(config: Mapping[str, Any], width: int) -> int:
     """Return the summed width of the MLPs that every token of a mixture of experts passes through, 0 without any."""
-    given = config.get("shared_expert_intermediate_size") or config.get("shared_intermediate_size")
-    if isinstance(given, int) and not isinstance(given, bool) and given > 0:
-        return given
-    number = config.get("n_shared_experts") or config.get("num_shared_experts")
-    return number * width if isinstance(number, int) and not isinstance(number, bool) and number > 0 else 0
+    given = _optional(config, "shared_expert_intermediate_size", "shared_intermediate_size")
+    if config.get("enable_moe_block"):  # Gemma 4 adds its experts to an MLP
+        given = _number(config, "intermediate_size")
+    return given or _optional(config, "n_shared_experts", "num_shared_experts") * width
 
 
 def _key_value_heads(config: Mapping[str, Any], heads: int) -> int:
@@ -391,3 +442,9 @@ def _number(config: Mapping[str, Any], *names: str, default: int | None = None) 
             f"the model's config.json says {name} = {value!r}, expected a whole number of 1 or more"
         )
     return value
+
+
+def _optional(config: Mapping[str, Any], *names: str) -> int:
+    """Return the first of these keys' values that is a whole number above 0; 0 without one."""
+    values = (config.get(name) for name in names)
+    return next((v for v in values if isinstance(v, int) and not isinstance(v, bool) and v > 0), 0)

@@ -266,6 +266,7 @@ def test_recorded_speeds_on_two_cores_are_within_a_factor_of_two(
 ) -> None:
     model = models.find_model("smollm2-135m-instruct")
     assert model is not None
+    assert model.shape is not None
     rate = tokens_per_second(model.shape, method, row, cpu_device(2, bf16=True))
     assert rate.likely / 2 <= recorded <= 2 * rate.likely, title
     assert rate.low <= recorded <= rate.high, title
@@ -305,6 +306,7 @@ def test_published_training_times_are_within_a_factor_of_three(shared: Path, met
     recorded = case["measured"]["train_time_s"][{"lora": "LoRA r32", "full": "full"}[method]]
     model, card = models.find_model("llama-3.2-3b-instruct"), gpus.find_gpu("L40S")
     assert model is not None
+    assert model.shape is not None
     assert card is not None
     work = (20_000.0 * PEFT_ROW, float(PEFT_ROW))
     estimated = training_seconds(model.shape, method, card_device(card), [work])

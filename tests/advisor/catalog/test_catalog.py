@@ -14,7 +14,7 @@ import pytest
 from advisor.catalog import gpus, prices
 from rag.errors import BadInput
 from runners.catalog import abilities, models, user_catalog
-from runners.resources.model_shape import ModelShape
+from runners.resources.model_shape import ModelShape, read_shape
 
 TODAY = date(2026, 11, 25)
 Write = Callable[[str], Path]
@@ -44,11 +44,53 @@ def parameter_count(shape: ModelShape) -> int:
     return shape.layers * layer + shape.embedding + shape.hidden
 
 
-@pytest.mark.parametrize("model", models.MODELS, ids=lambda m: m.name)
+PLAIN = [model for model in models.MODELS if model.date == "2026-11"]
+TABLE = Path(models.__file__).with_name("models.json")
+CONFIGS = {
+    row["hub"]: row
+    for family in json.loads(TABLE.read_text("utf-8"))
+    for row in family["models"]
+    if "config" in row
+}
+
+
+@pytest.mark.parametrize("model", PLAIN, ids=lambda m: m.name)
 def test_model_parameters_match_shape(model: models.ModelFacts) -> None:
-    """The parameters computed from the shape are within 0.1 % of the published count."""
+    """The parameters computed from the seven numbers of a row are within 0.1 % of the published count."""
+    assert model.shape is not None
     assert parameter_count(model.shape) == pytest.approx(model.shape.params, rel=0.001)
     assert model.shape.heads % model.shape.kv_heads == 0
+
+
+@pytest.mark.parametrize("hub", CONFIGS)
+def test_parameters_of_a_config_match_the_published_counts(hub: str) -> None:
+    """All within 2 %, those in use within 10 % or the whole number that was published.
+
+    Makers count in use what a token is multiplied with (OpenAI), with the embedding that is looked up (Qwen3), or neither
+    (Qwen3-Next, Gemma 3n).
+    """
+    row, shape = CONFIGS[hub], read_shape(CONFIGS[hub]["config"])
+    if "published_b" in row:
+        assert shape.params / 1e9 == pytest.approx(row["published_b"], rel=0.02)
+    if active := row.get("active_b"):
+        tables = shape.embedding - shape.looked_up
+        counts = [(shape.active_params - out) / 1e9 for out in (0, tables - shape.table, tables)]
+        assert any(
+            count == pytest.approx(active, rel=0.1) or (active == round(active) == round(count))
+            for count in counts
+        )
+    assert ("active_b" in row) >= (shape.experts > 1)
+
+
+def test_a_model_without_a_config_is_listed_without_a_shape() -> None:
+    unread = [model for model in models.MODELS if model.shape is None]
+    assert {model.name for model in unread} == {"qwen3.5-0.8b", "qwen3.5-2b"}
+    assert all(model.params_b == model.published_b and "not read" in model.source for model in unread)
+    assert all("config.json" in model.source for model in models.MODELS if model.shape and model not in PLAIN)
+
+
+@pytest.mark.parametrize("model", models.MODELS, ids=lambda m: m.name)
+def test_rows_are_whole(model: models.ModelFacts) -> None:
     assert model.hub.rpartition("/")[2].lower() == model.name
     assert all((model.licence, model.family, model.source, model.date))
     assert model.context >= 4096
@@ -85,7 +127,7 @@ def test_smaller_siblings_are_of_the_same_family(name: str, expected: list[str])
 def test_model_shapes_match_public_list(shared: Path) -> None:
     """For models in both lists, every shape number is the same."""
     public = json.loads((shared / "cases" / "memory_dev.json").read_text("utf-8"))["models"]
-    known = {stem(m.name): m.shape for m in models.MODELS}
+    known = {stem(m.name): m.shape for m in PLAIN}
     compared = 0
     for row in public:
         shape = known.get(stem(row["model"].rpartition("/")[2].lower()))
@@ -210,6 +252,7 @@ def test_user_catalog_corrects_and_adds_rows(write_catalog: Write) -> None:
 
     model = models.find_model("our-7b")
     assert model is not None
+    assert model.shape is not None
     assert (model.hub, model.shape.params, model.licence) == ("acme/Our-7B", 6_600_000_000, "yours")
     assert [m.name for m in models.smaller_siblings(model)] == [
         "llama-3.2-3b-instruct",

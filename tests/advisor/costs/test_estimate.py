@@ -56,6 +56,7 @@ PUBLISHED = (
 def shape(name: str) -> ModelShape:
     found = models.find_model(name)
     assert found is not None
+    assert found.shape is not None
     return found.shape
 
 

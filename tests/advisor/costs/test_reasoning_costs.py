@@ -13,7 +13,7 @@ HOSTED = "openai:{}@https://api.openai.com/v1"
 
 
 def test_table_knows_the_models_that_reason_by_default() -> None:
-    assert len(REASONING_MODELS) == 13
+    assert len(REASONING_MODELS) == 23
     assert set(REASONING_MODELS) <= {model.name for model in MODELS}
     kinds = {
         name: model.reasons

@@ -60,6 +60,7 @@ def test_loop_and_estimate_choose_the_same_optimiser() -> None:
     for name in ("smollm2-135m-instruct", LLAMA_3B):
         model = models.find_model(name)
         assert model is not None
+        assert model.shape is not None
         settings = choose_defaults("full", rows=1000, params_b=model.shape.params / 1e9)
         chosen = settings.values["optimizer"]
         expected = "adamw_8bit" if model.shape.params >= 1e9 else "adamw"
@@ -93,6 +94,7 @@ def test_inference_counts_weights_cache_and_adapter() -> None:
     model = models.find_model("llama-3.1-8b-instruct")
     assert model is not None
     shape = model.shape
+    assert shape is not None
     wide = estimate_inference_memory(shape, 1000, 200)
     four_bit = estimate_inference_memory(shape, 1000, 200, weights="nf4-dq", adapter_rank=16)
     assert wide.terms["weights"] == pytest.approx(14.96, abs=0.05)

@@ -51,6 +51,7 @@ def shape_of(name: str) -> ModelShape:
     """Return the shape of a known model."""
     found = models.find_model(name)
     assert found is not None
+    assert found.shape is not None
     return found.shape
 
 

@@ -47,6 +47,7 @@ def shape_of(name: str) -> ModelShape:
         return read_shape(SHAPES[name])
     found = models.find_model(f"{name}-instruct")
     assert found is not None
+    assert found.shape is not None
     return found.shape
 
 
