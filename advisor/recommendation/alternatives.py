@@ -82,7 +82,7 @@ def relax_by_other_base(profile: Profile, scored: ScoredMethod) -> Iterator[Rela
     """Yield the largest base with which the method would be chosen here: of the same family, else of any.
 
     It is smaller than the one that does not fit, or local instead of one behind an endpoint. Where the
-    hardware is not known, it has to fit a usual GPU.
+    hardware is not known, it has to fit a usual GPU. No mixture of experts, which most adapters leave as they are.
     """
     name = scored.method.name
     blocked = blocking_rules(scored)
@@ -97,7 +97,7 @@ def relax_by_other_base(profile: Profile, scored: ScoredMethod) -> Iterator[Rela
     )
     available = profile.device_gib or USUAL_CARD_GIB
     for model in (*(models.smaller_siblings(current) if current else ()), *by_size):
-        if model.shape is None:
+        if model.shape is None or model.shape.experts > 1:
             continue
         _, need = plan_group(model.shape, memory_use_of(name), training_setup(profile), profile)
         if need.fits(available) == "no":

@@ -120,9 +120,9 @@ def find_config(repo: str) -> Path | None:
         CannotRun: the hub is allowed, and did not deliver it.
     """
     folder = cache_folder() / "configs"
-    kept = sorted((folder / f"models--{repo.replace('/', '--')}").glob("snapshots/*/config.json"))
-    if kept or not hub_allowed():
-        return kept[-1] if kept else None
+    present = sorted((folder / f"models--{repo.replace('/', '--')}").glob("snapshots/*/config.json"))
+    if present or not hub_allowed():
+        return present[-1] if present else None
     from huggingface_hub import hf_hub_download
 
     try:

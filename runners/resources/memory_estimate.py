@@ -398,8 +398,9 @@ def _assumptions(shape: ModelShape, use: MemoryUse, setup: MemorySetup, paged: b
         small = f", at the low end with a vocabulary of {SMALL_VOCAB:,}" if use == "qlora" else ""
         sentences.append(f"shape guessed from the parameter count{small}")
     if shape.experts > 1:
+        adapters = "with" if shape.adapted_experts and "mlp" in setup.targets else "without"
         sentences.append(
-            f"all {shape.experts} experts are in memory, without adapters and never in 4 bits; no published run of one "
+            f"all {shape.experts} experts are in memory, {adapters} adapters and never in 4 bits; no published run of one "
             "was compared"
         )
     several = (GROUP_ACCURACY_TEXT,) if setup.devices > 1 and use != "inference" else ()

@@ -20,6 +20,7 @@ from safetensors.numpy import save_file
 from rag.errors import BadInput
 from runners.models import completeness, hub, resolve
 from runners.models.resolve import Model
+from runners.resources.model_shape import read_shape
 
 REPO, COMMIT = "owner/four-shards", "0123456789abcdef0123456789abcdef01234567"
 SHARD = "model-0000{}-of-00004.safetensors"
@@ -141,6 +142,64 @@ def resolve_in_child(home: Path, endpoint: str, allow: bool) -> str:
     done = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr[-2000:]
     return done.stdout.strip()
+
+
+def run_in_child(home: Path, endpoint: str, *words: str) -> tuple[int, str]:
+    """Run a verb in a process of its own without the hub's variables; return its exit code and all that it printed."""
+    env = {
+        k: v for k, v in os.environ.items() if not k.startswith(("HF_", "TRANSFORMERS_", "TUNEWISE_ALLOW"))
+    }
+    env |= {"HF_HOME": str(home / "hf"), "HF_ENDPOINT": endpoint, "TUNEWISE_CACHE": str(home / "c")}
+    done = subprocess.run(
+        [sys.executable, "-m", "tunewise", *words],
+        env=env,
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=home,
+    )
+    return done.returncode, " ".join((done.stdout + done.stderr).split())
+
+
+def test_only_the_config_of_an_unknown_model_is_fetched_where_the_hub_is_allowed(
+    hub_server: _Hub, tmp_path: Path
+) -> None:
+    """Without it the size stays unknown; with it config.json alone comes, is kept, and is no download cut off."""
+    endpoint = f"http://127.0.0.1:{hub_server.server_port}"
+    hub_server.folder = tmp_path / "published"
+    hub_server.folder.mkdir()
+    config = {
+        **{"model_type": "qwen3_moe", "num_hidden_layers": 8, "hidden_size": 1024, "num_attention_heads": 16},
+        **{"num_experts": 32, "num_experts_per_tok": 4, "moe_intermediate_size": 512, "vocab_size": 32000},
+    }
+    for name in ("config.json", "model.safetensors", "tokenizer.json"):
+        (hub_server.folder / name).write_text(json.dumps(config), "utf-8")
+    estimate = ("estimate", "--method", "prompting", "--model", REPO, "--gpu", "RTX 4090")
+    code, said = run_in_child(tmp_path, endpoint, *estimate)
+    assert (code, hub_server.sent) == (3, [])
+    assert f"the shape of '{REPO}' is not known here" in said
+    assert "--allow-hub" in said
+    plan = ("plan", "--yes", "--model", REPO, "--set", "labelled_examples=500", "--json")
+    code, said = run_in_child(tmp_path, endpoint, *plan)
+    assert (code, hub_server.sent) == (0, [])
+    assert f"the size of {REPO} is not known here" in said
+    code, said = run_in_child(tmp_path, endpoint, *estimate, "--allow-hub", "--json")
+    assert (code, hub_server.sent) == (0, ["config.json"]), said
+    weights = 2 * read_shape(config).params / 2**30
+    assert json.loads(said)["memory_gib"]["terms"]["weights"] == pytest.approx(weights, abs=1e-3)
+    code, said = run_in_child(tmp_path, "http://127.0.0.1:9", *plan)
+    assert code == 0
+    assert "is not known here" not in said, "the kept config is read without the hub"
+    assert not (tmp_path / "hf" / "hub" / "models--owner--four-shards").exists()
+
+
+def test_a_hub_that_does_not_answer_leaves_the_size_unknown(tmp_path: Path) -> None:
+    code, said = run_in_child(
+        tmp_path, "http://127.0.0.1:9", "plan", "--yes", "--allow-hub", "--model", "owner/elsewhere", "--json"
+    )
+    assert code == 0, said
+    assert "the hub did not deliver the config.json of owner/elsewhere" in said
+    assert "the size of owner/elsewhere is not known here" in said
 
 
 def test_cut_download_is_incomplete_and_goes_on(sharded: Path, hub_server: _Hub, tmp_path: Path) -> None:

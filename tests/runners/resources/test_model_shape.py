@@ -178,3 +178,69 @@ def test_models_that_change_their_logits_are_trained_on_whole_logits(
     assert shape.whole_logits == whole
     more = memory_terms.logits_bytes(shape, "lora", setup) - memory_terms.logits_bytes(rows, "lora", setup)
     assert more > 4 * 512 * shape.vocab if whole else more == 0
+
+
+GPT_OSS = {
+    **{"model_type": "gpt_oss", "num_hidden_layers": 24, "hidden_size": 2880, "intermediate_size": 2880},
+    **{"num_attention_heads": 64, "num_key_value_heads": 8, "head_dim": 64, "vocab_size": 201088},
+    **{
+        "num_local_experts": 32,
+        "num_experts_per_tok": 4,
+        "tie_word_embeddings": False,
+        "sliding_window": 128,
+    },
+    "layer_types": ["sliding_attention", "full_attention"] * 12,
+}
+DELTA_NET = {
+    **{"linear_num_key_heads": 16, "linear_key_head_dim": 128, "linear_num_value_heads": 32},
+    **{"linear_value_head_dim": 128, "linear_conv_kernel_dim": 4, "full_attention_interval": 3},
+}
+MAMBA = {"mamba_n_heads": 18, "mamba_d_state": 128, "attn_layer_indices": [9, 19, 29], "mamba_d_conv": 4}
+
+
+@pytest.mark.parametrize(
+    ("config", "tokens"),
+    [
+        (SMOLLM2, 30 * 1000),
+        ({**SMOLLM2, "sliding_window": 256}, 30 * 256),
+        ({**SMOLLM2, "sliding_window": 256, "use_sliding_window": False}, 30 * 1000),
+        ({**SMOLLM2, "model_type": "gemma3_text", "sliding_window": 256}, 25 * 256 + 5 * 1000),
+        ({**SMOLLM2, "sliding_window": 256, "sliding_window_pattern": 3}, 20 * 256 + 10 * 1000),
+        ({**SMOLLM2, "layer_types": ["full_attention"] * 30, "num_kv_shared_layers": 10}, 20 * 1000),
+        ({**SMOLLM2, **DELTA_NET}, 10 * 1000),
+        ({**SMOLLM2, **MAMBA}, 3 * 1000),
+    ],
+)
+def test_cache_counts_windows_shared_and_recurrent_layers(config: dict[str, Any], tokens: int) -> None:
+    """Keys and values of 1,000 tokens; a recurrent state has the same size after any number of them."""
+    shape = read_shape(config)
+    state = sum(layers * values for layers, values, most in shape.cache if most == 1)
+    assert shape.cached_values(1000) - state == 2 * 192 * tokens
+    assert shape.cached_values(2000) <= 2 * shape.cached_values(1000)
+    assert (state > 0) == ("mamba_n_heads" in config or "linear_num_key_heads" in config)
+    setup = MemorySetup(seq_len=1000, batch=4)
+    assert memory_terms.kv_cache_bytes(shape, "inference", setup) == 4 * 2 * shape.cached_values(1000)
+
+
+def test_experts_count_whole_in_memory_and_in_part_for_speed() -> None:
+    """gpt-oss-20b: 20.91e9 parameters of which 3.61e9 are multiplied with (its model card), the input embedding aside."""
+    shape = read_shape(GPT_OSS)
+    assert shape.params == pytest.approx(20.91e9, rel=0.001)
+    assert shape.active_params - shape.table == pytest.approx(3.61e9, rel=0.005)
+    assert memory_terms.weight_bytes(shape, "inference", MemorySetup()) == 2 * shape.params
+    dense = read_shape({**MIXTRAL, "num_local_experts": 1})
+    assert dense.active_params == dense.params
+    assert shape.adapter(16) == 16 * 24 * (2 * (2880 + 4096) + 2 * (2880 + 512)), "experts get no adapter"
+    first = read_shape({**MIXTRAL, "first_k_dense_replace": 2, "moe_intermediate_size": 1024})
+    assert (first.dense_layers, first.expert_params) == (2, 30 * 8 * 3 * 4096 * 1024)
+    assert read_shape({**MIXTRAL, "decoder_sparse_step": 2}).dense_layers == 16
+
+
+def test_per_layer_embeddings_are_held_and_not_multiplied() -> None:
+    """They stay in 16 bits as the embedding does, and a token reads one row of each."""
+    more = {"hidden_size_per_layer_input": 64, "vocab_size_per_layer_input": 49152}
+    shape, plain = read_shape({**SMOLLM2, **more}), read_shape(SMOLLM2)
+    assert shape.looked_up == 30 * 64 * 49152
+    assert shape.embedding - plain.embedding == shape.looked_up
+    assert shape.params - shape.active_params == shape.looked_up
+    assert shape.active_params - plain.params == 3 * 64 * 30 * 576
