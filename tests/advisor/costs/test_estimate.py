@@ -20,9 +20,11 @@ from advisor.costs.call_prices import usd_per_call
 from advisor.costs.estimate import MethodEstimate, estimate_basis
 from advisor.costs.hosting import MonthlyCost, break_even_calls, cache_hit_rate
 from advisor.costs.rental import training_cost, training_usd
-from advisor.costs.tokens import ASSUMED_CORPUS_TOKENS, Range, call_tokens, training_tokens
+from advisor.costs.tokens import ASSUMED_CORPUS_TOKENS, Range, call_tokens, device_plan, training_tokens
 from advisor.costs.training_time import training_device, training_hours
+from advisor.methods.registry import METHOD_BY_NAME
 from advisor.questionnaire.answers import Answer
+from advisor.questionnaire.gather import check_model
 from advisor.questionnaire.profile import Profile
 from runners.catalog import models
 from runners.resources.calibration import Calibration, MatrixSpeed, StoredCalibration
@@ -329,3 +331,33 @@ def test_prices_of_a_long_prompt_name_both_lives_of_a_cache() -> None:
     assert "87% of 1,500 calls a month find it" in text
     assert call_prices.cache_prices(asked, 1_000) == (), "too short for a cache"
     assert call_prices.cache_prices(Profile.of({"model_params_b": 1, "gpu_memory_gib": 24}), 40_000) == ()
+
+
+def test_experts_in_use_set_speed_and_price_and_all_of_them_memory() -> None:
+    """Of 30.5 billion parameters a token uses 3.35: a tenth of a dense model's time, and a lower price."""
+    sparse, dense = (
+        Profile.of({"model": name, "prompt_tokens": 500}) for name in ("qwen3-30b-a3b", "qwen3-32b")
+    )
+    card = gpus.find_gpu("A100 80GB")
+    assert card is not None
+    assert sparse.model_shape is not None
+    assert dense.model_shape is not None
+    ratio = sparse.model_shape.active_params / dense.model_shape.params
+    assert ratio == pytest.approx(3.353 / 32.762, rel=0.001)
+    seconds = [
+        hosting.seconds_per_call(each, each.model_shape, card) for each in (sparse, dense) if each.model_shape
+    ]
+    assert seconds[0] / seconds[1] == pytest.approx(ratio)
+    assert call_prices.profile_price(sparse).input < call_prices.profile_price(dense).input
+    assert device_plan(sparse, "inference").alone.likely > 0.9 * device_plan(dense, "inference").alone.likely
+
+
+@pytest.mark.parametrize("method", sorted(METHOD_BY_NAME))
+def test_a_known_model_without_a_shape_has_no_memory_estimate(method: str) -> None:
+    """It is estimated from a folder or its config on the hub; nothing is guessed from the size in its name."""
+    profile = Profile.of(
+        {"model": "qwen3.5-2b", "labelled_examples": 500, "gpu_memory_gib": 24, "gpu_kind": "cuda"}
+    )
+    assert profile.model_shape is None
+    assert METHOD_BY_NAME[method].estimate(profile).memory is None
+    assert "the size of qwen3.5-2b is not known here" in check_model("qwen3.5-2b")
