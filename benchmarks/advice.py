@@ -38,6 +38,7 @@ KEPT = {
     "KN002": "citations",
     **dict.fromkeys(("RS003", "RS005", "RS006", "RS013"), "memory"),
     "BE006": "alone reads absence_is_legal",
+    "KN003": "alone weighs facts_change for a search",
     "KN008": "alone reads can_retrain_every_days",
     "KN013": "alone reads answers_in_documents",
     "LB003": "alone reads labels_need_knowledge",
@@ -111,7 +112,7 @@ def eliminate(half: Halves) -> frozenset[type[Rule]]:
     """Take rules out, as the module says, and print every step; return what went."""
     fires = {rule for rule, spoken in zip(WEIGHED, half.speaks.any(axis=0), strict=True) if spoken}
     open_rules = {rule for rule in fires if rule.code() not in KEPT}
-    families = [{rule for rule in open_rules if rule.family == name} for name in {r.family for r in RULES}]
+    families = [{rule for rule in open_rules if rule.family == name} for name in dict.fromkeys(r.family for r in RULES)]
     for group in (*families, *({rule} for rule in sorted(open_rules, key=Rule.code.__func__))):  # type: ignore[attr-defined]
         print(f"  without {named(group)}: {half.score(frozenset(group))}")
     out: frozenset[type[Rule]] = frozenset()
