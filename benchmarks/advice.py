@@ -112,7 +112,10 @@ def eliminate(half: Halves) -> frozenset[type[Rule]]:
     """Take rules out, as the module says, and print every step; return what went."""
     fires = {rule for rule, spoken in zip(WEIGHED, half.speaks.any(axis=0), strict=True) if spoken}
     open_rules = {rule for rule in fires if rule.code() not in KEPT}
-    families = [{rule for rule in open_rules if rule.family == name} for name in dict.fromkeys(r.family for r in RULES)]
+    families = [
+        {rule for rule in open_rules if rule.family == name}
+        for name in dict.fromkeys(r.family for r in RULES)
+    ]
     for group in (*families, *({rule} for rule in sorted(open_rules, key=Rule.code.__func__))):  # type: ignore[attr-defined]
         print(f"  without {named(group)}: {half.score(frozenset(group))}")
     out: frozenset[type[Rule]] = frozenset()

@@ -313,7 +313,7 @@ def _case(row: Any, location: str) -> AdviceCase:
 
 
 def _compared(row: Mapping[str, Any], case: AdviceCase, location: str) -> frozenset[str]:
-    """Return the methods that a source compared: as coded in ``compared``, else those of ``options_compared`` by their words."""
+    """Return the methods that a source compared: as coded in ``compared``, else ``options_compared`` by their words."""
     if "compared" in row:
         names = _names(row["compared"] or (), f"{location}: compared")
     else:
