@@ -55,7 +55,8 @@ PUBLISHED_TEXT = """\
 was right in {unseen}. These sets have been looked at since: with the 53, the 62 and 58 label decisions
 (`benchmarks/unseen/labels.json`) it was chosen, on halves of their sources, which rules stay. On the halves that were kept
 for the report and looked at once, 89 decisions, the advice was right in 72 without the 24 rules that went, in 71 with
-them, a rule of thumb in 53 (sign test, p = 0.0005). `tunewise eval-advice CASES` scores your own file, beside the same baselines, and [how sure](how-it-decides.md#how-sure)
+them, a rule of thumb in 53 (sign test, p = 0.0005). `tunewise eval-advice CASES` scores your own file, beside
+the same baselines, and [how sure](how-it-decides.md#how-sure)
 explains the rate."""
 
 
@@ -78,7 +79,13 @@ def how_sure_section() -> list[str]:
         most=most,
     )
     rate = _wrapped(RATE.format(unseen=unseen_text()))
-    return [*rate, "", *table(("decisions", "right", "rate", "rule of thumb", "always"), sets), "", *_wrapped(meaning)]
+    return [
+        *rate,
+        "",
+        *table(("decisions", "right", "rate", "rule of thumb", "always"), sets),
+        "",
+        *_wrapped(meaning),
+    ]
 
 
 def _baselines(name: str) -> tuple[str, str]:
