@@ -274,6 +274,15 @@ def test_rule_exceptions_hold(code: str, changed: dict[str, Any]) -> None:
     assert by_code(code)().applies(profile_of(answers)) == ""
 
 
+def test_model_said_to_call_tools_need_not_be_named() -> None:
+    """Several places, documents, and yes to tools; not where the size is known to be too small."""
+    answers = {"task_needs_facts": "new", "question_kind": "several", "model_calls_tools": True}
+    rule = by_code("AG001")()
+    assert rule.applies(Profile.of(answers))
+    assert rule.applies(Profile.of({**answers, "model_params_b": 8})) == ""
+    assert rule.applies(Profile.of({**answers, "model_calls_tools": False})) == ""
+
+
 def test_every_rule_has_a_case() -> None:
     """RK004 depends on a count that is no answer, so it is tested here."""
     assert set(CASES) | {"RK004"} == {rule.code() for rule in RULES}
