@@ -74,8 +74,8 @@ class AG001(Agentic):
         "arXiv 2602.23368: FinanceBench by keyword tools 32.7 % right, by one search 24.2 % (from notes)",
         "PIKE-RAG, results of its examples: MuSiQue, 500 questions, one search 28.7 exact match, asking step by step 41.5; "
         "HotpotQA 55.0 and 59.3, but 45.1 by a plain loop",
-        "GraphReader, arXiv 2406.14550: several facts in 128,000 tokens, GPT-4 walking through the text 28.0, the best search "
-        "and the whole text 16.0, another reading agent 14.0 (from a copy)",
+        "GraphReader, arXiv 2406.14550: several facts in 128,000 tokens, GPT-4 walking through the text 28.0, the best "
+        "search and the whole text 16.0, another reading agent 14.0 (from a copy)",
         "Jin et al., Search-R1, arXiv 2503.09516: a 7 B model trained to search .431 exact match, one search .304",
         "against: HippoRAG, arXiv 2405.14831: one search over a graph of the passages as good as several, 10 to 30 times "
         "cheaper (abstract)",
