@@ -44,12 +44,6 @@ TUNING = ArmClaim(
     "the best tuned arm",
     "the best untuned one",
 )
-TUNING_ON_LABELS = ArmClaim(
-    ("full", "lora", "qlora"),
-    ("prompting", "few-shot", "prompting-scored", "few-shot-scored"),
-    "the best tuned arm",
-    "the best prompted or scored one",
-)
 CLASSIFIER = ArmClaim(
     ("classifier",),
     (
@@ -75,9 +69,6 @@ EXAMPLES_IN_PROMPT = ArmClaim(
     ("prompting", "rag"),
     "the best arm that shows examples",
     "the best one that does not",
-)
-PASSAGES_IN_TRAINING = ArmClaim(
-    ("hybrid",), ("naive-stack",), "the hybrid", "the naive stack, which is tuned without passages"
 )
 READING = ArmClaim(("hybrid",), ("rag", "rag-few-shot"), "the hybrid", "retrieval with the untuned model")
 

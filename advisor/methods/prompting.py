@@ -73,7 +73,6 @@ class FewShot(Method):
         Need.HONESTY: 1.0,
         Need.STYLE: 0.2,
         Need.FORMAT: 0.6,
-        Need.TRAIN: 0.2,
         Need.SHOW: 1.0,
         Need.KNOWLEDGE: 1.0,
         Need.LABELS: 0.2,

@@ -40,10 +40,12 @@ def searching_size_b(profile: Profile) -> float | None:
 def looks_up_well(profile: Profile) -> bool:
     """Return whether the model calls tools and is strong enough for rules to speak for it.
 
-    That is from 30 billion parameters on, or hosted and of unknown size, without a comparison that saw no gain.
+    That is from 30 billion parameters on, or of unknown size where it is hosted or tools are answered with yes, without a
+    comparison that saw no gain.
     """
     size = searching_size_b(profile)
-    strong = profile.remote if size is None else size >= LARGE_MODEL_B
+    trusted = profile.remote or profile.model_calls_tools is True
+    strong = trusted if size is None else size >= LARGE_MODEL_B
     return bool(
         takes_tools(profile) and strong and not (profile.remote and gained_nothing(profile.hosted_name))
     )
@@ -59,9 +61,9 @@ class AG001(Agentic):
     """Where an answer puts together what stands in several places, a strong model finds more by searching itself.
 
     It reads what it found, and searches again for what is missing. It takes several calls an answer: 3 to 12 times the price
-    of one search and 10 to 60 seconds in published runs.
-    Does not apply to single facts, where it was not better, with many calls, above about 100,000 long documents, or to
-    models that call no tools, have fewer than 30 billion parameters, or were shown to gain nothing.
+    of one search and 10 to 60 seconds in published runs, and 50 times in one.
+    Does not apply to single facts, where it was mostly not better, with many calls, above about 100,000 long documents, or
+    to models that call no tools, have fewer than 30 billion parameters, or were shown to gain nothing.
     """
 
     need = Need.LOOKUPS
@@ -70,7 +72,13 @@ class AG001(Agentic):
         "HERB, arXiv 2506.23139: 1,514 questions over a firm's messages and documents, GPT-4o in a loop 33.0, the best "
         "single search 20.6 (from a summary)",
         "arXiv 2602.23368: FinanceBench by keyword tools 32.7 % right, by one search 24.2 % (from notes)",
+        "PIKE-RAG, results of its examples: MuSiQue, 500 questions, one search 28.7 exact match, asking step by step 41.5; "
+        "HotpotQA 55.0 and 59.3, but 45.1 by a plain loop",
+        "GraphReader, arXiv 2406.14550: several facts in 128,000 tokens, GPT-4 walking through the text 28.0, the best "
+        "search and the whole text 16.0, another reading agent 14.0 (from a copy)",
         "Jin et al., Search-R1, arXiv 2503.09516: a 7 B model trained to search .431 exact match, one search .304",
+        "against: HippoRAG, arXiv 2405.14831: one search over a graph of the passages as good as several, 10 to 30 times "
+        "cheaper (abstract)",
         "against, for single facts: Search-o1, arXiv 2501.05366: 47.8 and 47.6; RAGBench-12x: .845 and .852, twice the time",
         "against, for vague questions: arXiv 2601.07711: a search with a reranker .495, the model's own .439 (NDCG@10)",
     )

@@ -35,8 +35,6 @@ class Need(StrEnum):
     """Tone, format or skill that a prompt does not achieve."""
     FORMAT = "strict_format"
     """Output that code must be able to read."""
-    TRAIN = "enough_to_train"
-    """Examples in numbers that make training worthwhile."""
     SHOW = "examples_in_prompt"
     """Examples that are better shown in the prompt than trained on."""
     READING = "use_of_passages"
@@ -45,8 +43,6 @@ class Need(StrEnum):
     """Getting by with few or no examples."""
     CAPACITY = "capacity"
     """Updating all weights."""
-    THRIFT = "small_footprint"
-    """Cheap to train, store and switch."""
     PRECISION = "full_precision_base"
     """A base model that is not quantised."""
     HEADROOM = "memory_headroom"
@@ -73,7 +69,7 @@ class Need(StrEnum):
     """A prompt is already good enough."""
 
 
-METHOD_NEEDS = frozenset({Need.CAPACITY, Need.THRIFT, Need.PRECISION, Need.HEADROOM})
+METHOD_NEEDS = frozenset({Need.CAPACITY, Need.PRECISION, Need.HEADROOM})
 """Needs that only order the tuning methods; a hybrid uses whichever is best."""
 
 

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from advisor.evidence.claims import CLASSIFIER, EXAMPLES_IN_PROMPT, TUNING, TUNING_ON_LABELS
+from advisor.evidence.claims import CLASSIFIER, EXAMPLES_IN_PROMPT, TUNING
 from advisor.questionnaire.profile import (
     MIN_LABELLED,
     MIN_PER_LABEL,
-    SMALL_MODEL_B,
-    TINY_MODEL_B,
     Profile,
 )
 from advisor.rules.base import Need, Rule
@@ -40,30 +38,6 @@ class BE001(Behaviour):
         return (
             "a plain model is far from the tone, format or skill that is needed"
             if profile.behaviour_gap == "high"
-            else ""
-        )
-
-
-class BE002(Behaviour):
-    """A style that is nearly right is only a weak reason to fine-tune: instructions and examples usually do it.
-
-    A base model that was not trained to follow instructions is never nearer than that.
-
-    Does not apply when no prompt has achieved the style so far; then answer behaviour_gap with high.
-    """
-
-    need = Need.STYLE
-    weight = 0.7
-    evidence = ("Meta, When to fine-tune LLMs vs. other techniques: try in-context learning first",)
-    claim = TUNING
-
-    def applies(self, profile: Profile) -> str:
-        if profile.behaviour_gap == "low":
-            return "a plain model nearly answers in the wanted style"
-        unknown = profile.behaviour_gap is None and profile.model_kind == "base"
-        return (
-            "a base model was not trained to follow instructions, so it misses the wanted style at least a little"
-            if unknown
             else ""
         )
 
@@ -102,34 +76,6 @@ class BE004(Behaviour):
         return f"the output must be {profile.output_format}" if strict else ""
 
 
-class BE005(Behaviour):
-    """To choose among labels with 200 examples or more, fine-tune a small model in full rather than with an adapter.
-
-    It costs a fraction per call and is often better than a large model with a prompt; a classifier costs less still
-    (rules LB001 and LB002).
-    Does not apply with too few examples of a label (rule DA012), where examples in the prompt win.
-    """
-
-    need = Need.CAPACITY
-    weight = 0.5
-    evidence = (
-        "Bucher & Martini, arXiv 2406.08660: 200-500 labels suffice for a small classifier",
-        "Ma et al., arXiv 2303.08559: more than 10 per class favours the small tuned model",
-    )
-    claim = TUNING_ON_LABELS
-    at = {"labelled_examples": (200,), "model_params_b": (SMALL_MODEL_B,)}
-
-    def applies(self, profile: Profile) -> str:
-        small = (
-            profile.output_format == "labels"
-            and profile.examples_known >= 200
-            and (profile.params_b or 0) < SMALL_MODEL_B
-        )
-        if not small or not profile.params_b or not profile.behaviour_needed or profile.few_per_label:
-            return ""
-        return f"labels to choose from, and {profile.examples_known:,} examples"
-
-
 class BE006(Behaviour):
     """Where "not stated" is a right answer, fine-tuning can do harm: fine-tuned models tend to answer always.
 
@@ -155,7 +101,7 @@ class BE007(Behaviour):
     """
 
     need = Need.STYLE
-    weight = 1.0
+    weight = 2.0
     evidence = (
         "Soylu et al., BetterTogether, arXiv 2407.10930: tuning adds to an optimised prompt",
         "Manning, Building Reliable AI Systems, ch. 5: continue where fewer than 8 of 10 pass",
@@ -168,32 +114,6 @@ class BE007(Behaviour):
         if rate is None or rate >= PASSING_RATE or profile.needs_facts:
             return ""
         return f"with the best prompt only {rate:.0%} of answers are good"
-
-
-class BE008(Behaviour):
-    """Improve the prompt before training: try other instructions and chosen examples, scored on dev questions.
-
-    It is the cheaper gain, fine-tuning adds to it, and fine-tuning must beat the best prompt, not the first one.
-    Invented personas do not count as optimising: they cost accuracy.
-    Does not apply once the pass rate of the best prompt is known.
-    """
-
-    need = Need.SHOW
-    weight = 0.4
-    evidence = (
-        "Soylu et al., BetterTogether, arXiv 2407.10930: most of the gain comes from the prompt step",
-        "DSPy, optimizers guide: from about 10 examples bootstrapped few-shot, from 50 random search",
-        "arXiv 2402.00905: personas lowered exact match by 1 to 54 %",
-    )
-    claim = EXAMPLES_IN_PROMPT
-
-    at = {"labelled_examples": (10,)}
-
-    def applies(self, profile: Profile) -> str:
-        untried = profile.prompting_pass_rate is None and profile.behaviour_gap in ("low", "high")
-        if not untried or profile.examples_known < 10:
-            return ""
-        return "the best prompt has not been measured: improve it first, on the dev questions"
 
 
 class BE009(Behaviour):
@@ -220,45 +140,6 @@ class BE009(Behaviour):
         return f"{labels} labels with about {rows:,.0f} examples each: a linear classifier learns them in seconds"
 
 
-class BE010(Behaviour):
-    """For a language that the model was not trained on, prompts hardly help: fine-tune, or take a model that knows it.
-
-    Does not apply where a plain model already answers as wanted, or where the languages of the model are not known.
-    """
-
-    need = Need.STYLE
-    weight = 0.7
-    evidence = (
-        "Ahuja et al., MEGA, arXiv 2303.12528: prompted models trail tuned ones most outside English",
-        "Shaham et al., arXiv 2401.01854: 40 examples in other languages improved following instructions in them",
-    )
-
-    def applies(self, profile: Profile) -> str:
-        language = profile.foreign_language if profile.behaviour_needed else ""
-        if not language:
-            return ""
-        return f"the model was not trained on the language of the files ({language}): fine-tune it, or take one that was"
-
-
-class BE011(Behaviour):
-    """A base model continues from examples better than it follows instructions: show it some in the prompt.
-
-    Does not apply without examples, or to models trained to follow instructions.
-    """
-
-    need = Need.SHOW
-    weight = 1.0
-    evidence = (
-        "Brown et al., arXiv 2005.14165: a base model learns a task from examples in its prompt",
-        "Ouyang et al., InstructGPT, arXiv 2203.02155: untuned, GPT-3 needed examples in the prompt to follow instructions",
-    )
-    at = {"labelled_examples": (1,)}
-
-    def applies(self, profile: Profile) -> str:
-        shown = profile.model_kind == "base" and profile.examples_known and not profile.no_room_for_examples
-        return "a base model follows examples better than instructions" if shown else ""
-
-
 class BE012(Behaviour):
     """A model that thinks before it answers: describe the task and let it think; its thoughts cost time on every call.
 
@@ -277,31 +158,6 @@ class BE012(Behaviour):
         if profile.model_facts.reasons == "switch":
             return "the model can think before it answers; plans switch that off: measure both where answers must be right"
         return "the model thinks before it answers: examples in the prompt may lower its results, measure without them too"
-
-
-class BE013(Behaviour):
-    """A prompt hardly changes how a model below a billion parameters writes: what seems nearly right is further off.
-
-    Only larger models follow instructions well and learn from examples in the prompt.
-    Does not apply to larger models, or where the gap is already known to be large, or none.
-    """
-
-    need = Need.STYLE
-    weight = 1.0
-    evidence = (
-        "Brown et al., arXiv 2005.14165: the gain from examples in the prompt grows with size, from next to none at 0.1 B",
-        "Wei et al., FLAN, arXiv 2109.01652: below 8 B, instruction tuning did not help on unseen tasks",
-    )
-    claim = TUNING
-    at = {"model_params_b": (TINY_MODEL_B,)}
-
-    def applies(self, profile: Profile) -> str:
-        unclear = profile.behaviour_gap == "low" and profile.tiny_model
-        return (
-            f"a prompt hardly changes how a model of {profile.params_b:.2g} billion parameters writes"
-            if unclear
-            else ""
-        )
 
 
 class BE014(Behaviour):

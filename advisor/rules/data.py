@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from advisor.evidence.claims import PASSAGES_IN_TRAINING, READING, SHOWING, TUNING
+from advisor.evidence.claims import READING, SHOWING
 from advisor.questionnaire.data_facts import HALF_HELD
 from advisor.questionnaire.profile import (
-    LARGE_MODEL_B,
-    MIN_RAW_TOKENS,
     READING_EXAMPLES,
     TINY_MODEL_B,
     Profile,
@@ -15,8 +13,6 @@ from advisor.rules.base import Need, Rule
 from rag.text.words import count_noun
 
 ADAPTER_CAPACITY_TOKENS = 1_000_000_000
-MAX_SHOTS = 2_000
-"""Examples up to which showing them in a long prompt rivals training on them."""
 
 
 class Data(Rule):
@@ -78,87 +74,6 @@ class DA002(Data):
         return f"{profile.examples_known} examples teach a tone at most, and fit in a prompt"
 
 
-class DA003(Data):
-    """From 50 examples on, fine-tuning starts to pay.
-
-    Does not apply when the style need not change, or is nearly right already and calls are few; nor to labels with too
-    few examples each (rule DA012).
-    """
-
-    need = Need.TRAIN
-    weight = 0.5
-    evidence = ("OpenAI, fine-tuning guide: gains at 50-100 examples",)
-    claim = TUNING
-    at = {"labelled_examples": (50,)}
-
-    def applies(self, profile: Profile) -> str:
-        return _enough(profile, 50, "to train on")
-
-
-class DA004(Data):
-    """200 examples teach a narrow task.
-
-    Does not apply when the style need not change, or is nearly right already and calls are few; nor to labels with too
-    few examples each (rule DA012).
-    """
-
-    need = Need.TRAIN
-    weight = 0.5
-    evidence = ("Bucher & Martini, arXiv 2406.08660: 200-500 labels suffice for classification",)
-    claim = TUNING
-    at = {"labelled_examples": (200,)}
-
-    def applies(self, profile: Profile) -> str:
-        return _enough(profile, 200, "for a narrow task")
-
-
-class DA005(Data):
-    """1,000 examples teach a general style.
-
-    Does not apply when the style need not change, or is nearly right already and calls are few; nor to labels with too
-    few examples each (rule DA012).
-    """
-
-    need = Need.TRAIN
-    weight = 0.5
-    evidence = ("Zhou et al., LIMA, arXiv 2305.11206: 1,000 curated rows teach an assistant's style",)
-    claim = TUNING
-    at = {"labelled_examples": (1000,)}
-
-    def applies(self, profile: Profile) -> str:
-        return _enough(profile, 1000, "for a general style")
-
-
-class DA006(Data):
-    """Up to about 2,000 examples can be shown in a long prompt, which is as good as training when calls are few.
-
-    Does not apply with many calls, each of which pays for the long prompt; when the style is far off; for a model below a
-    billion parameters, which hardly uses them; when new facts or sources are missing; or when fewer than eight fit
-    into the model's context.
-    """
-
-    need = Need.SHOW
-    weight = 2.5
-    evidence = ("Bertsch et al., arXiv 2405.00200: many-shot prompting improves into the thousands",)
-    claim = SHOWING
-    at = {
-        "labelled_examples": (50, MAX_SHOTS + 1),
-        "corpus_tokens": (1,),
-        "model_params_b": (TINY_MODEL_B,),
-    }
-
-    def applies(self, profile: Profile) -> str:
-        fits = (
-            profile.low_volume
-            and 50 <= profile.examples_known <= MAX_SHOTS
-            and profile.behaviour_gap == "low"
-            and not profile.tiny_model
-        )
-        if not fits or _to_look_up(profile) or profile.no_room_for_examples:
-            return ""
-        return f"{profile.examples_known:,} examples fit in a long prompt, and calls are few"
-
-
 class DA007(Data):
     """Billions of tokens of raw text are too much for a LoRA adapter: train all weights on them.
 
@@ -178,53 +93,6 @@ class DA007(Data):
         far = profile.behaviour_gap not in ("none", "low")
         some = profile.raw_text >= ADAPTER_CAPACITY_TOKENS and far and not _news(profile)
         return f"{profile.raw_text:,} tokens of raw text to train on" if some else ""
-
-
-class DA008(Data):
-    """Raw text in the wanted style can be trained on even without questions and answers.
-
-    Does not apply when the text is only facts, such as one that changes daily: these are better looked up; nor when they
-    are facts that the model knows and nearly answers with already.
-    """
-
-    need = Need.TRAIN
-    weight = 0.5
-    evidence = (
-        "Hugging Face, Personal Copilot: QLoRA on a company's own code helped completion",
-        "against, for facts it has seen: Jeong et al., arXiv 2411.04118: few medical models beat the general one",
-    )
-    claim = TUNING
-    at = {"unlabelled_tokens": (MIN_RAW_TOKENS,)}
-
-    def applies(self, profile: Profile) -> str:
-        seen = profile.task_needs_facts == "known" and profile.behaviour_gap == "low"
-        some = profile.raw_text >= MIN_RAW_TOKENS and profile.behaviour_needed and not _news(profile)
-        some = some and not seen
-        return f"{profile.raw_text:,} tokens of raw text to train on" if some else ""
-
-
-class DA009(Data):
-    """1,000 examples that answer from documents teach a model to read passages, and the style too.
-
-    A model trained on rows with right and wrong passages uses search results better than a plain one.
-    Does not apply when a plain model already answers as wanted.
-    """
-
-    need = Need.READING
-    weight = 1.5
-    evidence = (
-        "Zhang et al., RAFT, arXiv 2403.10131: rows with distractors lifted every data set over plain RAG",
-        "Lin et al., RA-DIT, arXiv 2310.01352: tuning for the use of passages beat retrieval alone",
-        "Balaguer et al., arXiv 2401.08406: gains of tuning and retrieval added up, 6 and 5 points",
-    )
-    claim = PASSAGES_IN_TRAINING
-
-    at = {"labelled_examples": (1000,)}
-
-    def applies(self, profile: Profile) -> str:
-        if profile.examples_known < 1000 or profile.facts_needed != "new" or not profile.behaviour_needed:
-            return ""
-        return f"{profile.examples_known:,} examples can teach it to answer from passages"
 
 
 class DA010(Data):
@@ -252,39 +120,6 @@ class DA010(Data):
             else "there are no examples"
         )
         return f"{few_or_none}: a larger model could write more; check a sample of them"
-
-
-class DA011(Data):
-    """With thousands of examples, training a small model is better than any prompt, even where the style is nearly right.
-
-    A prompt gains nothing more once further examples do not fit; fine-tuning keeps gaining.
-    Does not apply to models from about 30 billion parameters on, which do better with chosen examples in the prompt than
-    fine-tuned smaller ones, nor where facts are missing.
-    """
-
-    need = Need.TRAIN
-    weight = 1.5
-    evidence = (
-        "Bertsch et al., arXiv 2405.00200: with more data than fits a prompt, tuning can pass many-shot prompting",
-        "Ma et al., arXiv 2303.08559: small tuned models lead once there are more than a few examples per class",
-        "against, for large models: Gao et al., DAIL-SQL, arXiv 2308.15363; Van Veen et al., arXiv 2309.07430",
-    )
-    claim = TUNING
-    at = {"labelled_examples": (MAX_SHOTS + 1,), "model_params_b": (LARGE_MODEL_B,)}
-
-    def applies(self, profile: Profile) -> str:
-        small = profile.params_b is not None and profile.params_b < LARGE_MODEL_B
-        if (
-            not small
-            or profile.examples_known <= MAX_SHOTS
-            or profile.behaviour_gap != "low"
-            or profile.needs_facts
-        ):
-            return ""
-        return (
-            f"{profile.examples_known:,} examples are more than a prompt can show a model of {profile.params_b:.3g} "
-            "billion parameters"
-        )
 
 
 class DA014(Data):
@@ -377,11 +212,3 @@ def _to_look_up(profile: Profile) -> bool:
 
 def _news(profile: Profile) -> bool:
     return profile.needs_facts and profile.facts_change == "fast"
-
-
-def _enough(profile: Profile, least: int, use: str) -> str:
-    """Return why a number of examples is enough for a use; "" where it is not, or fine-tuning has none."""
-    small = profile.behaviour_gap == "low" and not profile.high_volume
-    if profile.examples_known < least or not profile.behaviour_needed or small or profile.few_per_label:
-        return ""
-    return f"you have {profile.examples_known:,} examples; {least:,} are enough {use}"

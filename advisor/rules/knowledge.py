@@ -95,23 +95,6 @@ class KN003(Knowledge):
         return "the facts change monthly or faster" if changing else ""
 
 
-class KN004(Knowledge):
-    """Facts that change every day leave no time for training.
-
-    This adds to rule KN003: the faster the change, the sooner a trained fact is wrong.
-    Does not apply when facts change monthly or slower.
-    """
-
-    need = Need.FRESH
-    weight = 1.0
-    evidence = ("Vu et al., FreshLLMs, arXiv 2310.03214: search in the prompt helped most on fast facts",)
-    claim = RETRIEVAL
-
-    def applies(self, profile: Profile) -> str:
-        fast = profile.facts_change == "fast" and profile.facts_needed != "none"
-        return "the facts change daily or faster" if fast else ""
-
-
 class KN005(Knowledge):
     """Few documents can all be put in the prompt: under about 200,000 tokens, cached by the provider.
 
@@ -140,50 +123,6 @@ class KN005(Knowledge):
         if not profile.corpus_in_prompt:
             return ""
         return f"all documents together are {profile.corpus_tokens:,} tokens and fit in a cached prompt"
-
-
-class KN006(Knowledge):
-    """Smaller models answer better when they look up facts, even facts they were trained on.
-
-    A model does not remember everything it was trained on; searching helps most below about 30 billion parameters.
-    Does not apply to large models, which remember well-known facts.
-    """
-
-    need = Need.FACTS
-    weight = 1.5
-    evidence = (
-        "Mallen et al., arXiv 2212.10511: small models gain from retrieval even on popular facts",
-        "Ovadia et al., arXiv 2312.05934: retrieval beat tuning on MMLU subjects with 7B models",
-    )
-    claim = RETRIEVAL
-    at = {"model_params_b": (LARGE_MODEL_B,)}
-
-    def applies(self, profile: Profile) -> str:
-        if profile.facts_needed != "known" or not profile.params_b or profile.params_b >= LARGE_MODEL_B:
-            return ""
-        return f"a model of {profile.params_b:.3g} billion parameters remembers general facts only in part"
-
-
-class KN007(Knowledge):
-    """A large model that knows the facts needs a better prompt: chosen examples, reasoning, several answers and a vote.
-
-    Does not apply to facts it cannot have seen, to models below about 30 billion parameters, where a plain
-    prompt already gives the wanted answers, or where there are documents to look them up in.
-    """
-
-    need = Need.SHOW
-    weight = 1.0
-    evidence = (
-        "Nori et al., Medprompt, arXiv 2311.16452: prompting alone passed tuned specialists",
-        "Maharjan et al., OpenMedLM, arXiv 2402.19371: the same with open models",
-    )
-    at = {"model_params_b": (LARGE_MODEL_B,), "corpus_tokens": (1,)}
-
-    def applies(self, profile: Profile) -> str:
-        large = profile.facts_needed == "known" and (profile.params_b or 0) >= LARGE_MODEL_B
-        if not large or not profile.behaviour_needed or profile.corpus_tokens:
-            return ""
-        return "a large model knows these facts; well-chosen examples in the prompt help it to use them"
 
 
 class KN008(Knowledge):

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 from advisor.evidence.claims import CLASSIFIER
-from advisor.questionnaire.profile import FEW_PER_LABEL, MIN_LABELLED, MIN_PER_LABEL, SMALL_MODEL_B, Profile
+from advisor.questionnaire.profile import SMALL_MODEL_B, Profile
 from advisor.rules.base import Need, Rule
 
-ENOUGH_LABELLED = 200
-"""Examples from which a small classifier is near what it reaches with more."""
 EMBEDDER_TOKENS = 256
 """Tokens of a text that the default embedder reads."""
 
@@ -16,66 +14,6 @@ class Labels(Rule):
     """Rules about labels, and about replies that are stored texts."""
 
     family = "labels"
-
-
-class LB001(Labels):
-    """To choose among labels with five examples of each or more, train a classifier: no language model is needed.
-
-    It learns which words and meanings go with which label, trains in minutes on a processor and answers in milliseconds.
-    Does not apply where a plain model already answers as wanted; with fewer examples of a label, except for a model below a
-    billion parameters, which uses examples in the prompt badly; or where labels take knowledge that the texts lack, and a
-    plain model is nearly right.
-    """
-
-    need = Need.LABELS
-    weight = 2.0
-    evidence = (
-        "Casanueva et al., arXiv 2003.04807: heads over sentence encoders for 77 intents, 10 examples each",
-        "Tunstall et al., SetFit, arXiv 2209.11055: eight examples a label, level with far larger models",
-    )
-    claim = CLASSIFIER
-    at = {"labelled_examples": (MIN_LABELLED,)}
-
-    def applies(self, profile: Profile) -> str:
-        if not profile.gives_labels or not profile.behaviour_needed or profile.knows_labels:
-            return ""
-        if profile.labelled_examples is None:
-            return (
-                "labels to choose from, which a classifier learns" if profile.behaviour_gap == "high" else ""
-            )
-        rows, labels = profile.rows_per_label, profile.labels
-        least = MIN_PER_LABEL if profile.tiny_model else FEW_PER_LABEL
-        if profile.examples_known < MIN_LABELLED or (rows is not None and rows < least):
-            return ""
-        each = f"{labels} labels" if labels else "labels"
-        return f"{each} to choose from, and {profile.examples_known:,} examples: a classifier learns them"
-
-
-class LB002(Labels):
-    """From 200 labelled examples on, a small classifier seldom gains from being a language model.
-
-    Does not apply where a plain model already answers as wanted, with fewer than five examples of a label, or where labels
-    take knowledge that the texts lack, and a plain model is nearly right.
-    """
-
-    need = Need.LABELS
-    weight = 2.0
-    evidence = (
-        "Bucher & Martini, arXiv 2406.08660: 200-500 labels suffice for a small classifier",
-        "Ma et al., arXiv 2303.08559: more than 10 per class favours the small tuned model",
-        "against, with large models: Sun et al., arXiv 2305.08377: 16 texts a class in prompts as good as 1,024 trained on",
-    )
-    claim = CLASSIFIER
-    at = {"labelled_examples": (ENOUGH_LABELLED,)}
-
-    def applies(self, profile: Profile) -> str:
-        enough = (
-            profile.examples_known >= ENOUGH_LABELLED
-            and (profile.rows_per_label or FEW_PER_LABEL) >= FEW_PER_LABEL
-        )
-        if not profile.gives_labels or not enough or not profile.behaviour_needed or profile.knows_labels:
-            return ""
-        return f"{profile.examples_known:,} labelled examples are as many as a small classifier needs"
 
 
 class LB003(Labels):

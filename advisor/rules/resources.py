@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from advisor.costs.tokens import least_memory
-from advisor.costs.training_time import training_hours
 from advisor.questionnaire.profile import MIN_RAW_TOKENS, Profile, Thresholds
 from advisor.rules.base import Need, Rule
 from rag.text.words import count_noun
@@ -16,11 +15,6 @@ MANY_GPUS = 4
 ENCODER_B = 0.78
 """Size of the largest models that are usually tuned whole: XLM-RoBERTa large has 0.56, T5 large 0.77 billion parameters."""
 FEW_FOR_ENCODER = 50
-MANY_EXAMPLES = 1_000_000
-"""Examples below which no GPU trains for a month."""
-MUCH_TEXT = 1_000_000_000
-"""Tokens of raw text below which no GPU trains for a month."""
-MONTH_HOURS = 30 * 24.0
 GIB = 2**30
 HALF_A_CARD = 0.5
 """Share of a card's memory above which 16-bit weights crowd out long rows and batches."""
@@ -68,24 +62,6 @@ class RS001(Resources):
         return "the simplest method that works is the best"
 
 
-class RS002(Resources):
-    """LoRA adapters give nearly all the gain of full fine-tuning at a fraction of the cost.
-
-    Does not apply with billions of tokens, very different fields such as large amounts of code, or very small models.
-    """
-
-    need = Need.THRIFT
-    weight = 0.1
-    evidence = (
-        "arXiv 2609.01244: LoRA reached a median 98 % of full tuning's gain",
-        "PEFT method comparison, 3B: 47.8 % at 22 GB against 47.2 % at 39 GB",
-    )
-    at = MIN_TRAINING_DATA
-
-    def applies(self, profile: Profile) -> str:
-        return "a LoRA adapter is enough for most tasks" if can_train(profile) else ""
-
-
 class RS003(Resources):
     """If LoRA fits in memory, prefer it to QLoRA (4 bits): it is faster and as good or better.
 
@@ -106,7 +82,8 @@ class RS004(Resources):
     """A very small model is cheap to fine-tune in full, and fast to run afterwards.
 
     Does not apply with fewer than 50 examples, which a model would learn by heart; from 0.78 billion parameters on, where
-    adapters are as good for less; with too few examples of a label (rule DA012); or where new facts are missing.
+    adapters are as good for less; to labels, for which a classifier tunes a smaller encoder whole; or where new facts are
+    missing.
     """
 
     need = Need.CAPACITY
@@ -123,7 +100,7 @@ class RS004(Resources):
         enough = unknown or profile.examples_known >= FEW_FOR_ENCODER
         small = profile.params_b is not None and profile.params_b < ENCODER_B and enough
         small = small and (profile.facts_needed == "known" or not profile.needs_facts)
-        small = small and not profile.few_per_label
+        small = small and not profile.gives_labels
         return (
             f"all weights of a model of {profile.params_b:.2g} billion parameters can be trained cheaply"
             if small and can_train(profile)
@@ -223,24 +200,6 @@ class RS007(Resources):
     def applies(self, profile: Profile) -> str:
         slow = profile.has_gpu is False and profile.params_b is not None and profile.params_b >= 1
         return "there is no GPU to train on" if slow else ""
-
-
-class RS008(Resources):
-    """Where training would take more than a month on this hardware, rent a faster GPU or use less text.
-
-    Does not apply while the model's size or the hardware is unknown.
-    """
-
-    evidence = ("computed: six FLOPs per parameter and token, over what the device reaches",)
-
-    def applies(self, profile: Profile) -> str:
-        large = profile.examples_known >= MANY_EXAMPLES or profile.raw_text >= MUCH_TEXT
-        if not large or not profile.has_gpu or not profile.gpu_memory_gib:
-            return ""
-        hours = training_hours(profile, "lora")
-        if hours is None or hours.likely < MONTH_HOURS:
-            return ""
-        return f"even LoRA would train for about {hours.likely / 24:,.0f} days here: rent a faster GPU or use less data"
 
 
 class RS009(Resources):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from advisor.evidence.claims import PASSAGES_IN_TRAINING
 from advisor.questionnaire.data_facts import STATE_FACTS
 from advisor.questionnaire.profile import Profile
 from advisor.rules.base import Need, Rule
@@ -97,30 +96,6 @@ class RK004(Risk):
         )
 
 
-class RK005(Risk):
-    """Adding a search to a model that was fine-tuned without passages can be worse than either alone.
-
-    So a hybrid is trained on examples with right and wrong passages, and it must beat every simpler method.
-    Does not apply when only facts or only style are missing.
-    """
-
-    evidence = (
-        "Zhang et al., RAFT, arXiv 2403.10131: naive stack 42.6, tuned 61.1, retrieval-aware 74.0",
-        "OpenAI, Optimizing LLM Accuracy: Icelandic, tuned 87 fell to 83 with retrieval added",
-    )
-    claim = PASSAGES_IN_TRAINING
-
-    def applies(self, profile: Profile) -> str:
-        both = (
-            profile.needs_facts and profile.behaviour_gap in ("low", "high") and profile.examples_known >= 50
-        )
-        return (
-            "a hybrid is trained with search results in its examples, and must beat the simpler methods (both by default)"
-            if both
-            else ""
-        )
-
-
 class RK006(Risk):
     """A hosted model and data that must stay local contradict each other.
 
@@ -139,19 +114,6 @@ class RK006(Risk):
             if (local and profile.remote and not inside)
             else ""
         )
-
-
-class RK007(Risk):
-    """Fine-tuning on few or narrow examples can make a model worse at other tasks.
-
-    Does not apply when the model does nothing but this task.
-    """
-
-    evidence = ("PEFT method comparison: loss on Wikipedia rose by .030-.111 after tuning",)
-
-    def applies(self, profile: Profile) -> str:
-        tuned = profile.behaviour_gap == "high" and profile.examples_known >= 10
-        return "a fine-tuned model may get worse at other tasks: measure it" if tuned else ""
 
 
 class RK008(Risk):

@@ -37,38 +37,6 @@ class SC001(Scale):
         )
 
 
-class SC002(Scale):
-    """For a prototype with few calls and few examples, use a prompt.
-
-    Does not apply once there are more calls or examples.
-    """
-
-    need = Need.STOP
-    weight = 2.0
-    evidence = ("Google Cloud, tuning overview: prompting for few labels and rapid prototyping",)
-    at = {"labelled_examples": (50,)}
-
-    def applies(self, profile: Profile) -> str:
-        few = profile.low_volume and profile.labelled_examples is not None and profile.labelled_examples < 50
-        return "few calls and few examples: a prototype" if few else ""
-
-
-class SC003(Scale):
-    """A long prompt on every call is a reason to train: a fine-tuned model needs a shorter one.
-
-    Does not apply where the prompt is fixed and cached, or calls are few.
-    """
-
-    need = Need.SCALE
-    weight = 0.8
-    evidence = ("OpenAI, fine-tuning guide: shorter prompts are a main reason to tune",)
-    at = {"prompt_tokens": (3000,)}
-
-    def applies(self, profile: Profile) -> str:
-        long = (profile.prompt_tokens or 0) >= 3000 and not profile.low_volume and profile.behaviour_needed
-        return f"every call has a prompt of {profile.prompt_tokens:,} tokens" if long else ""
-
-
 class SC004(Scale):
     """Where answers must be very fast, there is no time for long prompts and searching.
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -17,15 +18,24 @@ from rich.text import Text
 from advisor.display.console import table
 from advisor.methods.registry import methods_by_name
 from advisor.questionnaire.profile import Profile
-from advisor.recommendation.probability import AdviceRate
 from advisor.recommendation.ranking import Ranking, rank_methods
 from rag.errors import BadInput, Problem
-from rag.evaluation.statistics import WilsonShare
 
 CASE_USES = ("winner_only", "winner_or_also", "constraint")
-RATE = AdviceRate()
-"""The rate of right advice, without anybody's own trials."""
 PROMPTED_METHODS = {"prompting", "few-shot"}
+STYLE_EXAMPLES, LABEL_EXAMPLES = 50, 100
+"""Examples from which the rule of thumb tunes for style, and trains a classifier."""
+OPTION_WORDS: Mapping[str, str] = {
+    "prompting": r"base|prompting|zero-shot|base prompted|prompt only|system prompt|prompted \S+|model alone",
+    "few-shot": r"(in-context )?few-shot( prompting)?|\d+-shot|in-context (learning|examples)|icl",
+    "rag": r"((optimised|cosine) )?rag( only| \(.*\)| over user history)?|base ?\+ ?rag|model with retrieved .*",
+    "long-context": r"(whole (text|base)|knowledge base|all documents) in (the |a )?(cached )?prompt",
+    "lora": r"lora( \S+| fine-tun\w+)?",
+    "qlora": r"q-?lora( \S+)?",
+    "full": r"full(-parameter)?( \(.*\)| sft| fine-?tun\w+)?",
+    "hybrid": r"(q?lora|fine-?tun\w+) ?\+ ?rag",
+}
+"""For each method the words, as a regular expression, in which sources name it beyond doubt; others are left out."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +49,8 @@ class AdviceCase:
     also: frozenset[str]
     use: str
     forbidden: frozenset[str]
+    compared: frozenset[str] = frozenset()
+    """The methods that the source compared, the winner among them; empty where fewer than two are known."""
 
     def accepts(self, choice: str) -> bool:
         """Whether a choice counts as right.
@@ -81,6 +93,36 @@ class ScoredCase:
         """Whether the choice is the winner itself."""
         return self.case.winner == self.case.coded(self.ranking.choice)
 
+    @property
+    def of_compared(self) -> str | None:
+        """The best ranked of the methods that the source compared; None where it is not known what it compared."""
+        ranked = (scored.method.name for scored in self.ranking.methods)
+        return next((name for name in ranked if name in self.case.compared), None)
+
+
+def rule_of_thumb(profile: Profile) -> str:
+    """Return what a rule of thumb advises: the baseline beside every rate of the advice.
+
+    New facts: rag. Style far off and 50 examples: lora. Both: hybrid. Labels to choose from and 100 examples: classifier,
+    unless new facts are needed. Else prompting.
+    """
+    new = profile.task_needs_facts == "new"
+    if profile.gives_labels and profile.examples_known >= LABEL_EXAMPLES and not new:
+        return "classifier"
+    if profile.behaviour_gap == "high" and profile.examples_known >= STYLE_EXAMPLES:
+        return "hybrid" if new else "lora"
+    return "rag" if new else "prompting"
+
+
+def sign_test(first: Sequence[bool], second: Sequence[bool]) -> dict[str, Any]:
+    """Return on how many cases only the first, and only the second, was right, and the exact two-sided sign test's p."""
+    from scipy.stats import binomtest
+
+    pairs = list(zip(first, second, strict=True))
+    ahead, behind = pairs.count((True, False)), pairs.count((False, True))
+    p = binomtest(ahead, ahead + behind).pvalue if ahead + behind else 1.0
+    return {"advice_only": ahead, "rule_of_thumb_only": behind, "p": float(f"{p:.3g}")}
+
 
 def read_cases(path: Path) -> tuple[AdviceCase, ...]:
     """Read ``{"cases": [...]}``; BadInput names the file, the case and the key that cannot be used."""
@@ -104,13 +146,12 @@ def score_cases(cases: Sequence[AdviceCase]) -> tuple[ScoredCase, ...]:
 
 
 def cases_json(scored: Sequence[ScoredCase]) -> dict[str, Any]:
-    """Return what ``eval-advice --json`` prints: counts, who was mistaken for whom, each miss.
+    """Return what ``eval-advice --json`` prints: counts beside those of the baselines, who was mistaken for whom, misses.
 
-    The probability is one rate for all advice, so all cases are of one level and in one band of ``reliability``; ``brier``
-    is the mean squared difference of it and the outcome (Brier 1950), beside that of the share that was accepted here.
+    ``of_compared`` counts the cases, of ``compared``, in which the best ranked of the compared methods is accepted;
+    ``best_constant`` is the one method that would be accepted most often.
     """
-    accepted = WilsonShare.of(sum(result.accepted for result in scored), len(scored))
-    right = accepted.hits / accepted.n
+    cases = [result.case for result in scored]
     confusion = Counter((result.case.winner, result.ranking.choice) for result in scored)
     names = _winners()
     table = {
@@ -118,25 +159,36 @@ def cases_json(scored: Sequence[ScoredCase]) -> dict[str, Any]:
         for winner in names
         if any(confusion[winner, choice] for choice in names)
     }
+    thumbs = [rule_of_thumb(case.profile) for case in cases]
+    thumb_accepted = [case.accepts(thumb) for case, thumb in zip(cases, thumbs, strict=True)]
+    constant = Counter({name: sum(case.accepts(name) for case in cases) for name in names}).most_common(1)[0]
+    compared = [result.case.accepts(choice) for result in scored if (choice := result.of_compared)]
     return {
         "schema": 1,
         "n": len(scored),
-        "accepted": accepted.hits,
+        "accepted": sum(result.accepted for result in scored),
         "exact": sum(result.exact for result in scored),
-        "levels": {level: _level(accepted, level) for level in ("high", "medium", "low")},
-        "brier": round(right * (1 - RATE.value) ** 2 + (1 - right) * RATE.value**2, 4),
-        "brier_of_constant": round(right * (1 - right), 4),
-        "reliability": [{"from": 0.0, "below": 1.01, "mean": round(RATE.value, 3), **accepted.to_json()}],
+        "of_compared": sum(compared),
+        "compared": len(compared),
+        "baselines": {
+            "rule_of_thumb": {
+                "accepted": sum(thumb_accepted),
+                "exact": sum(
+                    case.winner == case.coded(thumb) for case, thumb in zip(cases, thumbs, strict=True)
+                ),
+            },
+            "best_constant": {"method": constant[0], "accepted": constant[1]},
+        },
+        "sign_test": sign_test([result.accepted for result in scored], thumb_accepted),
         "confusion": table,
         "cases": [
             {
                 "id": result.case.id,
                 "winner": result.case.winner,
                 "choice": result.ranking.choice,
+                "of_compared": result.of_compared,
                 "accepted": result.accepted,
                 "exact": result.exact,
-                "probability": round(RATE.value, 3),
-                "level": RATE.level,
             }
             for result in scored
         ],
@@ -147,12 +199,6 @@ def cases_json(scored: Sequence[ScoredCase]) -> dict[str, Any]:
             if result.accepted and not result.exact
         ],
     }
-
-
-def _level(accepted: WilsonShare, level: str) -> dict[str, Any]:
-    """Return cases and accepted cases of a level, with the Wilson interval of the share: all of them at that of the rate."""
-    share = accepted if level == RATE.level else WilsonShare.of(0, 0)
-    return {"n": share.n, "accepted": share.hits, "low": round(share.low, 4), "high": round(share.high, 4)}
 
 
 def render_case_scores(scores: dict[str, Any]) -> Group:
@@ -183,7 +229,7 @@ def render_case_scores(scores: dict[str, Any]) -> Group:
         ),
         table(("won \\ advised", *names), rows, right=range(1, len(names) + 1)),
         Text(),
-        _rate_line(scores),
+        Text(baselines_text(scores)),
     ]
     for miss in scores["misses"]:
         lines = [f"{escape(reason['text'])} [dim](rule {reason['rule']})[/]" for reason in miss["reasons"]]
@@ -195,11 +241,20 @@ def render_case_scores(scores: dict[str, Any]) -> Group:
     return Group(*parts)
 
 
-def _rate_line(scores: Mapping[str, Any]) -> Text:
-    """Return the share that was accepted, with its interval, beside the rate that every advice states."""
-    share = scores["reliability"][0]
-    interval = f"{share['rate']:.2f} ({share['low']:.2f} to {share['high']:.2f})"
-    return Text(f"accepted in {interval}; every advice states the one rate {share['mean']:.2f}")
+def baselines_text(scores: Mapping[str, Any]) -> str:
+    """Return the advice beside the rule of thumb, the best constant method and the methods that sources compared."""
+    thumb, constant = scores["baselines"]["rule_of_thumb"], scores["baselines"]["best_constant"]
+    sign = scores["sign_test"]
+    lines = [
+        f"rule of thumb: {thumb['accepted']} accepted, {thumb['exact']} exact; only the advice was right in "
+        f"{sign['advice_only']}, only the rule of thumb in {sign['rule_of_thumb_only']} (sign test, p = {sign['p']:.2g})",
+        f"always {constant['method']}: {constant['accepted']} accepted",
+    ]
+    if scores["compared"]:
+        lines.append(
+            f"best ranked of the methods that the source compared: {scores['of_compared']} of {scores['compared']} accepted"
+        )
+    return "\n".join(lines)
 
 
 def _miss(result: ScoredCase) -> dict[str, Any]:
@@ -218,7 +273,6 @@ def _miss(result: ScoredCase) -> dict[str, Any]:
         "winner": result.case.winner,
         "choice": result.ranking.choice,
         "reasons": [{"rule": finding.rule.code(), "text": finding.text} for finding in counted],
-        "probability": round(RATE.value, 3),
         "winner_score": winner.score if winner else None,
         "choice_score": first.score,
         "winner_blockers": [blocker.to_json() for blocker in winner.blockers] if winner else [],
@@ -254,7 +308,23 @@ def _case(row: Any, location: str) -> AdviceCase:
         raise BadInput(f"{location}: test_use is constraint, but hardware_forbids names no method")
     source = row.get("source")
     title = source.get("title") if isinstance(source, Mapping) else source
-    return AdviceCase(name, str(title or ""), profile, winner, also_acceptable, use, forbidden)
+    case = AdviceCase(name, str(title or ""), profile, winner, also_acceptable, use, forbidden)
+    return replace(case, compared=_compared(row, case, location))
+
+
+def _compared(row: Mapping[str, Any], case: AdviceCase, location: str) -> frozenset[str]:
+    """Return the methods that a source compared: as coded in ``compared``, else ``options_compared`` by their words."""
+    if "compared" in row:
+        names = _names(row["compared"] or (), f"{location}: compared")
+    else:
+        options = [str(option).lower() for option in row.get("options_compared") or ()]
+        names = frozenset(
+            name
+            for name, words in OPTION_WORDS.items()
+            if any(re.fullmatch(words, option) for option in options)
+        )
+    known = len(names) > 1 and case.winner in {case.coded(name) for name in names}
+    return names if known else frozenset()
 
 
 def _of_labels(coded: Any) -> dict[str, Any]:

@@ -317,7 +317,7 @@ def test_replies_that_are_given_again_add_nearest_replies_and_a_router(
             )
             row["messages"][1]["content"] = text
         make_rows(task_files.examples, rows)
-        draft = drafted(laptop, "behaviour_gap=high", **files)
+        draft = drafted(laptop, "behaviour_gap=high", "output_format=fixed", **files)
         return {arm.arm: arm for arm in draft.plan.arms}, draft
 
     repeated, draft = arms(45)  # fifteen replies twice, thirty once

@@ -27,7 +27,7 @@ from advisor.recommendation.recommend import recommend_for_profile
 from runners.resources.machine import detect_machine
 
 ROWS = {"examples": "rows.jsonl", "labelled_examples": 400, "prompt_tokens": 30, "answer_tokens": 3}
-KNOWN = {"task_needs_facts": "none", "behaviour_gap": "high"}
+KNOWN = {"task_needs_facts": "none", "behaviour_gap": "high", "output_format": "json"}
 LABELS = {**ROWS, **KNOWN, "behaviour_gap": "none", "output_format": "labels"}
 LARGE = {"model": "llama-3.3-70b", "model_params_b": 70.0}
 """A model that cannot be asked on a test machine."""

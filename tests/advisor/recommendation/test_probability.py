@@ -20,6 +20,7 @@ from advisor.recommendation.confidence import AdviceDoubts
 from advisor.recommendation.probability import (
     PRIOR_TRIALS,
     UNSEEN,
+    UNSEEN_BASELINES,
     UNSEEN_RIGHT,
     UNSEEN_SETS,
     AdviceRate,
@@ -27,7 +28,7 @@ from advisor.recommendation.probability import (
 )
 from advisor.recommendation.ranking import rank_methods
 from advisor.recommendation.recommend import arms_to_measure, recommend_for_profile
-from benchmarks.scorers.advice_cases import read_cases
+from benchmarks.scorers.advice_cases import cases_json, read_cases, score_cases
 from rag.evaluation.statistics import WilsonShare
 from tests.advisor.recommendation.test_properties import PROFILES
 from tests.advisor.test_history import past_run
@@ -71,13 +72,23 @@ def test_stated_figures_are_those_of_the_sets(root: Path) -> None:
         f"{share.rate:.2f}, {share.low:.2f} to {share.high:.2f}; by set {min(rates):.2f} to {max(rates):.2f}"
     )
     shown = shown.replace("0.", ".")
-    assert unseen_text() == f"153 of 215 decisions that no rule had seen ({shown})"
+    thumb = "of 115 of them in 77, a rule of thumb in 63"
+    assert unseen_text() == f"153 of 215 decisions that no rule had seen ({shown}; {thumb})"
     unseen = root / "benchmarks" / "unseen"
     first = UNSEEN_SETS["62 in benchmarks/unseen"]
     assert len(read_cases(unseen / "cases.json")) == first[1]
     assert f'"accepted": {first[0]},' in (unseen / "first_score.json").read_text("utf-8")
     for name in ("docs/how-it-decides.md", "docs/accuracy.md"):
         assert unseen_text() in " ".join((root / name).read_text("utf-8").split())
+
+
+def test_baselines_are_those_of_the_files(root: Path, shared: Path) -> None:
+    """What eval-advice counts for the rule of thumb and the best constant method, on the sets that are at hand."""
+    files = (shared / "cases" / "decision_fresh.json", root / "benchmarks" / "unseen" / "cases.json")
+    for (thumb, method, constant), path in zip(UNSEEN_BASELINES.values(), files, strict=True):
+        found = cases_json(score_cases(read_cases(path)))["baselines"]
+        assert found["rule_of_thumb"]["accepted"] == thumb
+        assert found["best_constant"] == {"method": method, "accepted": constant}
 
 
 def test_weight_of_the_prior_is_the_moment_fit_of_the_sets() -> None:

@@ -56,9 +56,9 @@ def test_recommendation_json_matches_contract() -> None:
 @pytest.mark.parametrize(
     ("answers", "rule"),
     [
-        ({**TUNE, "labelled_examples": 3000}, "BE008"),
+        ({**TUNE, "labelled_examples": 300, "gpu_kind": "none", "model_params_b": 1.0}, "RS007"),
         ({**TUNE, "labelled_examples": 3000, "prompting_pass_rate": 0.6}, "RS001"),
-        ({**NEW, "behaviour_gap": "high", "labelled_examples": 400, "model_params_b": 0.1}, "BE008"),
+        ({**NEW, "behaviour_gap": "high", "labelled_examples": 400, "model_params_b": 0.1}, "RS001"),
         (
             {
                 **NEW,

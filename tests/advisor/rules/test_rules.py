@@ -38,18 +38,9 @@ CASES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "KN001": ({"task_needs_facts": "new"}, {"task_needs_facts": "known"}),
     "KN002": ({"must_cite": True}, {"must_cite": False}),
     "KN003": ({"facts_change": "slow"}, {"facts_change": "static"}),
-    "KN004": ({"facts_change": "fast"}, {"facts_change": "slow"}),
     "KN005": (
         {"task_needs_facts": "new", "corpus_tokens": 150_000},
         {"task_needs_facts": "new", "corpus_tokens": 300_000},
-    ),
-    "KN006": (
-        {"task_needs_facts": "known", "model_params_b": 7},
-        {"task_needs_facts": "known", "model_params_b": 70},
-    ),
-    "KN007": (
-        {"task_needs_facts": "known", "model_params_b": 34},
-        {"task_needs_facts": "known", "model_params_b": 7},
     ),
     "KN008": (
         {"facts_change": "fast", "can_retrain_every_days": 7},
@@ -89,40 +80,15 @@ CASES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
         {"task_needs_facts": "new", "question_kind": "several"},
     ),
     "BE001": ({"behaviour_gap": "high"}, {"behaviour_gap": "low"}),
-    "BE002": ({"behaviour_gap": "low"}, {"behaviour_gap": "none"}),
     "BE003": ({"prompting_pass_rate": 0.9}, {"prompting_pass_rate": 0.9, "must_cite": True}),
     "BE004": ({"output_format": "json"}, {"output_format": "json", "behaviour_gap": "none"}),
-    "BE005": (
-        {"output_format": "labels", "labelled_examples": 300, "model_params_b": 0.4},
-        {"output_format": "labels", "labelled_examples": 150, "model_params_b": 0.4},
-    ),
     "BE006": ({"absence_is_legal": True}, {"absence_is_legal": False}),
     "BE007": ({"prompting_pass_rate": 0.3}, {"prompting_pass_rate": 0.3, "task_needs_facts": "new"}),
-    "BE008": (
-        {"behaviour_gap": "low", "labelled_examples": 30},
-        {"behaviour_gap": "low", "labelled_examples": 30, "prompting_pass_rate": 0.4},
-    ),
     "BE009": (
         {"output_format": "labels", "labelled_examples": 20},
         {"output_format": "labels", "labelled_examples": 19},
     ),
-    "BE010": (
-        {"behaviour_gap": "low", "model": "smollm2-135m-instruct", "data": {"language": "de"}},
-        {"behaviour_gap": "low", "model": "mistral-7b-instruct-v0.3", "data": {"language": "de"}},
-    ),
-    "BE011": (
-        {"labelled_examples": 30, "model": "gemma-3-270m"},
-        {"labelled_examples": 30, "model": "gemma-3-270m-it"},
-    ),
     "BE012": ({"model": "openai:qwen3-8b@http://127.0.0.1:1/v1"}, {"model": "qwen3-4b-instruct-2507"}),
-    "LB001": (
-        {"output_format": "labels", "labelled_examples": 50, "label_count": 10},
-        {"output_format": "labels", "labelled_examples": 49, "label_count": 10},
-    ),
-    "LB002": (
-        {"output_format": "labels", "labelled_examples": 200},
-        {"output_format": "labels", "labelled_examples": 199},
-    ),
     "LB003": (
         {"output_format": "labels", "labels_need_knowledge": True, "behaviour_gap": "low"},
         {"output_format": "labels", "labels_need_knowledge": True, "behaviour_gap": "high"},
@@ -143,26 +109,10 @@ CASES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     ),
     "DA001": ({"labelled_examples": 20}, {"labelled_examples": 50}),
     "DA002": ({"labelled_examples": 100}, {"labelled_examples": 100, "call_volume": "high"}),
-    "DA003": ({"labelled_examples": 50}, {"labelled_examples": 49}),
-    "DA004": ({"labelled_examples": 200}, {"labelled_examples": 199}),
-    "DA005": ({"labelled_examples": 1000}, {"labelled_examples": 1000, "behaviour_gap": "none"}),
-    "DA006": (
-        {"labelled_examples": 800, "call_volume": "low", "behaviour_gap": "low"},
-        {"labelled_examples": 800, "call_volume": "high", "behaviour_gap": "low"},
-    ),
     "DA007": ({"unlabelled_tokens": 2_000_000_000}, {"unlabelled_tokens": 2_000_000}),
-    "DA008": ({"unlabelled_tokens": 2_000_000}, {"unlabelled_tokens": 2_000}),
-    "DA009": (
-        {"task_needs_facts": "new", "labelled_examples": 1000},
-        {"task_needs_facts": "new", "labelled_examples": 999},
-    ),
     "DA010": (
         {"behaviour_gap": "high", "labelled_examples": 60},
         {"behaviour_gap": "high", "labelled_examples": 60, "data_must_stay_local": True},
-    ),
-    "DA011": (
-        {"labelled_examples": 2001, "behaviour_gap": "low", "model_params_b": 7},
-        {"labelled_examples": 2001, "behaviour_gap": "low", "model_params_b": 30},
     ),
     "DA012": (
         {"labelled_examples": 231, "data": {"label_count": 77, "rows_per_label": 3.0}},
@@ -173,18 +123,12 @@ CASES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
         {"behaviour_gap": "high", "corpus_tokens": 9_000, "labelled_examples": 9},
     ),
     "SC001": ({"calls_per_month": 50_000}, {"calls_per_month": 5_000}),
-    "SC002": (
-        {"call_volume": "low", "labelled_examples": 20},
-        {"call_volume": "low", "labelled_examples": 200},
-    ),
-    "SC003": ({"prompt_tokens": 4000}, {"prompt_tokens": 4000, "call_volume": "low"}),
     "SC004": ({"latency_p95_ms": 500}, {"latency_p95_ms": "none"}),
     "SC005": (
         {"calls_per_month": 50_000, "prompt_tokens": 2000},
         {"calls_per_month": 49_999, "prompt_tokens": 2000},
     ),
     "RS001": ({}, {}),
-    "RS002": ({"behaviour_gap": "high"}, {"behaviour_gap": "high", "labelled_examples": 20}),
     "RS003": ({"labelled_examples": 60}, {"labelled_examples": 60, "behaviour_gap": "none"}),
     "RS004": (
         {"model_params_b": 0.3, "labelled_examples": 300},
@@ -214,10 +158,6 @@ CASES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
         {"task_needs_facts": "new", "behaviour_gap": "low", "labelled_examples": 200, "model_params_b": 0.3},
         {"task_needs_facts": "new", "behaviour_gap": "low", "labelled_examples": 200, "model_params_b": 3},
     ),
-    "BE013": (
-        {"behaviour_gap": "low", "model_params_b": 0.3},
-        {"behaviour_gap": "low", "model_params_b": 3},
-    ),
     "BE014": (
         {"behaviour_gap": "high", "probe": {"passes": (2, 40), "few_shot": (25, 40)}},
         {"behaviour_gap": "high", "probe": {"passes": (2, 40), "few_shot": (5, 40)}},
@@ -227,10 +167,6 @@ CASES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
         {"gpu_count": 1, "gpu_memory_gib": 80, "model_params_b": 33, "labelled_examples": 900},
     ),
     "RS007": ({"gpu_kind": "none", "model_params_b": 7}, {"gpu_kind": "none", "model_params_b": 0.1}),
-    "RS008": (
-        {"unlabelled_tokens": 15_000_000_000, "model_params_b": 7, "gpu_count": 1, "gpu_memory_gib": 24},
-        {"unlabelled_tokens": 1_500_000_000, "model_params_b": 0.5, "gpu_count": 64, "gpu_memory_gib": 80},
-    ),
     "RS010": ({"gpu_kind": "cuda", "gpu_count": 8}, {"gpu_kind": "cuda", "gpu_count": 1}),
     "RS011": ({"gpu_kind": "mps"}, {"gpu_kind": "cuda"}),
     "RS012": (
@@ -244,10 +180,6 @@ CASES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
         {"task_needs_facts": "new", "labelled_examples": 900, "behaviour_gap": "high"},
     ),
     "RK003": ({}, {"questions": "q.jsonl"}),
-    "RK005": (
-        {"task_needs_facts": "new", "behaviour_gap": "high", "labelled_examples": 300},
-        {"task_needs_facts": "none", "behaviour_gap": "high", "labelled_examples": 300},
-    ),
     "RK006": (
         {"model": "openai:m@https://host.example/v1", "data_must_stay_local": True},
         {"model": "openai:m@http://127.0.0.1:8000/v1", "data_must_stay_local": True},
@@ -255,10 +187,6 @@ CASES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "RK008": (
         {"data": {"label_count": 2, "largest_label_share": 0.66}},
         {"data": {"label_count": 2, "largest_label_share": 0.55}},
-    ),
-    "RK007": (
-        {"behaviour_gap": "high", "labelled_examples": 100},
-        {"behaviour_gap": "low", "labelled_examples": 100},
     ),
 }
 
@@ -311,34 +239,17 @@ def test_rule_applies_in_its_case_only(code: str) -> None:
 @pytest.mark.parametrize(
     ("code", "changed"),
     [
-        ("DA011", {"task_needs_facts": "new"}),
-        ("DA011", {"behaviour_gap": "high"}),
-        ("DA011", {"model_params_b": None}),
-        ("KN007", {"behaviour_gap": "none"}),
-        ("KN007", {"corpus_tokens": 900_000}),
         ("DA002", {"task_needs_facts": "new"}),
         ("DA002", {"must_cite": True}),
-        ("DA006", {"task_needs_facts": "new"}),
-        ("DA006", {"task_needs_facts": "known", "corpus_tokens": 900_000}),
         ("RS004", {"task_needs_facts": "new"}),
         ("RK002", {"corpus_tokens": 50_000}),
         ("DA007", {"task_needs_facts": "new", "facts_change": "fast"}),
-        ("DA008", {"task_needs_facts": "new", "facts_change": "fast"}),
         ("RS003", {"model_params_b": 70, "gpu_count": 1, "gpu_memory_gib": 48}),
         ("BE007", {"prompting_pass_rate": 0.8}),
-        ("RS008", {"gpu_memory_gib": None}),
-        ("DA004", {"data": {"label_count": 77, "rows_per_label": 3.0}}),
-        ("BE005", {"data": {"label_count": 77, "rows_per_label": 3.0}}),
         ("RS004", {"data": {"label_count": 77, "rows_per_label": 3.0}}),
         ("BE009", {"data": {"label_count": 20, "rows_per_label": 1.0}}),
-        ("LB001", {"behaviour_gap": "none"}),
-        ("LB001", {"labels_need_knowledge": True, "behaviour_gap": "low"}),
-        ("LB001", {"output_format": "json"}),
-        ("LB002", {"behaviour_gap": "none"}),
-        ("LB002", {"label_count": 50}),
         ("LB005", {"model_params_b": 0.5}),
         ("DA012", {"model_params_b": 0.5}),
-        ("DA006", {"model": "smollm2-135m-instruct", "prompt_tokens": 2_000}),
         ("KN001", {"data": {"passages_in_prompts": 0.9}}),
         ("KN002", {"data": {"passages_in_prompts": 0.9}}),
         ("KN005", {"model": "mistral-7b-instruct-v0.3"}),
@@ -361,6 +272,15 @@ def test_rule_exceptions_hold(code: str, changed: dict[str, Any]) -> None:
     answers = {key: value for key, value in (CASES[code][0] | changed).items() if value is not None}
     assert by_code(code)().applies(profile_of(CASES[code][0]))
     assert by_code(code)().applies(profile_of(answers)) == ""
+
+
+def test_model_said_to_call_tools_need_not_be_named() -> None:
+    """Several places, documents, and yes to tools; not where the size is known to be too small."""
+    answers = {"task_needs_facts": "new", "question_kind": "several", "model_calls_tools": True}
+    rule = by_code("AG001")()
+    assert rule.applies(Profile.of(answers))
+    assert rule.applies(Profile.of({**answers, "model_params_b": 8})) == ""
+    assert rule.applies(Profile.of({**answers, "model_calls_tools": False})) == ""
 
 
 def test_every_rule_has_a_case() -> None:

@@ -405,7 +405,7 @@ def test_review_names_price_and_reason_where_a_probe_decides() -> None:
     assert "min here (longer on a busy machine) and measures" in line
     assert line.startswith("the choice depends on behaviour_gap, which a probe can measure: let")
     assert line.endswith("choose measure first")
-    known = profile.change("behaviour_gap", "high").change("labelled_examples", 1_000)
+    known = profile.change("behaviour_gap", "high").change("output_format", "json")
     assert measure_first_line(recommend_for_profile(known)) == ""
 
 
