@@ -93,6 +93,21 @@ GPUS: tuple[GpuFacts, ...] = (
     GpuFacts("M1 Max 64GB", 64, 400, 10.4, None, *APPLE, kind="mps"),
     GpuFacts("M2 Ultra 192GB", 192, 800, 27.2, None, *APPLE, kind="mps"),
 )
+COMMON_GPUS = (
+    "RTX 3060",
+    "RTX 4080",
+    "RTX 3090",
+    "RTX 4090",
+    "RTX 5090",
+    "L4",
+    "L40S",
+    "A100 80GB",
+    "H100 80GB",
+    "H200",
+    "MI300X",
+    "M2 Ultra 192GB",
+)
+"""The cards that the wizard lists; any other is described by its kind and memory."""
 DATE = f"{min(gpu.day for gpu in GPUS if gpu.usd_hour is not None):%Y-%m}"
 """The month of the oldest rental price in the list."""
 

@@ -67,6 +67,9 @@ def call_usd_range(method: str, likely: float) -> Range:
 def profile_price(profile: Profile) -> Price:
     """Return the price assumed for a call of this model: its own, else by size, else the reference price."""
     name = profile.model or ""
+    usd = profile.usd_per_million_input, profile.usd_per_million_output
+    if profile.remote and usd[0] is not None and usd[1] is not None:
+        return Price(profile.hosted_name, usd[0], usd[0], usd[1], date.today(), "as you said")
     if profile.remote:
         return prices.find_price(name.removeprefix("openai:").rpartition("@")[0]) or prices.reference_price()
     if name and (listed := prices.find_price(name)):

@@ -253,6 +253,8 @@ def _choice(rec: BaseRecommendation) -> Constrain:
                 f"[yellow]Second best[/]: {second.method.name} (it fits {second.score:.2f}, {rec.choice} {first.score:.2f})"
             )
         )
+    if rec.with_larger_model:
+        body.append(Text.from_markup(f"[yellow]A larger model[/]: {rec.with_larger_model}"))
     body.append(Text.from_markup(f"[yellow]How sure[/]: {escape(rec.confidence.because)}"))
     title = f"[bold]{rec.choice}[/]"
     panel = Panel(Group(*body), title=title, title_align="left", border_style="green", expand=False)

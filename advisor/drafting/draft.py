@@ -11,7 +11,7 @@ import math
 import os
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -38,8 +38,9 @@ from advisor.methods.hybrid import Hybrid
 from advisor.methods.registry import METHOD_PLUGINS, methods_by_name
 from advisor.questionnaire.answers import Answers, names_a_path
 from advisor.questionnaire.answers_files import probe_facts_entry
-from advisor.questionnaire.gather import Situation, columns_of, prompt_text
+from advisor.questionnaire.gather import Situation, columns_of, for_trial, prompt_text
 from advisor.questionnaire.profile import Profile
+from advisor.recommendation.ranking import rank_methods
 from advisor.recommendation.recommend import BaseRecommendation
 from advisor.rules.resources import ENCODER_B, FEW_FOR_ENCODER
 from rag.errors import UsageProblem
@@ -105,12 +106,16 @@ def draft_with_notes(
         UsageProblem: when there are no files at all, so that nothing could be run.
     """
     answers = situation.answers
-    profile = situation.profile
+    profile, stands_in = for_trial(situation.profile)
+    measured = recommendation
+    if stands_in:
+        measured = replace(recommendation, profile=profile, ranking=rank_methods(profile))
     _require_files(profile)
     learnable = situation.stats.examples.rows if situation.stats.examples else ()
     rows = tuple(row for row in learnable if not row.raw)
-    notes = list(situation.stats.warnings)
-    tuning = _tuning_method(recommendation, profile, bool(learnable), notes)
+    notes = [*([stands_in] if stands_in else []), *situation.stats.warnings]
+    advised = recommendation if recommendation.choice in TUNING_METHODS else measured
+    tuning = _tuning_method(advised, profile, bool(learnable), notes)
     steps = with_refusal_share(_method_steps(profile, tuning, len(learnable), bool(rows)), situation)
     steps = with_passages_settings(steps, len(learnable), _params_b(profile))
     prompts = _prompts(answers, rows, profile.data.language, notes)

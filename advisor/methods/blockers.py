@@ -72,7 +72,7 @@ def no_memory(profile: Profile, method: str) -> str:
             f"needs {plan.alone.low:.1f} GiB or more on one GPU, and {plan.memory.low:.1f} on each when sharded over "
             f"{profile.devices} (fsdp{whole}): {_cards(profile)} has {available:.0f} GiB"
         )
-    offers = "this machine's RAM gives" if profile.has_gpu is False else f"{_cards(profile)} of"
+    offers = "the RAM gives" if profile.has_gpu is False else f"{_cards(profile)} of"
     return f"needs {plan.memory.low:.1f} GiB or more, {offers} {available:.0f} GiB"
 
 

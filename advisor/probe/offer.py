@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from advisor.costs.tokens import PASSAGE_TOKENS
 from advisor.questionnaire.answers import PERSON_SOURCES
+from advisor.questionnaire.gather import for_trial, on_this_machine
 from advisor.questionnaire.probe_facts import ProbeFacts
 from advisor.questionnaire.profile import Profile
 from advisor.recommendation.confidence import AdviceDoubts
@@ -144,6 +145,8 @@ def offer_probe_of(profile: Profile) -> ProbeOffer:
     asked by ``tunewise probe`` or ``plan --probe`` only, since that sends data and may cost money.
     """
     model = profile.model or DEFAULT_MODEL
+    if for_trial(profile)[1]:
+        return ProbeOffer(model, missing="it measures the model that you name, and none is named")
     if profile.remote:
         return ProbeOffer(model, missing="the model is behind an endpoint: use tunewise probe")
     with_passages = bool(profile.documents and profile.question_count)
@@ -179,7 +182,7 @@ def offer_where_it_decides(recommendation: BaseRecommendation) -> ProbeOffer | N
     doubts = AdviceDoubts(profile, recommendation.ranking, recommendation.also_measure)
     price = price_of_probe(profile)
     measures = measured_parts(profile, price)
-    own_measures = not profile.remote and not _too_large_here(profile)
+    own_measures = not profile.remote and not for_trial(profile)[1] and not _too_large_here(profile)
     if not own_measures:
         # Another model than the plan's would be asked: only what needs no model counts.
         measures = tuple(part for part in measures if part == CLASSIFYING and not profile.remote)
@@ -244,7 +247,7 @@ def price_of_probe(profile: Profile) -> ProbePrice:
 
     machine_here = detect_machine(Path("runs"))
     correction = time_corrections(profile.model or DEFAULT_MODEL, machine_here)["evaluate"]
-    machine, answering = step_time.device_speed_ups(_on_this_machine(profile, machine_here))
+    machine, answering = step_time.device_speed_ups(on_this_machine(profile, machine_here))
     asking = seconds(alone, prompt)
     loading = step_time.LOAD_SECONDS
     if profile.documents:
@@ -304,15 +307,6 @@ def _too_large_here(profile: Profile) -> str:
     from runners.trial.base_probe import PROBE_EXAMPLES
 
     return too_large(profile, detect_machine(Path("runs")), 3 * MAX_PROBE_QUESTIONS + PROBE_EXAMPLES)
-
-
-def _on_this_machine(profile: Profile, machine: Machine) -> Profile:
-    """Return the profile with the hardware of this machine, which a probe runs on whatever machine is planned for."""
-    detected = {
-        key: getattr(machine, key).value
-        for key in ("gpu_kind", "gpu_count", "gpu_memory_gib", "ram_gib", "cpu_cores", "gpu_name")
-    }
-    return replace(profile, **detected, cpu_bf16=bool(machine.bf16.value))
 
 
 def _open_answers(profile: Profile, measures: tuple[str, ...]) -> tuple[str, ...]:

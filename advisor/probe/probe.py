@@ -36,6 +36,7 @@ from runners.arms.few_shot import NEAREST_TOKENS_CPU
 from runners.catalog import models as facts
 from runners.made_from import content_digest
 from runners.models.endpoint import check_may_contact
+from runners.models.registry import planned_model
 from runners.models.resolve import Model, parse_remote
 from runners.plan.schema import Plan
 from runners.plan.steps import IndexStep, PlanModel
@@ -85,6 +86,10 @@ def choose_probed_model(
     if remote:
         check_may_contact(remote.name, remote.url, must_stay_local(plan))
         return ProbedModel(plan.model, remote)
+    if meant := planned_model(plan):
+        return ProbedModel(
+            plan.model, obtain_model(plan.model, "base", on_event), f"{meant} was suggested, not named"
+        )
     why = too_large(profile, machine, answers, plan.model.quantization)
     if not why:
         try:

@@ -22,12 +22,14 @@ from advisor.questionnaire.answers import SOURCES, Answer, Answers, names_a_path
 from advisor.questionnaire.answers_files import read_answers, with_answers_file
 from advisor.questionnaire.data_stats import DataStats, TokenCounting, measure_files, token_counting
 from advisor.questionnaire.profile import Profile
-from advisor.questionnaire.questions import QUESTION_BY_ID
+from advisor.questionnaire.questions import MACHINE_KEYS, QUESTION_BY_ID
 from advisor.questionnaire.several_models import SEVERAL_KEYS, parse_models
 from rag.errors import BadInput, CannotRun
 from runners.catalog import models
 from runners.data.formats import parse_columns
 from runners.models import hub
+from runners.models.availability import find_availability
+from runners.models.registry import planned_model
 from runners.models.resolve import parse_remote
 from runners.paths import cache_folder
 from runners.plan.schema import Plan
@@ -157,32 +159,46 @@ def answers_of_model(answers: Answers, alias: str, name: str) -> Answers:
 
 
 def with_machine(answers: Answers, machine: Machine) -> Answers:
-    """Add what was detected; nothing about GPUs when a person described a GPU of another machine."""
+    """Add what was detected, and where it will run if no answer says so.
+
+    Nothing of this machine counts where it will run elsewhere, and nothing of its GPUs where a person described another GPU.
+    """
+    place = answers.value("runs_on")
+    if place is None:
+        named = str(answers.value("model") or "")
+        described = any(answers.from_person(key) for key in GPU_KEYS)
+        place = "provider" if named.startswith("openai:") else "other" if described else "here"
+        note = {"provider": "the model is behind an endpoint", "other": "a GPU was described"}.get(place, "")
+        answers = answers.add("default", {"runs_on": Answer(place, "default", note)})
+    elif place != "here":
+        return replace(answers, layers={**answers.layers, "detected": {}})
     detected = {
         key: Answer(value.value, "detected", value.how)
-        for key in (*GPU_KEYS, "ram_gib", "cpu_cores", "disk_gib")
+        for key in MACHINE_KEYS
         if (value := getattr(machine, key)).value is not None
     }
-    if any(answers.from_person(key) for key in GPU_KEYS):
+    if place == "other":
         detected = {key: answer for key, answer in detected.items() if key not in GPU_KEYS}
     return replace(answers, layers={**answers.layers, "detected": {}}).add("detected", detected)
 
 
 def with_model(answers: Answers) -> tuple[Answers, ModelShape | None]:
-    """Add the default model when neither model nor size is given, and the size from the model's config.
+    """Add a model that suits the device when neither model nor size is given, and the size from the model's config.
 
-    Returns the answers and the model's shape, None when its config is unknown.
+    Of a provider none is assumed. Returns the answers and the model's shape, None when its config is unknown.
     """
     detected: dict[str, Answer] = {}
-    if answers.value("model") is None and answers.value("model_params_b") is None:
-        named = parse_models(answers.value("models") or "")
-        note = "the built-in model, small enough to fine-tune and to test on any machine"
-        default = Answer(models.DEFAULT_MODEL, "default", note)
-        if named:
-            default = Answer(
-                next(iter(named.values())), "default", "the first of the models that are compared"
-            )
-        answers = answers.add("default", {"model": default})
+    unnamed = answers.value("model") is None and answers.value("model_params_b") is None
+    if named := parse_models(answers.value("models") or "") if unnamed else {}:
+        first = Answer(next(iter(named.values())), "default", "the first of the models that are compared")
+        answers = answers.add("default", {"model": first})
+    elif unnamed and answers.value("runs_on") != "provider":
+        place = Profile.of(answers)
+        on_cpu = place.has_gpu is False
+        model = models.suggested_model(place.device_gib, on_cpu)
+        device = "a CPU" if on_cpu else "the GPU" if place.device_gib else "a usual GPU"
+        note = f"none was named: the largest of {len(models.SUGGESTED_MODELS)} usual ones that suits {device}"
+        answers = answers.add("default", {"model": Answer(model.name, "default", note)})
     name = answers["model"].value if "model" in answers else None
     shape, how = model_shape(name)
     if shape:
@@ -256,8 +272,9 @@ def profile_of_plan(plan: Plan, machine: Machine | None = None, model: str = "")
     """
     name = model or plan.model.name
     recorded = Answers().put("file", {"model": name})
+    elsewhere = (*MACHINE_KEYS, "model_params_b") if planned_model(plan) else ()
     for key in ESTIMATE_KEYS:
-        answer = plan.answers.get(key)
+        answer = None if key in elsewhere else plan.answers.get(key)
         if answer is not None and answer.source != "detected":
             source = answer.source if answer.source in SOURCES else "file"
             recorded = recorded.put(source, {key: answer.value}, {key: answer.note})
@@ -273,6 +290,43 @@ def profile_of_plan(plan: Plan, machine: Machine | None = None, model: str = "")
     answers, shape = with_model(answers)
     detected_shape = shape if shape and answers["model_params_b"].source == "detected" else None
     return Profile.of(answers, None, detected_shape, *detected_hardware(answers, machine))
+
+
+def on_this_machine(profile: Profile, machine: Machine) -> Profile:
+    """Return the profile with the hardware of this machine, whatever machine is planned for."""
+    detected = {key: getattr(machine, key).value for key in (*MACHINE_KEYS, "gpu_name")}
+    return replace(profile, **detected, cpu_bf16=bool(machine.bf16.value), runs_on="here")
+
+
+def for_trial(profile: Profile, machine: Machine | None = None) -> tuple[Profile, str]:
+    """Return the situation as a trial on this machine has it, and why it asks another model; "" where it asks the planned one.
+
+    A model that a person named is measured itself. One that was only suggested, or that of an unnamed provider, is measured
+    where it is on this machine and fits its GPU; else the built-in model stands in for it.
+
+    Args:
+        profile: the situation that was advised on.
+        machine: this machine; detected by default.
+    """
+    source = profile.sources.get("model")
+    chosen = profile.model and (source is None or source.source != "default")
+    if chosen or (profile.model is None and not profile.remote):
+        return profile, ""
+    if profile.model and profile.runs_on == "here" and profile.has_gpu:
+        folder = find_availability(profile.model)
+        if folder.state == "here":
+            return profile, ""
+    known = models.find_model(models.DEFAULT_MODEL) or models.MODELS[0]
+    size = {"model_params_b": round(known.params_b, 4), "shape": known.shape}
+    here = profile
+    if profile.runs_on != "here":
+        here = on_this_machine(profile, machine or detect_machine(Path("runs")))
+    planned = profile.model or "a provider's model"
+    name = profile.model or "openai:NAME@URL"
+    return replace(here, model=known.name, **size), (
+        f"the advice is for {planned}; the trial here asks {known.name} in its place, so its verdict is a hint: to measure "
+        f"the model itself, name it: --model {name}"
+    )
 
 
 def prompt_text(answers: Answers) -> str:

@@ -115,11 +115,14 @@ class Profile:
     usable_from: float | None = None
     budget_usd: float | None = None
     can_retrain_every_days: float | None = None
+    runs_on: str | None = None
     models: str | None = None
     minutes: float | None = None
     usd: float | None = None
     model: str | None = None
     model_calls_tools: bool | None = None
+    usd_per_million_input: float | None = None
+    usd_per_million_output: float | None = None
     model_params_b: float | None = None
     gpu_count: int | None = None
     gpu_memory_gib: float | None = None
@@ -489,7 +492,7 @@ class Profile:
     @cached_property
     def remote(self) -> bool:
         """Whether the model is behind an endpoint: it can be prompted, not tuned here."""
-        return bool(self.model and self.model.startswith("openai:"))
+        return self.model.startswith("openai:") if self.model else self.runs_on == "provider"
 
 
 _ANSWERS_OF_MODEL = ("model", "model_params_b")

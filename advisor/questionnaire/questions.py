@@ -9,14 +9,17 @@ from advisor.questionnaire.question_types import Choice, Condition, KnownAnswers
 from advisor.questionnaire.several_models import MODEL_QUESTIONS
 
 QUESTION_SECTIONS: tuple[tuple[str, str], ...] = (
+    ("machine", "Where it will run, and which model"),
     ("task", "The task and its files"),
     ("knowledge", "Facts"),
     ("behaviour", "Style and format"),
     ("data", "Amounts"),
     ("scale", "How many calls, and how fast"),
     ("risk", "Risk and rules"),
-    ("machine", "Model and machine"),
 )
+"""The sections with their titles, in the order in which they are asked."""
+MACHINE_KEYS = ("gpu_kind", "gpu_count", "gpu_memory_gib", "ram_gib", "cpu_cores", "disk_gib")
+"""The answers that describe the machine; they are asked for as parts of ``runs_on``."""
 
 
 _FACTS = Condition(
@@ -52,7 +55,7 @@ def _local_closed(known: KnownAnswers) -> Mapping[Any, str]:
     return {True: "you allowed a hosted model to be called"} if known.get("hosted_api_allowed") else {}
 
 
-QUESTIONS: tuple[Question, ...] = (
+_QUESTIONS: tuple[Question, ...] = (
     Question(
         "goal",
         "In one sentence: what should the model do?",
@@ -400,6 +403,19 @@ QUESTIONS: tuple[Question, ...] = (
         tries=(1, 90),
         example="30 for once a month",
     ),
+    Question(
+        "runs_on",
+        "Where will it run?",
+        "choice",
+        "machine",
+        "It decides which models can be used, and whether they can be fine-tuned.",
+        (
+            Choice("here", "this machine"),
+            Choice("other", "another machine: a server, a workstation, rented GPUs"),
+            Choice("provider", "a provider, or a server of ours that has the model"),
+        ),
+        example="planning on a laptop for a server with two GPUs: other",
+    ),
     *MODEL_QUESTIONS,
     Question(
         "model_params_b",
@@ -451,6 +467,7 @@ QUESTIONS: tuple[Question, ...] = (
         "machine",
         "Its memory decides between full fine-tuning, LoRA and QLoRA.",
         when=_GPU,
+        detail=True,
         measured_by="machine",
         unit="GiB",
         tries=(8, 24, 80),
@@ -495,6 +512,10 @@ QUESTIONS: tuple[Question, ...] = (
         example="50",
     ),
 )
-"""The questions in the order in which they are asked."""
+_SECTION_ORDER = [name for name, _ in QUESTION_SECTIONS]
+QUESTIONS: tuple[Question, ...] = tuple(
+    sorted(_QUESTIONS, key=lambda question: _SECTION_ORDER.index(question.section))
+)
+"""The questions in the order in which they are asked: section by section."""
 
 QUESTION_BY_ID: dict[str, Question] = {question.id: question for question in QUESTIONS}

@@ -24,6 +24,7 @@ EXAMPLE = "small=smollm2-135m-instruct, big=openai:NAME@http://127.0.0.1:8000/v1
 _NEXT_ENTRY = re.compile(rf",(?=\s*{ALIAS.pattern}\s*=)|\n")
 _COMPARED = Condition(("models",), lambda known: bool(known.get("models")))
 _NAMED = Condition(("model",), lambda known: bool(known.get("model")))
+_REMOTE = Condition(("model",), lambda known: str(known.get("model") or "").startswith("openai:"))
 _ONE = Condition(("models",), lambda known: not known.get("models"))
 
 MODEL_QUESTIONS: tuple[Question, ...] = (
@@ -72,9 +73,7 @@ MODEL_QUESTIONS: tuple[Question, ...] = (
         "machine",
         "The advice and the test are about this model.",
         when=_ONE,
-        example=(
-            "smollm2-135m-instruct is built in and small; larger models answer better and need more memory"
-        ),
+        example="larger models answer better, need more memory and are slower",
     ),
     Question(
         "model_calls_tools",
@@ -86,6 +85,21 @@ MODEL_QUESTIONS: tuple[Question, ...] = (
         when=_NAMED,
         detail=True,
         example="yes, for an endpoint whose makers describe function calling for this model",
+    ),
+    *(
+        Question(
+            f"usd_per_million_{key}",
+            f"What does the endpoint take for a million tokens that the model {verb}, in USD?",
+            "number",
+            "machine",
+            "Prices of well-known models are listed; yours replaces the listed one.",
+            when=_REMOTE,
+            detail=True,
+            tries=(0.1, 3),
+            unit="USD",
+            example="0.15; 0 for a server of your own",
+        )
+        for key, verb in (("input", "reads"), ("output", "writes"))
     ),
 )
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import date
 from typing import TYPE_CHECKING, Any, Self
 
@@ -31,6 +31,8 @@ from runners.notebook import html_list, html_paragraph, html_table
 if TYPE_CHECKING:
     from advisor.questionnaire.gather import Situation
 
+READING_MODEL_B = 3.0
+"""Billions of parameters from which a model reads search results as they are, and answers from them."""
 MAX_SHOWN = 5
 """Number of reasons, changes and notes that a notebook shows; ``to_json`` has them all."""
 
@@ -115,6 +117,17 @@ class BaseRecommendation:
     def by_alias(self) -> Mapping[str, BaseRecommendation]:
         """The advice for each model by its alias; that for one model has none, and is under ""."""
         return {"": self}
+
+    @property
+    def with_larger_model(self) -> str:
+        """What a model of 3 billion parameters or more would change, where a smaller one than a billion was chosen."""
+        if not self.profile.tiny_model:
+            return ""
+        larger = replace(self.profile.change("model_params_b", READING_MODEL_B), model=None)
+        after = rank_methods(larger).choice
+        if after == self.choice:
+            return f"A model of {READING_MODEL_B:g} B or more would not change the method: it answers better."
+        return f"With a model of {READING_MODEL_B:g} B or more it would be {after}."
 
     @property
     def runner_up(self) -> ScoredMethod | None:
@@ -209,6 +222,7 @@ class BaseRecommendation:
             "also_measure": list(self.also_measure),
             "also_measure_because": dict(self.also_measure),
             "also_measure_probability": dict.fromkeys(self.also_measure),
+            "with_larger_model": self.with_larger_model or None,
             "runner_up": second.method.name if second else None,
             "strongest_against": against.to_json() if against else None,
             "said_first": [f.to_json() for f in self.reasons(first) if f.rule.first],

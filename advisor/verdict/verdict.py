@@ -47,7 +47,7 @@ from rag.evaluation.clusters import cluster_by_document
 from rag.evaluation.prediction_powered import any_time_level, labels_needed
 from rag.evaluation.statistics import PairedDifference
 from rag.text.words import count_noun
-from runners.models.registry import find_known_model
+from runners.models.registry import planned_model
 from runners.plan.arm_names import arm_name, method_of, split_arm
 from runners.plan.named_models import reference_arms
 from runners.plan.schema import Plan
@@ -390,12 +390,6 @@ def unverdicted_text(
     return " ".join(filter(None, (first, *left_out, until)))
 
 
-def same_model(a: str, b: str) -> bool:
-    """Return whether two names mean the same known model."""
-    models = [find_known_model(name) for name in (a, b)]
-    return a == b or (models[0] is not None and models[0] == models[1])
-
-
 def _mean_score(arm: ArmScores, name: str) -> float:
     return arm.mean_of(name)
 
@@ -476,11 +470,7 @@ def _strength_and_limits(
     elif not documents.by_document:
         strength = Strength.LEANING
     measured = next((plan.model_of(step) for step in plan.arms if step.arm == plan.choice), plan.model).name
-    wanted = plan.answers.get("model")
-    meant = plan.model.name if wanted is None or wanted.value is None else str(wanted.value)
-    if not any(
-        same_model(meant, name) for name in (measured, *(model.name for model in plan.models.values()))
-    ):
+    if meant := planned_model(plan, measured):
         strength = Strength.PROXY
         sentences.append(f"Measured with {measured} in place of {meant}: take it as a hint.")
     return strength, tuple(sentences)

@@ -16,7 +16,7 @@ from advisor.questionnaire.gather import Situation, check_model
 from advisor.questionnaire.made_rows import making_offer
 from advisor.questionnaire.profile import Profile
 from advisor.questionnaire.question_types import Question
-from advisor.questionnaire.questions import QUESTION_BY_ID, QUESTIONS
+from advisor.questionnaire.questions import MACHINE_KEYS, QUESTION_BY_ID, QUESTIONS
 from advisor.questionnaire.several_models import LIMITS, SEVERAL_KEYS, parse_models
 from advisor.recommendation.questions_left import can_decide, is_worth_asking, max_questions_left
 from advisor.recommendation.ranking import Ranking, rank_methods
@@ -33,9 +33,8 @@ MEASURED_KEYS = (
     "models",
     "model",
     "model_params_b",
-    "gpu_kind",
-    "gpu_count",
-    "gpu_memory_gib",
+    "runs_on",
+    *MACHINE_KEYS,
 )
 """Answers after which files, model and machine are examined again."""
 
@@ -90,7 +89,8 @@ class Prompter(Protocol):
     def ask(self, asked: AskedQuestion) -> Any:
         """Return an answer (None is unknown), InterviewMove.BACK, or InterviewMove.MEASURE where that is offered.
 
-        The known answer is offered as the default.
+        The known answer is offered as the default. A mapping is the answer with others that belong to it: the machine with
+        the place, prices with the model.
         """
 
     def review(self, answers: Answers, profile: Profile) -> str:
@@ -238,6 +238,13 @@ class Interview:
             False when the answer is refused; then the reason was shown.
         """
         before = self.answers
+        parts = dict(value) if isinstance(value, Mapping) else {}
+        value = parts.pop(question.id, None) if parts else value
+        if question.id == "runs_on" and (parts or known is None or value != known.value):
+            for source in PERSON_SOURCES:
+                self.answers = self.answers.drop(source, MACHINE_KEYS)  # they described another place
+        for key, part in parts.items():
+            self.answers = self.answers.override(key, part)
         if question.id == "examples" and known is not None and value != known.value:
             self.answers = before.drop("asked", ["columns"])  # they were those of the other file
         try:

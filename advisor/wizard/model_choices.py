@@ -6,15 +6,20 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from importlib.util import find_spec
 
+from advisor.catalog import prices
 from advisor.methods.registry import METHOD_BY_NAME
 from advisor.questionnaire.answers import Answers
 from advisor.questionnaire.profile import Profile
 from runners.catalog import models
 from runners.catalog.models import ModelFacts
 from runners.models.availability import ModelAvailability, find_availability
+from runners.models.endpoint import PROVIDERS, api_key
 from runners.models.registry import find_known_model
 from runners.plan.train_config import TUNING_METHODS
+from runners.resources.machine import Machine
 
+MOST_ON_CPU_B = 9.0
+"""Billions of parameters that a CPU reads for each token; a larger model takes seconds for one."""
 MOST_TUNED, MOST_ASKED, MOST_CLOSED = 5, 2, 2
 _SIZE_BLOCKERS = ("BL002", "BL003")
 """Blockers caused by the size of the model: memory, and days of training without a GPU."""
@@ -57,7 +62,10 @@ def model_offers(profile: Profile, lacking: Mapping[str, str]) -> tuple[ModelOff
         profile: the situation.
         lacking: the methods for which a package is missing.
     """
-    known = sorted(models.known_models(), key=lambda model: -model.params_b)
+    known = sorted(
+        (model for model in models.known_models() if model.name in {*models.OFFERED_MODELS, profile.model}),
+        key=lambda model: -model.params_b,
+    )
     offers = [_offer(replace_model(profile, model), model, lacking) for model in known]
     current = [
         offer
@@ -90,8 +98,7 @@ def missing_packages(answers: Answers, have: Callable[[str], bool] = is_installe
         answers: the answers.
         have: whether a package is installed.
     """
-    machine_keys = ("gpu_kind", "gpu_count", "gpu_memory_gib")
-    if any(answers.from_person(key) for key in machine_keys):
+    if answers.value("runs_on") not in (None, "here"):
         return {}
     missing = {
         method: [name for name in names if not have(name)] for method, names in NEEDED_PACKAGES.items()
@@ -102,11 +109,14 @@ def missing_packages(answers: Answers, have: Callable[[str], bool] = is_installe
 def _offer(profile: Profile, model: ModelFacts, lacking: Mapping[str, str]) -> ModelOffer:
     size = f"{model.params_b:.3g} B"
     memory = METHOD_BY_NAME["prompting"].estimate(profile).memory
+    needs = f"{memory.likely:.0f} GiB, " if memory else ""
     if memory and profile.device_gib and memory.fits(profile.device_gib) == "no":
         memory_kind = "RAM" if profile.has_gpu is False else "GPU"
         return ModelOffer(
             model.name, size, f"needs {memory.low:.1f} GiB, the {memory_kind} gives {profile.device_gib:.1f}"
         )
+    if profile.has_gpu is False and model.params_b > MOST_ON_CPU_B:
+        return ModelOffer(model.name, size, "too slow without a GPU")
     fitting = [
         name
         for name in sorted(TUNING_METHODS)
@@ -119,8 +129,42 @@ def _offer(profile: Profile, model: ModelFacts, lacking: Mapping[str, str]) -> M
         abilities = "any tuning fits"
     where = find_availability(model.name)
     return ModelOffer(
-        model.name, f"{size:<7} {where.text}; {abilities}", tunable=bool(fitting), availability=where
+        model.name,
+        f"{size:<8} {needs}{model.licence}, {where.text}; {abilities}",
+        tunable=bool(fitting),
+        availability=where,
     )
+
+
+def hosted_offers(profile: Profile) -> tuple[ModelOffer, ...]:
+    """Return the hosted models with a known price, those first whose key is in the environment.
+
+    Args:
+        profile: the situation; a provider's models are closed where data must stay local.
+    """
+    offers = []
+    for price in prices.known_prices():
+        for start, address, variable in PROVIDERS:
+            if not price.model.startswith(start) or "shuts down" in price.source:
+                continue
+            key = api_key(address)
+            found = f"key in {key.variable}" if key.value else f"no key: set {variable}"
+            text = f"{price.input:.2f} / {price.output:.2f} USD per million tokens in / out; {found}"
+            closed = "the data must stay on your own machines" if profile.data_must_stay_local else ""
+            offers.append((not key.value, ModelOffer(f"openai:{price.model}@{address}", text, closed)))
+    return tuple(offer for _, offer in sorted(offers, key=lambda pair: pair[0]))
+
+
+def machine_text(machine: Machine) -> str:
+    """Return what was found on a machine, in a line: cores, memory, GPUs and free disk."""
+    cores, ram, disk = machine.cpu_cores.value, machine.ram_gib.value, machine.disk_gib.value
+    gpu = "no GPU"
+    if machine.gpu_count.value:
+        memory = machine.gpu_memory_gib.value
+        gpu = f"{machine.gpu_count.value} x {machine.gpu_name.value or machine.gpu_kind.value}"
+        gpu += f" with {memory:.0f} GiB" if memory else ""
+    parts = [f"{cores} cores" if cores else "", f"{ram:.0f} GiB memory" if ram else "", gpu]
+    return ", ".join(filter(None, [*parts, f"{disk:.0f} GiB free disk" if disk else ""]))
 
 
 def doubt_about(name: str) -> str:

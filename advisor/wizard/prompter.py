@@ -9,7 +9,7 @@ import shutil
 import sys
 import textwrap
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,7 @@ from prompt_toolkit.completion import Completer, PathCompleter, WordCompleter
 from prompt_toolkit.formatted_text import FormattedText
 from prompt_toolkit.key_binding import KeyBindings
 
+from advisor.catalog.gpus import COMMON_GPUS, GpuFacts, find_gpu
 from advisor.drafting.tuned_retriever import offers_tuned_retriever
 from advisor.history import own_decided_trials
 from advisor.output import command_line
@@ -35,7 +36,13 @@ from advisor.recommendation.ranking import Ranking
 from advisor.recommendation.recommend import recommend_for_profile
 from advisor.wizard.interview import AskedQuestion, Interview, InterviewMove, Prompter
 from advisor.wizard.leader_line import StyledText, leader_lines
-from advisor.wizard.model_choices import doubt_about, missing_packages, model_offers
+from advisor.wizard.model_choices import (
+    doubt_about,
+    hosted_offers,
+    machine_text,
+    missing_packages,
+    model_offers,
+)
 from advisor.wizard.probe_in_wizard import (
     measure_first_line,
     offer_probe,
@@ -54,7 +61,8 @@ from advisor.wizard.validation import BACK_KEY, NameValidator, TypedAnswerValida
 from rag.errors import Problem
 from rag.files import write_bytes
 from runners.catalog import models
-from runners.resources.machine import detect_machine
+from runners.models.endpoint import api_key, key_hint
+from runners.resources.machine import Machine, detect_machine
 
 SAVED_ANSWERS = Path("tunewise-answers.yaml")
 OTHER, CHANGE, DONT_KNOW, HELP = "« other »", "« change »", "« unknown »", "« help »"
@@ -93,7 +101,9 @@ class InterviewOutcome:
     """Whether the plan is to tune the retriever on the examples."""
 
 
-def interview_on_terminal(answers: Answers, saved: Path = SAVED_ANSWERS) -> InterviewOutcome:
+def interview_on_terminal(
+    answers: Answers, saved: Path = SAVED_ANSWERS, machine: Machine | None = None
+) -> InterviewOutcome:
     """Ask the questions on this terminal and return the answers.
 
     Ctrl-C saves the answers so far, prints the command that continues from there, and is raised again. Other answers that
@@ -102,9 +112,12 @@ def interview_on_terminal(answers: Answers, saved: Path = SAVED_ANSWERS) -> Inte
     Args:
         answers: the answers known before.
         saved: where to save the answers on Ctrl-C.
+        machine: this machine; detected by default.
     """
-    machine = detect_machine(Path("runs"))
-    interview = Interview(TerminalPrompter(), answers, lambda given: complete_situation(given, machine))
+    machine = machine or detect_machine(Path("runs"))
+    interview = Interview(
+        TerminalPrompter(machine), answers, lambda given: complete_situation(given, machine)
+    )
     try:
         return InterviewOutcome(interview.run(), interview.record, interview.tune_retriever)
     except KeyboardInterrupt:
@@ -155,8 +168,9 @@ def confirm(text: str, default: bool = True) -> bool:
 class TerminalPrompter(Prompter):
     """Asks with questionary: choices with the arrow keys, everything else typed."""
 
-    def __init__(self) -> None:
-        """Start with no section announced, and no word explained."""
+    def __init__(self, machine: Machine) -> None:
+        """Start with no section announced, and no word explained; what was found on the machine is shown."""
+        self.machine = machine
         self.section = ""
         self.words = IntroducedWords()
         self.fit_explained = False
@@ -172,7 +186,11 @@ class TerminalPrompter(Prompter):
         self._wrap("class:question", question.text, indent=0)
         for style, line in question_lines(asked, self.words):
             self._wrap(style, line)
-        if question.id == "model":
+        if question.id == "runs_on":
+            value = self._place(asked)
+        elif question.id == "model" and asked.profile.runs_on == "provider":
+            value = self._hosted(asked)
+        elif question.id == "model":
             value = self._model(asked)
         elif question.id == "models":
             value = self._several(asked)
@@ -181,7 +199,8 @@ class TerminalPrompter(Prompter):
         else:
             value = self._type(asked, asked.known)
         if value not in (InterviewMove.BACK, InterviewMove.MEASURE, InterviewMove.SEVERAL):
-            self._answered(value)
+            parts = {key: part for key, part in value.items() if part} if isinstance(value, dict) else {}
+            self._answered(", ".join(f"{key} {part}" for key, part in parts.items()) or value)
         return value
 
     def review(self, answers: Answers, profile: Profile) -> str:
@@ -339,6 +358,83 @@ class TerminalPrompter(Prompter):
             )
         return self._select(asked, choices)
 
+    def _place(self, asked: AskedQuestion) -> Any:
+        """Let the place be chosen; what was found here is shown, and can be changed; another machine is described.
+
+        Returns:
+            The place, a mapping with the answers that describe its machine, or InterviewMove.BACK.
+        """
+        texts = {choice.value: choice.help for choice in asked.question.choices}
+        found = machine_text(self.machine)
+        menu = {"here": f"{texts['here']}: {found}", CHANGE: f"{texts['here']}, but not as found: change it"}
+        menu |= {"other": texts["other"], "provider": texts["provider"]}
+        choices = [questionary.Choice(text, value=value) for value, text in menu.items()]
+        place = self._select(asked, choices)
+        if place not in (CHANGE, "other"):
+            return place
+        described = self._described_machine(asked, here=place == CHANGE)
+        if described is None:
+            return self._place(asked)
+        return {"runs_on": "here" if place == CHANGE else "other", **described}
+
+    def _described_machine(self, asked: AskedQuestion, here: bool) -> dict[str, Any] | None:
+        """Ask for GPUs, and without any for memory and cores; None goes back."""
+        cards = [card for name in COMMON_GPUS if (card := find_gpu(name))]
+        choices = [questionary.Choice(f"{card.name:<16} {card.memory_gib:g} GiB", card) for card in cards]
+        choices += [
+            questionary.Choice("another GPU: its kind and memory", OTHER),
+            questionary.Choice("no GPU", "none"),
+            questionary.Choice("← back", InterviewMove.BACK),
+        ]
+        card = self._pick("Which GPU?", choices)
+        if card == InterviewMove.BACK:
+            return None
+        described: dict[str, Any] = {}
+        wanted = {"gpu_count": "How many of them?"}
+        if isinstance(card, GpuFacts):
+            described = {"gpu_kind": card.kind, "gpu_memory_gib": card.memory_gib}
+        elif card == OTHER:
+            kinds = [questionary.Choice(c.help, c.value) for c in QUESTION_BY_ID["gpu_kind"].choices[:-1]]
+            described = {"gpu_kind": self._pick("Which kind of GPU?", kinds)}
+            wanted = {"gpu_memory_gib": "GiB of memory in one of them:", **wanted}
+        else:
+            described = {"gpu_kind": "none", "gpu_count": 0, "gpu_memory_gib": 0}
+            wanted = {"ram_gib": "GiB of main memory:", "cpu_cores": "CPU cores:"}
+        for key, text in wanted.items():
+            default = 1 if key == "gpu_count" else getattr(self.machine, key).value if here else None
+            part = replace(asked, question=QUESTION_BY_ID[key], measurement=None)
+            described[key] = self._type(part, Answer(default, "detected"), text)
+            if described[key] == InterviewMove.BACK:
+                return None
+        return described
+
+    def _hosted(self, asked: AskedQuestion) -> Any:
+        """Offer hosted models with their prices, and any other by address, name and price."""
+        offers = hosted_offers(asked.profile)
+        names = [offer.name.removeprefix("openai:").partition("@")[0] for offer in offers]
+        width = max(map(len, names), default=0)
+        choices = [
+            questionary.Choice(f"{name:<{width}} {offer.text}", offer.name, disabled=offer.closed or None)
+            for name, offer in zip(names, offers, strict=True)
+        ]
+        choices.append(questionary.Choice("a server of ours, or another provider: its address", value=OTHER))
+        value = self._select(asked, choices)
+        if value != OTHER:
+            return value
+        parts = [
+            self._line("Its address:", "http://127.0.0.1:8000/v1"),
+            self._line("Name of the model there:"),
+        ]
+        model = read_answer("model", f"openai:{parts[1]}@{parts[0]}")
+        variable = api_key(parts[0]).variable
+        self.note(f"its key is read from {variable}" if variable else key_hint(parts[0]))
+        prices = self._line("USD per million tokens in and out, as in 0.15 0.60 (Enter: not known):").split()
+        keys = ("usd_per_million_input", "usd_per_million_output")
+        return {"model": model, **dict(zip(keys, prices, strict=False))} if len(prices) == 2 else model
+
+    def _line(self, text: str, default: str = "") -> str:
+        return str(questionary.text(text, default=default, style=_STYLE, qmark=">").unsafe_ask()).strip()
+
     def _model(self, asked: AskedQuestion) -> Any:
         """Offer the models that can run here, and the option to type any other."""
         offers = model_offers(asked.profile, asked.lacking)
@@ -358,7 +454,10 @@ class TerminalPrompter(Prompter):
         )
         value = self._select(asked, choices)
         value = self._type(asked, None, "Its name, folder or openai:NAME@URL:") if value == OTHER else value
-        doubt = "" if value in (None, InterviewMove.BACK, InterviewMove.SEVERAL) else doubt_about(value)
+        # A model that is only suggested needs not be here: another stands in for it.
+        suggested = asked.known is not None and asked.known.source == "default" and value == known
+        moves = (None, InterviewMove.BACK, InterviewMove.SEVERAL)
+        doubt = "" if value in moves or suggested or asked.profile.runs_on != "here" else doubt_about(value)
         if not doubt or confirm(f"{doubt}. Plan on it?", default=False):
             return value
         return self._model(asked)

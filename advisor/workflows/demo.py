@@ -24,6 +24,7 @@ from rag.refusal.relevance import BESIDE
 from rag.text.sanitize import defang_text
 from rag.text.words import count_noun
 from runners.arms.answer import BESIDE_NOTE
+from runners.catalog.models import DEFAULT_MODEL
 from runners.plan.schema import Plan
 from runners.report.trial_report import TrialReport
 from runners.run_folder import TRIAL, RunFolder, read_journal, read_run_plan
@@ -40,6 +41,7 @@ from runners.trial.staleness import (
 
 # Answers of the example's team; everything else is counted or detected.
 DEMO_ANSWERS = {
+    "model": DEFAULT_MODEL,
     "goal": "answer customers of a ferry and harbour operator in the style of its desk, with sources",
     "task_needs_facts": "new",
     "facts_change": "slow",

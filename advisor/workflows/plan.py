@@ -28,6 +28,7 @@ from advisor.questionnaire.gather import (
     check_model,
     compared_models,
     flag_answers,
+    for_trial,
     refuse_unknown_model,
     with_answers_of,
 )
@@ -337,7 +338,7 @@ def _draft(rec: BaseRecommendation, situation: Situation, request: PlanRequest, 
 def _trained_profile(plan: Plan, rec: BaseRecommendation) -> Profile:
     """Return the situation with the model that the plan trains first; without any, with that of the recommendation."""
     trained = next((step.arm for step in plan.steps if isinstance(step, TrainStep)), "")
-    return rec.by_alias.get(split_arm(trained)[1], rec).profile
+    return for_trial(rec.by_alias.get(split_arm(trained)[1], rec).profile)[0]
 
 
 def _back_up(plan: Path) -> None:
@@ -364,6 +365,8 @@ def with_forecast(plan: Plan, rec: BaseRecommendation, situation: Situation) -> 
     questions = situation.stats.questions
     if not questions:
         return plan
+    if not isinstance(rec, ModelsRecommendation):
+        rec = replace(rec, profile=for_trial(rec.profile)[0])
     rows = len(situation.stats.examples.rows) if situation.stats.examples else 0
     forecast = forecast_trial(plan, rec, rows, len(questions), sum(len(q.wordings) for q in questions))
     return plan.model_copy(update={"predicted": {**plan.predicted, TRIAL_FORECAST: forecast}})

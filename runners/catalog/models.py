@@ -16,7 +16,7 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass, fields, replace
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from runners.catalog import abilities, user_catalog
 from runners.catalog.abilities import (
@@ -26,6 +26,8 @@ from runners.catalog.abilities import (
     abilities_of,
     estimated_strength,
 )
+from runners.resources.memory_estimate import estimate_memory
+from runners.resources.memory_terms import MemorySetup
 from runners.resources.model_shape import ModelShape, read_shape
 
 
@@ -97,6 +99,40 @@ def _read_table() -> Iterator[ModelFacts]:
 
 MODELS: tuple[ModelFacts, ...] = tuple(_read_table())
 DEFAULT_MODEL = "smollm2-135m-instruct"
+"""The built-in model: small enough to fine-tune and test anywhere. It stands in for the model that an advice is about."""
+SUGGESTED_MODELS = (
+    "qwen3-32b",
+    "qwen3-14b",
+    "qwen3-8b",
+    "qwen3-4b-instruct-2507",
+    "qwen3-1.7b",
+    "qwen3-0.6b",
+)
+"""The models that advice is about where none is named, largest first: one family in many sizes, Apache-2.0, more than a
+hundred languages, with tools; the largest that suits the device is taken."""
+OFFERED_MODELS = frozenset(
+    {
+        *SUGGESTED_MODELS,
+        DEFAULT_MODEL,
+        "gemma-3-270m",
+        "gemma-3-4b-it",
+        "gemma-3-12b-it",
+        "gemma-3-27b-it",
+        "gpt-oss-20b",
+        "gpt-oss-120b",
+        "granite-4.0-h-tiny",
+        "llama-3.1-8b-instruct",
+        "llama-3.3-70b-instruct",
+        "mistral-small-24b-instruct-2501",
+        "phi-4-mini-instruct",
+        "qwen3-30b-a3b-instruct-2507",
+    }
+)
+"""The models that the wizard lists, those of them that suit the place; any other can be typed."""
+MAX_SUGGESTED_CPU_B = 4.5
+"""Billions of parameters up to which a model is suggested without a GPU: a larger one writes about a token a second."""
+SUGGESTED_GPU_GIB = 24.0
+"""GiB of the GPU that is assumed where nothing is known of the device: the usual card for this work."""
 
 
 def known_models() -> tuple[ModelFacts, ...]:
@@ -108,6 +144,24 @@ def known_models() -> tuple[ModelFacts, ...]:
 def find_model(name: str) -> ModelFacts | None:
     """Return the model of this name or hub id in any case; None when it is not in the table."""
     return _by_name(user_catalog.catalog_file()).get(name.lower())
+
+
+def suggested_model(device_gib: float | None, on_cpu: bool = False) -> ModelFacts:
+    """Return the largest of :data:`SUGGESTED_MODELS` that answers from a device in 16 bits; the built-in model where none does.
+
+    Args:
+        device_gib: memory of one device in GiB; None is unknown.
+        on_cpu: whether the device is a CPU, where large models fit but are too slow.
+    """
+    counter: Literal["process", "device"] = "process" if on_cpu else "device"
+    for name in SUGGESTED_MODELS:
+        model = find_model(name)
+        if model is None or (on_cpu and model.params_b > MAX_SUGGESTED_CPU_B):
+            continue
+        need = estimate_memory(model.shape, "inference", MemorySetup(counter=counter))
+        if need.fits(device_gib or SUGGESTED_GPU_GIB) == "yes":
+            return model
+    return find_model(DEFAULT_MODEL) or MODELS[0]
 
 
 def smaller_siblings(model: ModelFacts) -> tuple[ModelFacts, ...]:

@@ -47,9 +47,9 @@ class ModelAvailability:
 
     @property
     def text(self) -> str:
-        """Return where it comes from: ``here``, ``5.2 GB from the hub``, ``not obtainable here``."""
+        """Return where it comes from: ``here``, ``5.2 GB from the hub``, ``on the hub (--allow-hub)``."""
         where = {
-            "blocked": "not obtainable here",
+            "blocked": "on the hub (--allow-hub)",
             "here": "here",
             "package": "from the package registry",
             "hub": "from the hub",

@@ -15,7 +15,15 @@ from urllib.parse import urlsplit
 from rag.errors import BadInput
 
 OPENAI_HOST = "api.openai.com"
-"""The only host that OPENAI_API_KEY is sent to, unless the setting api_keys names it for another."""
+PROVIDERS: tuple[tuple[str, str, str], ...] = (
+    ("gpt-", f"https://{OPENAI_HOST}/v1", "OPENAI_API_KEY"),
+    ("claude-", "https://api.anthropic.com/v1", "ANTHROPIC_API_KEY"),
+    ("gemini-", "https://generativelanguage.googleapis.com/v1beta/openai", "GEMINI_API_KEY"),
+    ("deepseek-", "https://api.deepseek.com/v1", "DEEPSEEK_API_KEY"),
+    ("mistral-", "https://api.mistral.ai/v1", "MISTRAL_API_KEY"),
+)
+"""Providers with an OpenAI-compatible address: how the names of their models begin, the address, and the variable of the key.
+A key is sent to the host of its provider alone, unless the setting api_keys names the variable for another."""
 API_KEY_HOSTS = "TUNEWISE_API_KEYS"
 """Environment variable of the setting api_keys: ``HOST=VARIABLE`` pairs, separated by commas."""
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
@@ -43,7 +51,7 @@ class ApiKey:
 def api_key(url: str, environ: Mapping[str, str] = os.environ) -> ApiKey:
     """Return the key that belongs to the host of a URL; an empty one where none does: a local server often needs none.
 
-    In this order: the setting ``api_keys`` (host to variable), ``OPENAI_API_KEY`` for api.openai.com,
+    In this order: the setting ``api_keys`` (host to variable), the variables of :data:`PROVIDERS`,
     ``TUNEWISE_API_KEY`` for the host in ``TUNEWISE_API_HOST``. A host given without a port stands for all its ports.
 
     Raises:
@@ -113,7 +121,8 @@ def key_hint(url: str, environ: Mapping[str, str] = os.environ) -> str:
 def _key_variables(environ: Mapping[str, str]) -> dict[str, str]:
     """Return the environment variable of each host's key, the strongest first."""
     variables = parse_key_hosts(environ.get(API_KEY_HOSTS, ""))
-    variables.setdefault(OPENAI_HOST, "OPENAI_API_KEY")
+    for _, address, variable in PROVIDERS:
+        variables.setdefault(endpoint_host(address), variable)
     if host := environ.get("TUNEWISE_API_HOST", "").strip().lower():
         if not _HOST.fullmatch(host):
             raise BadInput(f"TUNEWISE_API_HOST is {host!r}", "give a host alone, e.g. api.example.com")

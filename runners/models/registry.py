@@ -10,6 +10,7 @@ from rag.errors import BadInput
 from runners.catalog.models import find_model, known_models
 from runners.models.licenses import TERMS_FILE
 from runners.models.wheel import FrozenWheel
+from runners.plan.schema import Plan
 
 _MINILM_FILES = (
     "config.json",
@@ -178,6 +179,28 @@ def find_known_model(name: str) -> KnownModel | None:
     """Return the known model with this name or hub id, ignoring case; None for any other name."""
     lower = name.lower()
     return next((known for known in KNOWN_MODELS if lower in {known.name, known.repo.lower()}), None)
+
+
+def same_model(a: str, b: str) -> bool:
+    """Return whether two names mean the same known model."""
+    models = [find_known_model(name) for name in (a, b)]
+    return a == b or (models[0] is not None and models[0] == models[1])
+
+
+def planned_model(plan: Plan, measured: str = "") -> str:
+    """Return the model that the advice is about, where the plan's trial asks another in its place; "" where it does not.
+
+    Args:
+        plan: the plan, with its recorded answers.
+        measured: the name of a model that was measured; by default the plan's own.
+    """
+    wanted, place = (plan.answers.get(key) for key in ("model", "runs_on"))
+    measured = measured or plan.model.name
+    if wanted is None or wanted.value is None:
+        hosted = place is not None and place.value == "provider"
+        return "" if not hosted or measured.startswith("openai:") else "a provider's model"
+    names = (measured, *(model.name for model in plan.models.values()))
+    return "" if any(same_model(str(wanted.value), name) for name in names) else str(wanted.value)
 
 
 def hub_id(name: str) -> str:

@@ -19,6 +19,7 @@ from rag.training.settings import LORA_RANK
 from runners.distributed import environment
 from runners.models import endpoint, resolve
 from runners.models.availability import ModelAvailability, find_availability
+from runners.models.registry import planned_model
 from runners.plan.named_models import local_judge
 from runners.plan.schema import Plan, Step, step_name
 from runners.plan.steps import (
@@ -138,6 +139,8 @@ def require_plan_documents(plan: Plan) -> None:
 def check_gpu(plan: Plan, machine: Machine) -> None:
     """Raise CannotRun when a person made the plan for a GPU that this machine does not have."""
     wanted = plan.answers.get("gpu_kind")
+    if planned_model(plan):
+        return  # a small model stands in for the planned one, on whatever machine there is
     if wanted is None or wanted.source not in PERSON_SOURCES or wanted.value in (None, "none"):
         return
     detected = machine.gpu_kind.value or "none"
