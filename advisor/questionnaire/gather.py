@@ -299,7 +299,7 @@ def on_this_machine(profile: Profile, machine: Machine) -> Profile:
 
 
 def for_trial(profile: Profile, machine: Machine | None = None) -> tuple[Profile, str]:
-    """Return the situation as a trial on this machine has it, and why it asks another model; "" where it asks the planned one.
+    """Return the situation as a trial on this machine has it, and why it asks another model than the planned one, or "".
 
     A model that a person named is measured itself. One that was only suggested, or that of an unnamed provider, is measured
     where it is on this machine and fits its GPU; else the built-in model stands in for it.
@@ -317,13 +317,13 @@ def for_trial(profile: Profile, machine: Machine | None = None) -> tuple[Profile
         if folder.state == "here":
             return profile, ""
     known = models.find_model(models.DEFAULT_MODEL) or models.MODELS[0]
-    size = {"model_params_b": round(known.params_b, 4), "shape": known.shape}
     here = profile
     if profile.runs_on != "here":
         here = on_this_machine(profile, machine or detect_machine(Path("runs")))
     planned = profile.model or "a provider's model"
     name = profile.model or "openai:NAME@URL"
-    return replace(here, model=known.name, **size), (
+    small = replace(here, model=known.name, model_params_b=round(known.params_b, 4), shape=known.shape)
+    return small, (
         f"the advice is for {planned}; the trial here asks {known.name} in its place, so its verdict is a hint: to measure "
         f"the model itself, name it: --model {name}"
     )

@@ -12,7 +12,7 @@ from typing import Any, Protocol
 from advisor.probe.offer import PROBED_QUESTIONS, ProbeOffer, offer_probe_of
 from advisor.questionnaire.answers import PERSON_SOURCES, Answer, Answers, format_answer
 from advisor.questionnaire.data_facts import STATE_FACTS
-from advisor.questionnaire.gather import Situation, check_model
+from advisor.questionnaire.gather import Situation, check_model, for_trial
 from advisor.questionnaire.made_rows import making_offer
 from advisor.questionnaire.profile import Profile
 from advisor.questionnaire.question_types import Question
@@ -315,6 +315,10 @@ class Interview:
 
     def _record_answer(self, question: Question, value: Any, known: Answer | None) -> None:
         """Record an answer; a counted or detected value that was only confirmed keeps its source."""
+        if question.id == "model" and known and known.source == "default" and value == known.value:
+            # It stays a suggestion, so that the trial here may ask another model in its place.
+            self.prompter.note(for_trial(self.profile)[1] or f"{value}: {known.note}")
+            return
         changed = self.answers.override(question.id, value)
         if question.id in ("model", "models"):
             changed = _with_one_way(changed, question.id)

@@ -20,7 +20,7 @@ from prompt_toolkit.completion import Completer, PathCompleter, WordCompleter
 from prompt_toolkit.formatted_text import FormattedText
 from prompt_toolkit.key_binding import KeyBindings
 
-from advisor.catalog.gpus import COMMON_GPUS, GpuFacts, find_gpu
+from advisor.catalog.gpus import COMMON_GPUS, find_gpu
 from advisor.drafting.tuned_retriever import offers_tuned_retriever
 from advisor.history import own_decided_trials
 from advisor.output import command_line
@@ -379,21 +379,23 @@ class TerminalPrompter(Prompter):
 
     def _described_machine(self, asked: AskedQuestion, here: bool) -> dict[str, Any] | None:
         """Ask for GPUs, and without any for memory and cores; None goes back."""
-        cards = [card for name in COMMON_GPUS if (card := find_gpu(name))]
-        choices = [questionary.Choice(f"{card.name:<16} {card.memory_gib:g} GiB", card) for card in cards]
+        cards = {name: gpu for name in COMMON_GPUS if (gpu := find_gpu(name))}
+        choices = [
+            questionary.Choice(f"{name:<16} {gpu.memory_gib:g} GiB", name) for name, gpu in cards.items()
+        ]
         choices += [
             questionary.Choice("another GPU: its kind and memory", OTHER),
             questionary.Choice("no GPU", "none"),
             questionary.Choice("← back", InterviewMove.BACK),
         ]
-        card = self._pick("Which GPU?", choices)
-        if card == InterviewMove.BACK:
+        picked = self._pick("Which GPU?", choices)
+        if picked == InterviewMove.BACK:
             return None
         described: dict[str, Any] = {}
         wanted = {"gpu_count": "How many of them?"}
-        if isinstance(card, GpuFacts):
+        if card := cards.get(picked):
             described = {"gpu_kind": card.kind, "gpu_memory_gib": card.memory_gib}
-        elif card == OTHER:
+        elif picked == OTHER:
             kinds = [questionary.Choice(c.help, c.value) for c in QUESTION_BY_ID["gpu_kind"].choices[:-1]]
             described = {"gpu_kind": self._pick("Which kind of GPU?", kinds)}
             wanted = {"gpu_memory_gib": "GiB of memory in one of them:", **wanted}

@@ -147,7 +147,7 @@ def find_model(name: str) -> ModelFacts | None:
 
 
 def suggested_model(device_gib: float | None, on_cpu: bool = False) -> ModelFacts:
-    """Return the largest of :data:`SUGGESTED_MODELS` that answers from a device in 16 bits; the built-in model where none does.
+    """Return the largest of :data:`SUGGESTED_MODELS` that answers in 16 bits; the built-in one where none does.
 
     Args:
         device_gib: memory of one device in GiB; None is unknown.

@@ -22,7 +22,7 @@ PROVIDERS: tuple[tuple[str, str, str], ...] = (
     ("deepseek-", "https://api.deepseek.com/v1", "DEEPSEEK_API_KEY"),
     ("mistral-", "https://api.mistral.ai/v1", "MISTRAL_API_KEY"),
 )
-"""Providers with an OpenAI-compatible address: how the names of their models begin, the address, and the variable of the key.
+"""Providers with an OpenAI-compatible address: how names of their models begin, the address, and the variable of the key.
 A key is sent to the host of its provider alone, unless the setting api_keys names the variable for another."""
 API_KEY_HOSTS = "TUNEWISE_API_KEYS"
 """Environment variable of the setting api_keys: ``HOST=VARIABLE`` pairs, separated by commas."""

@@ -14,6 +14,7 @@ from advisor.questionnaire.data_facts import AnswerCount
 from advisor.questionnaire.data_stats import DataStats, measure_files, token_counting
 from advisor.recommendation.ranking import rank_methods
 from rag.evaluation.statistics import WilsonShare
+from runners.catalog.models import DEFAULT_MODEL
 from runners.plan.schema import read_plan, write_plan
 from runners.resources.machine import Machine
 
@@ -87,7 +88,7 @@ def advice(
 ) -> Recommendation:
     files = {"documents": texts, "examples": examples, "questions": questions}
     given = {key: path for key, path in files.items() if path is not None}
-    return recommend({**given, "behaviour_gap": "high", **answers}, machine=laptop)
+    return recommend({**given, "model": DEFAULT_MODEL, "behaviour_gap": "high", **answers}, machine=laptop)
 
 
 def test_own_documents_hold_the_answers_and_nothing_is_said(example: Path, laptop: Machine) -> None:

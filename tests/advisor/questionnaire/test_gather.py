@@ -10,7 +10,14 @@ from typing import Any
 import pytest
 
 from advisor.questionnaire.answers import Answers
-from advisor.questionnaire.gather import complete_situation, flag_answers, prompt_text, with_answers_of
+from advisor.questionnaire.gather import (
+    complete_situation,
+    flag_answers,
+    for_trial,
+    prompt_text,
+    with_answers_of,
+)
+from advisor.questionnaire.questions import MACHINE_KEYS
 from rag.errors import BadInput
 from runners.resources.machine import Machine
 
@@ -88,7 +95,45 @@ def test_size_without_model_is_not_the_default_model(laptop: Machine) -> None:
     situation = complete_situation(flag_answers(["model_params_b=8"]), laptop)
     assert (situation.profile.model, situation.profile.params_b) == (None, 8)
     situation = complete_situation(flag_answers(["model_params_b=?"]), laptop)
-    assert situation.profile.model == "smollm2-135m-instruct"
+    assert situation.profile.model == "qwen3-4b-instruct-2507"
+
+
+def test_suggested_model_suits_the_place(laptop: Machine) -> None:
+    """The largest that answers in 16 bits; of a provider none; the built-in one stands in for it in a trial here."""
+    suggested = {
+        "gpu_memory_gib=8": "qwen3-1.7b",
+        "gpu_memory_gib=24": "qwen3-8b",
+        "gpu_memory_gib=80": "qwen3-32b",
+        "ram_gib=4": "qwen3-0.6b",
+        "ram_gib=64": "qwen3-4b-instruct-2507",
+        "runs_on=provider": None,
+        "runs_on=other": "qwen3-8b",
+    }
+    for given, name in suggested.items():
+        kind = ["gpu_kind=cuda"] if given.startswith("gpu") else []
+        situation = complete_situation(flag_answers([given, *kind]), laptop)
+        assert situation.profile.model == name
+        trial, why = for_trial(situation.profile, laptop)
+        assert trial.model == "smollm2-135m-instruct"
+        assert f"the advice is for {name or 'a provider'}" in why
+        assert (trial.gpu_kind, trial.cpu_cores) == ("none", 4)
+    chosen = complete_situation(flag_answers(["model=qwen3-8b"]), laptop).profile
+    assert for_trial(chosen, laptop) == (chosen, "")
+
+
+def test_nothing_of_this_machine_counts_for_another(laptop: Machine) -> None:
+    """Neither its memory nor its disk; what is known of a place is derived where no answer says it."""
+    other = complete_situation(flag_answers(["runs_on=other"]), laptop).answers
+    assert [other.value(key) for key in MACHINE_KEYS] == [None] * len(MACHINE_KEYS)
+    derived = {
+        "model=openai:m@http://127.0.0.1:1/v1": "provider",
+        "gpu_memory_gib=24": "other",
+        "goal=x": "here",
+    }
+    for given, place in derived.items():
+        assert complete_situation(flag_answers([given]), laptop).answers["runs_on"].value == place
+    changed = complete_situation(flag_answers(["runs_on=here", "ram_gib=64"]), laptop).answers
+    assert (changed.value("ram_gib"), changed["cpu_cores"].source) == (64, "detected")
 
 
 def test_model_folder_size_is_read_from_config(laptop: Machine, tmp_path: Path) -> None:

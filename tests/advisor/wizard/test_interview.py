@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from advisor.costs.call_prices import profile_price
 from advisor.probe.offer import offer_probe_of
 from advisor.questionnaire.answers import Answer, Answers
 from advisor.questionnaire.gather import complete_situation
@@ -145,9 +146,9 @@ def test_back_asks_previous_question(interview: RunInterview) -> None:
 
 def test_back_at_first_question_asks_it_again(interview: RunInterview) -> None:
     """There is nothing before it."""
-    script, answers = interview({"goal": [InterviewMove.BACK, InterviewMove.BACK, "at last"]})
-    assert script.asked[:3] == ["goal"] * 3
-    assert answers["goal"].value == "at last"
+    script, answers = interview({"runs_on": [InterviewMove.BACK, InterviewMove.BACK, "provider"]})
+    assert script.asked[:3] == ["runs_on"] * 3
+    assert answers["runs_on"].value == "provider"
 
 
 def test_review_changes_any_answer(interview: RunInterview) -> None:
@@ -169,9 +170,9 @@ def test_ask_everything_from_review(interview: RunInterview) -> None:
 
 def test_back_from_review_asks_last_question(interview: RunInterview) -> None:
     """The last question is asked again."""
-    script, answers = interview({"model": ["qwen3-4b", "qwen3-8b"]}, reviews=(InterviewMove.BACK,))
-    assert script.asked[-2:] == ["model", "model"]
-    assert answers["model"].value == "qwen3-8b"
+    script, answers = interview({"wrong_answer_cost": ["low", "high"]}, reviews=(InterviewMove.BACK,))
+    assert script.asked[-2:] == ["wrong_answer_cost", "wrong_answer_cost"]
+    assert answers["wrong_answer_cost"].value == "high"
 
 
 def test_bad_file_is_reported_and_asked_again(interview: RunInterview, task_files: Any) -> None:
@@ -215,7 +216,7 @@ def test_documents_are_asked_again_where_the_examples_are_facts(
     script, answers = interview(
         {"documents": [None, documents], "examples": str(tmp_path / "facts.jsonl"), "behaviour_gap": "low"}
     )
-    assert script.asked[1:4] == ["documents", "examples", "documents"]
+    assert script.asked[3:6] == ["documents", "examples", "documents"]
     assert any("which documents hold these?" in line for line in script.lines)
     assert answers["documents"].value == documents
     none_named, answers = interview(
@@ -268,8 +269,7 @@ def test_maximum_of_questions_never_rises(interview: RunInterview, task_files: A
         most = [asked.most for asked in script.questions]
         assert most == sorted(most, reverse=True)
         assert [asked.number for asked in script.questions] == list(range(1, len(most) + 1))
-        spared = most[-1] - len(script.asked)
-        assert spared == ("model_params_b" not in script.asked), "the last but one could have opened the last"
+        assert most[-1] == len(script.asked)
 
 
 def test_each_answer_reports_ranking_change(interview: RunInterview) -> None:
@@ -306,11 +306,29 @@ def test_unknown_model_is_rejected_with_suggestion(interview: RunInterview) -> N
     assert answers["model_params_b"] == Answer(7, "asked")
 
 
-def test_confirmed_default_becomes_an_answer(interview: RunInterview) -> None:
-    """So that the plan replays without asking for it; a confirmed measurement stays a measurement."""
-    _, answers = interview({})
-    assert answers["model"].source == "asked"
-    assert answers["model_params_b"].source == "detected"
+def test_confirmed_place_becomes_an_answer(interview: RunInterview) -> None:
+    """A confirmed measurement stays a measurement, and a suggested model a suggestion; it is said what is asked here."""
+    script, answers = interview({})
+    assert answers["runs_on"] == Answer("here", "asked")
+    assert (answers["model"].source, answers["model_params_b"].source) == ("default", "detected")
+    assert "the advice is for qwen3-4b-instruct-2507; the trial here asks smollm2" in script.lines[0]
+
+
+def test_place_brings_the_answers_that_describe_it(interview: RunInterview) -> None:
+    """A machine with its GPUs, replaced by another place; a hosted model with its prices."""
+    server = {"runs_on": "other", "gpu_kind": "cuda", "gpu_count": 2, "gpu_memory_gib": 24}
+    _, answers = interview({"runs_on": server})
+    assert answers["gpu_count"] == Answer(2, "asked")
+    assert answers.value("ram_gib") is None, "this laptop's memory says nothing of the server"
+    assert answers.value("model") == "qwen3-8b"
+    hosted = "openai:m@https://api.openai.com/v1"
+    prices = {"usd_per_million_input": "0.5", "usd_per_million_output": 2}
+    _, answers = interview(
+        {"runs_on": [server, "provider"], "model": {"model": hosted, **prices}}, reviews=("runs_on", "model")
+    )
+    assert not answers.from_person("gpu_memory_gib")
+    assert answers["usd_per_million_input"] == Answer(0.5, "asked")
+    assert profile_price(Profile.of(answers)).output == 2
 
 
 def test_review_saves_profile_and_requests_record(laptop: Machine) -> None:
@@ -344,6 +362,7 @@ def test_probe_at_review_adds_answers(interview: RunInterview) -> None:
 def test_measurement_at_the_question_answers_it(interview: RunInterview, task_files: Any) -> None:
     """It is offered with its minutes, its answer is that of the question, and the ranking moves."""
     files = {key: str(getattr(task_files, key)) for key in ("documents", "examples", "questions")}
+    files["model"] = DEFAULT_MODEL
     script, answers = interview(
         {**files, "behaviour_gap": [InterviewMove.MEASURE], "must_cite": True, "facts_change": "slow"}
     )
@@ -362,7 +381,7 @@ def test_measurement_that_leaves_it_open_asks_again(laptop: Machine, task_files:
     """The second time it is not offered, with the reason."""
     files = {key: str(getattr(task_files, key)) for key in ("documents", "examples", "questions")}
 
-    script = Script({**files, "behaviour_gap": [InterviewMove.MEASURE, "low"]})
+    script = Script({**files, "model": DEFAULT_MODEL, "behaviour_gap": [InterviewMove.MEASURE, "low"]})
     script.gaps = [{}]
     walked = Interview(script, Answers(), lambda answers: complete_situation(answers, laptop))
     assert walked.run()["behaviour_gap"] == Answer("low", "asked")
@@ -386,7 +405,10 @@ def test_measurement_says_what_is_missing(task_files: Any) -> None:
 def test_another_model_drops_what_was_measured(interview: RunInterview, task_files: Any) -> None:
     """A measurement is about one model."""
     files = {key: str(getattr(task_files, key)) for key in ("documents", "examples", "questions")}
-    script, answers = interview({**files, "behaviour_gap": [InterviewMove.MEASURE], "model": "qwen3-4b"})
+    script, answers = interview(
+        {**files, "behaviour_gap": [InterviewMove.MEASURE], "model": [DEFAULT_MODEL, "qwen3-4b"]},
+        reviews=("model",),
+    )
     assert answers.value("behaviour_gap") is None
     assert any("behaviour_gap, measured with" in line for line in script.lines)
 

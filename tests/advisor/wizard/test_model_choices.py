@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from advisor.questionnaire.profile import Profile
-from advisor.wizard.model_choices import doubt_about, model_offers
+from advisor.wizard.model_choices import doubt_about, hosted_offers, model_offers
 from runners.models.availability import find_availability
 
 LAPTOP = {"gpu_kind": "none", "gpu_count": 0, "gpu_memory_gib": 0, "ram_gib": 16, "cpu_cores": 4}
@@ -27,13 +27,32 @@ def test_offers_start_with_current_model_and_fit_a_screen(machine: dict[str, Any
 
 def test_closed_offer_names_needed_and_available_memory() -> None:
     """What it needs and what there is."""
-    last = model_offers(Profile.of(LAPTOP), {})[-1]
-    assert "GiB, the RAM gives 14.4" in last.closed
+    last = model_offers(Profile.of({**LAPTOP, "ram_gib": 4}), {})[-1]
+    assert "GiB, the RAM gives 3.6" in last.closed
+    closed = [
+        offer.closed for offer in model_offers(Profile.of({**LAPTOP, "ram_gib": 64}), {}) if offer.closed
+    ]
+    assert set(closed) == {"too slow without a GPU"}
+
+
+def test_hosted_offers_name_the_variable_of_the_key(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Never the key; models whose key is there come first; all are closed where data must stay local."""
+    monkeypatch.setenv("ANTHROPIC_API_KEY", "secret-1")
+    monkeypatch.delenv("OPENAI_API_KEY", raising=False)
+    offers = hosted_offers(Profile.of({"runs_on": "provider"}))
+    assert offers[0].name.startswith("openai:claude-")
+    assert "key in ANTHROPIC_API_KEY" in offers[0].text
+    assert "USD per million tokens" in offers[0].text
+    assert not any("secret" in offer.text or "gpt-4o-mini" in offer.name for offer in offers)
+    assert any("no key: set OPENAI_API_KEY" in offer.text for offer in offers)
+    local = hosted_offers(Profile.of({"data_must_stay_local": True}))
+    assert {offer.closed for offer in local} == {"the data must stay on your own machines"}
 
 
 def test_offer_leaves_out_methods_without_package() -> None:
     """The other methods are offered."""
-    first = model_offers(Profile.of(LAPTOP), {"qlora": "needs bitsandbytes, missing"})[0]
+    small = Profile.of({**LAPTOP, "model": "smollm2-135m-instruct"})
+    first = model_offers(small, {"qlora": "needs bitsandbytes, missing"})[0]
     assert "full, lora fit" in first.text
 
 
@@ -49,7 +68,8 @@ def away(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
 @pytest.mark.parametrize("size", [2.0, 16.0])
 def test_offers_say_where_each_model_comes_from(away: Path, size: float) -> None:
     """What can be had here comes before what cannot, and what is too large comes last."""
-    offers = model_offers(Profile.of({**LAPTOP, "ram_gib": size}), {})
+    place = {**LAPTOP, "ram_gib": size, "model": "smollm2-135m-instruct"}
+    offers = model_offers(Profile.of(place), {})
     assert offers[0].name == "smollm2-135m-instruct"
     assert "93 MB from the package registry" in offers[0].text
     groups = [(bool(offer.closed), not offer.tunable, offer.rank) for offer in offers[1:] if not offer.closed]
@@ -57,7 +77,7 @@ def test_offers_say_where_each_model_comes_from(away: Path, size: float) -> None
     assert [bool(offer.closed) for offer in offers] == sorted(bool(offer.closed) for offer in offers)
     away_offers = [offer for offer in offers if offer.rank == 2 and not offer.closed]
     assert away_offers
-    assert all("not obtainable here; " in offer.text for offer in away_offers)
+    assert all("on the hub (--allow-hub); " in offer.text for offer in away_offers)
 
 
 def test_allowed_hub_gives_sizes(away: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -61,6 +61,8 @@ class Terminal:
 def test_wizard_writes_plan_after_going_back(root: Path, task_files: Any) -> None:
     """Start, go back once, review, and the plan is written; running it is declined."""
     terminal = Terminal(root, task_files.folder)
+    terminal.answer("Where will it run?", ENTER)
+    terminal.answer("Which base model?", DOWN + ENTER)
     terminal.answer("what should the model do?", f"Help sailers{ENTER}")
     terminal.answer("Where are the documents", f"<{ENTER}")
     terminal.answer("what should the model do?", f"\x15Help sailors{ENTER}")
@@ -75,7 +77,6 @@ def test_wizard_writes_plan_after_going_back(root: Path, task_files: Any) -> Non
     terminal.answer("How many calls", UP * 2 + ENTER)
     terminal.answer("stay on your own machines?", UP + ENTER)
     terminal.answer("What does a wrong answer cost?", UP * 2 + ENTER)
-    terminal.answer("Which base model?", ENTER)
     terminal.expect("recommended")
     terminal.answer("Is this right?", DOWN + ENTER)
     terminal.expect("hybrid")
@@ -131,16 +132,21 @@ def test_review_offers_probe_and_enter_declines_it(root: Path, task_files: Any) 
 def test_saved_answers_are_offered_to_go_on_with(root: Path, tmp_path: Path) -> None:
     """Plain `tunewise` after Ctrl-C; declined, the interview starts anew and the older answers stay beside the new."""
     terminal = Terminal(root, tmp_path)
+    terminal.answer("Where will it run?", ENTER)
+    terminal.answer("Which base model?", ENTER)
     terminal.answer("what should the model do?", f"Help sailors{ENTER}")
     terminal.answer("Where are the documents", "\x03")
     terminal.expect("your answers are saved")
     assert terminal.code() == 130
     terminal = Terminal(root, tmp_path)
-    terminal.answer("Continue with the answer of ", ENTER)
+    terminal.answer("Continue with the ", ENTER)
+    terminal.answer("Which base model?", ENTER)
     terminal.answer("Where are the documents", "\x03")
     assert terminal.code() == 130
     terminal = Terminal(root, tmp_path)
-    terminal.answer("Continue with the answer of ", f"n{ENTER}")
+    terminal.answer("Continue with the ", f"n{ENTER}")
+    terminal.answer("Where will it run?", ENTER)
+    terminal.answer("Which base model?", ENTER)
     terminal.answer("what should the model do?", f"Help others{ENTER}")
     terminal.answer("Where are the documents", "\x03")
     terminal.expect("tunewise-answers.yaml.bak")
@@ -148,7 +154,7 @@ def test_saved_answers_are_offered_to_go_on_with(root: Path, tmp_path: Path) -> 
     assert "Help sailors" in (tmp_path / "tunewise-answers.yaml.bak").read_text("utf-8")
     (tmp_path / "plan.yaml").write_text("", "utf-8")
     terminal = Terminal(root, tmp_path)
-    terminal.answer("what should the model do?", "\x03")
+    terminal.answer("Where will it run?", "\x03")
     assert terminal.code() == 130
 
 
@@ -164,13 +170,15 @@ def test_plan_on_a_model_that_is_not_here_is_asked_first(root: Path, task_files:
         "utf-8",
     )
     terminal = Terminal(root, task_files.folder, "plan", "--answers", "answers.yaml")
-    terminal.answer("Where are examples", f"pairs.csv{ENTER}")
-    terminal.answer("Which column is the prompt", ENTER)
-    terminal.answer("Which column is the reply?", ENTER)
+    terminal.answer("Where will it run?", ENTER)
     terminal.answer("Which base model?", UP * 3 + ENTER)
     terminal.answer("Its name, folder", f"qwen3-0.6b{ENTER}")
     terminal.answer("is not on this machine: it is Qwen/Qwen3-0.6B (1.2 GB)", ENTER)
-    terminal.answer("another: type its name", "\x03")
+    terminal.answer("another: type its name", ENTER)
+    terminal.answer("Where are examples", f"pairs.csv{ENTER}")
+    terminal.answer("Which column is the prompt", ENTER)
+    terminal.answer("Which column is the reply?", ENTER)
+    terminal.answer("Is this right?", "\x03")
     assert terminal.code() == 130
     saved = yaml.safe_load((task_files.folder / "tunewise-answers.yaml").read_text("utf-8"))
     assert saved["columns"] == "prompt=frage,reply=antwort"
@@ -199,6 +207,8 @@ def test_enter_alone_answers_nothing(root: Path, tmp_path: Path) -> None:
     """In lists as in typed questions; known are only the offered model and the machine."""
     terminal = Terminal(root, tmp_path)
     lists = list(LISTS.values())
+    terminal.answer("Where will it run?", ENTER)
+    terminal.answer("Which base model?", ENTER)
     for text in TYPED:
         terminal.answer(text, ENTER)
     for text in (*lists[:5], *COUNTED, *lists[5:]):
@@ -207,12 +217,12 @@ def test_enter_alone_answers_nothing(root: Path, tmp_path: Path) -> None:
             terminal.pointer("I don't know")
         terminal.child.send(ENTER)
         terminal.expect("I don't know")
-    terminal.answer("Which base model?", ENTER)
     terminal.expect("advice was right in")
     terminal.answer("Is this right?", "\x03")
     assert terminal.code() == 130
     saved = yaml.safe_load((tmp_path / "tunewise-answers.yaml").read_text("utf-8"))
-    assert saved.pop("model") == "smollm2-135m-instruct"
+    assert saved.pop("runs_on") == "here"
+    assert "model" not in saved, "it was only suggested"
     assert set(saved) >= {"goal", "documents", "examples", "questions", "labelled_examples", *LISTS}
     assert set(saved.values()) == {None}
 
@@ -221,6 +231,7 @@ def test_pointer_starts_on_known_answer(root: Path, tmp_path: Path) -> None:
     """Enter alone keeps an answer that is changed at the review; a known unknown stays one."""
     answers = tmp_path / "answers.yaml"
     every = dict.fromkeys(("goal", "documents", "examples", "questions", "output_format", *LISTS))
+    every["runs_on"] = "here"
     answers.write_text(
         yaml.safe_dump(
             every
@@ -253,15 +264,18 @@ def test_pointer_starts_on_known_answer(root: Path, tmp_path: Path) -> None:
 def test_ctrl_c_saves_answers_and_printed_command_resumes(root: Path, task_files: Any) -> None:
     """Exit 130 with the answers saved; the printed command continues there."""
     terminal = Terminal(root, task_files.folder, "plan")
+    terminal.answer("Where will it run?", ENTER)
+    terminal.answer("Which base model?", ENTER)
     terminal.answer("what should the model do?", f"Help sailors{ENTER}")
     terminal.answer("Where are the documents", f"documents{ENTER}")
     terminal.answer("Where are examples", "\x03")
     terminal.expect("tunewise plan --answers tunewise-answers.yaml")
     assert terminal.code() == 130
     saved = yaml.safe_load((task_files.folder / "tunewise-answers.yaml").read_text("utf-8"))
-    assert saved == {"goal": "Help sailors", "documents": "documents"}
+    assert saved == {"goal": "Help sailors", "documents": "documents", "runs_on": "here"}
 
     terminal = Terminal(root, task_files.folder, "plan", "--answers", "tunewise-answers.yaml")
+    terminal.answer("Which base model?", ENTER)
     terminal.answer("Where are examples", f"/nowhere{ENTER}")
     terminal.answer("there is nothing at", f"\x15examples.jsonl{ENTER}")
     terminal.answer("Where are test questions", ENTER)
@@ -278,7 +292,7 @@ def test_model_question_closes_large_and_rejects_unknown_models(root: Path, tmp_
     answers.write_text(
         "goal: x\ndocuments: null\nexamples: null\nquestions: null\ntask_needs_facts: none\n"
         "behaviour_gap: high\noutput_format: free\nlabelled_examples: 300\ncall_volume: low\n"
-        "data_must_stay_local: true\nwrong_answer_cost: low\ngpu_kind: cuda\ngpu_count: 1\ngpu_memory_gib: 8\n",
+        "data_must_stay_local: true\nwrong_answer_cost: low\nruns_on: here\ngpu_kind: cuda\ngpu_count: 1\ngpu_memory_gib: 8\n",
         "utf-8",
     )
     terminal = Terminal(root, tmp_path, "plan", "--answers", "answers.yaml", size=(24, 80))
@@ -304,8 +318,9 @@ def test_several_models_are_ticked_and_others_typed(root: Path, task_files: Any)
         "utf-8",
     )
     terminal = Terminal(root, task_files.folder, "plan", "--answers", "answers.yaml")
+    terminal.answer("Where will it run?", ENTER)
     terminal.answer("Which base model?", UP * 4 + ENTER)
-    terminal.answer("Which of these?", f" {ENTER}")
+    terminal.answer("Which of these?", f"{DOWN} {ENTER}")
     terminal.answer("Aliases, which may be changed", f", own=openai:m@http://127.0.0.1:9999/v1{ENTER}")
     terminal.answer("How many minutes may the trial", f"60{ENTER}")
     terminal.answer("What may the answers of hosted models cost", f"none{ENTER}")
@@ -328,7 +343,7 @@ def test_first_question_appears_quickly(root: Path, tmp_path: Path) -> None:
     for _ in range(3):
         before = children_seconds()
         terminal = Terminal(root, tmp_path)
-        terminal.answer("what should the model do?", "\x03")
+        terminal.answer("Where will it run?", "\x03")
         terminal.code()
         middle = children_seconds()
         assert Terminal(root, tmp_path, "--version").code() == 0
@@ -336,3 +351,88 @@ def test_first_question_appears_quickly(root: Path, tmp_path: Path) -> None:
         if ratios[-1] < 7:
             break
     assert min(ratios) < 7
+
+
+SERVER = """
+import json, sys
+from pathlib import Path
+from advisor.questionnaire.answers import Answers
+from advisor.wizard.prompter import interview_on_terminal
+from runners.resources.gpu import MachineProbe
+from runners.resources.machine import detect_machine
+
+def run(command):
+    return "NVIDIA L40S, 46068, 8.9\\n" * 4 if command[0] == "nvidia-smi" else None
+
+machine = detect_machine(Path("."), MachineProbe(run=run, nvml=False, environ={}, system="Linux"))
+answers = interview_on_terminal(Answers(), machine=machine).answers
+Path("answers.json").write_text(json.dumps({key: [answers[key].value, answers[key].source] for key in answers}))
+"""
+
+
+def test_laptop_plans_for_another_machine(root: Path, tmp_path: Path) -> None:
+    """Two cards of 24 GB from the list: nothing of the laptop counts, and the advice is for a model that fits them."""
+    terminal = Terminal(root, tmp_path, size=(60, 160))
+    terminal.answer("Where will it run?", DOWN * 2 + ENTER)
+    terminal.answer("Which GPU?", DOWN * 3 + ENTER)
+    terminal.answer("How many of them?", f"\x152{ENTER}")
+    terminal.expect("runs_on other, gpu_kind cuda, gpu_memory_gib 24, gpu_count 2")
+    terminal.expect("Which base model?")
+    terminal.pointer("qwen3-8b")
+    terminal.answer("qwen3-32b", ENTER)
+    terminal.expect("the trial here asks smollm2-135m-instruct in its place")
+    terminal.answer("what should the model do?", "\x03")
+    assert terminal.code() == 130
+    saved = yaml.safe_load((tmp_path / "tunewise-answers.yaml").read_text("utf-8"))
+    assert saved == {"runs_on": "other", "gpu_kind": "cuda", "gpu_count": 2, "gpu_memory_gib": 24}
+
+
+def test_laptop_plans_with_a_provider(root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Models with their prices, the variable of a key by its name; or a server of one's own, with its price."""
+    monkeypatch.setenv("MISTRAL_API_KEY", "secret-7")
+    terminal = Terminal(root, tmp_path, size=(60, 160))
+    terminal.answer("Where will it run?", DOWN * 3 + ENTER)
+    terminal.answer("key in MISTRAL_API_KEY", UP * 3 + ENTER)
+    terminal.answer("Its address:", f"\x15http://127.0.0.1:9/v1{ENTER}")
+    terminal.answer("Name of the model there:", f"tern{ENTER}")
+    terminal.answer("USD per million tokens in and out", f"0 0.2{ENTER}")
+    terminal.answer("what should the model do?", "\x03")
+    assert terminal.code() == 130
+    saved = yaml.safe_load((tmp_path / "tunewise-answers.yaml").read_text("utf-8"))
+    assert saved == {
+        "runs_on": "provider",
+        "model": "openai:tern@http://127.0.0.1:9/v1",
+        "usd_per_million_input": 0,
+        "usd_per_million_output": 0.2,
+    }
+    assert "secret-7" not in (terminal.child.before or "")
+
+
+def test_server_with_gpus_is_shown_and_confirmed(root: Path, tmp_path: Path) -> None:
+    """Detection is scripted at its seam; Enter alone keeps what was found."""
+    script = tmp_path / "server.py"
+    script.write_text(SERVER, "utf-8")
+    env = {
+        **os.environ,
+        "PYTHONPATH": str(root),
+        "TERM": "xterm",
+        "NO_COLOR": "1",
+        "PROMPT_TOOLKIT_NO_CPR": "1",
+    }
+    child = pexpect.spawn(
+        sys.executable,
+        [str(script)],
+        cwd=str(tmp_path),
+        env=env,
+        encoding="utf-8",
+        timeout=HANG_S,
+        dimensions=(60, 160),
+    )
+    child.expect_exact("4 x NVIDIA L40S with 45 GiB")
+    child.send(ENTER)
+    child.expect_exact("Which base model?")
+    child.expect(r"» (?:\x1b\[[\d;]*m)*qwen3-14b")
+    child.send("\x03")
+    child.expect(pexpect.EOF)
+    saved = yaml.safe_load((tmp_path / "tunewise-answers.yaml").read_text("utf-8"))
+    assert saved == {"runs_on": "here"}
