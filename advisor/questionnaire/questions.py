@@ -42,6 +42,10 @@ _TUNING = Condition(
 _GPU = both(_TUNING, Condition(("gpu_kind",), lambda known: known.get("gpu_kind") not in (None, "none")))
 _CPU = both(_TUNING, Condition(("gpu_kind",), lambda known: known.get("gpu_kind") in (None, "none")))
 _LABELS = Condition(("output_format",), lambda known: known.get("output_format") == "labels")
+_SIZED = Condition(
+    ("models", "model"),
+    lambda known: not known.get("models") and not str(known.get("model") or "").startswith("openai:"),
+)
 _LOCAL = Condition(("data_must_stay_local",), lambda known: known.get("data_must_stay_local") is not True)
 
 
@@ -423,7 +427,7 @@ _QUESTIONS: tuple[Question, ...] = (
         "number",
         "machine",
         "The size decides what fits in memory.",
-        when=lacks("models"),
+        when=_SIZED,
         measured_by="model",
         low=0.001,
         unit="B",

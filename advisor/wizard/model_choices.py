@@ -115,7 +115,7 @@ def _offer(profile: Profile, model: ModelFacts, lacking: Mapping[str, str]) -> M
         return ModelOffer(
             model.name, size, f"needs {memory.low:.1f} GiB, the {memory_kind} gives {profile.device_gib:.1f}"
         )
-    if profile.has_gpu is False and model.params_b > MOST_ON_CPU_B:
+    if profile.has_gpu is False and profile.active_params_b and profile.active_params_b > MOST_ON_CPU_B:
         return ModelOffer(model.name, size, "too slow without a GPU")
     fitting = [
         name

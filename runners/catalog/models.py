@@ -156,7 +156,7 @@ def suggested_model(device_gib: float | None, on_cpu: bool = False) -> ModelFact
     counter: Literal["process", "device"] = "process" if on_cpu else "device"
     for name in SUGGESTED_MODELS:
         model = find_model(name)
-        if model is None or (on_cpu and model.params_b > MAX_SUGGESTED_CPU_B):
+        if model is None or not model.shape or (on_cpu and model.params_b > MAX_SUGGESTED_CPU_B):
             continue
         need = estimate_memory(model.shape, "inference", MemorySetup(counter=counter))
         if need.fits(device_gib or SUGGESTED_GPU_GIB) == "yes":

@@ -12,7 +12,7 @@ import pexpect
 import pytest
 import yaml
 
-from advisor.questionnaire.questions import QUESTIONS
+from advisor.questionnaire.questions import MACHINE_KEYS, QUESTIONS
 from tests.support.limits import HANG_S, children_seconds
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="needs a POSIX terminal")
@@ -117,7 +117,7 @@ def test_review_offers_probe_and_enter_declines_it(root: Path, task_files: Any) 
     answers.write_text(
         "goal: x\ndocuments: documents\nexamples: examples.jsonl\nquestions: questions.jsonl\nprompt: Be kind.\n"
         "task_needs_facts: new\nfacts_change: slow\nmust_cite: true\nbehaviour_gap: high\ncall_volume: high\n"
-        "data_must_stay_local: true\nwrong_answer_cost: low\nmodel: smollm2-135m-instruct\n",
+        "data_must_stay_local: true\nwrong_answer_cost: low\nruns_on: here\nmodel: smollm2-135m-instruct\n",
         "utf-8",
     )
     terminal = Terminal(root, task_files.folder, "plan", "--answers", "answers.yaml")
@@ -200,6 +200,8 @@ LISTS = {
     "data_must_stay_local": "stay on your own machines?",
     "wrong_answer_cost": "What does a wrong answer cost?",
 }
+SHOWN = ("model", "model_params_b", *MACHINE_KEYS, "labelled_examples", "corpus_tokens")
+"""Answers that the review lists besides."""
 COUNTED = ("How many examples", "How many tokens")
 
 
@@ -247,12 +249,13 @@ def test_pointer_starts_on_known_answer(root: Path, tmp_path: Path) -> None:
     )
     terminal = Terminal(root, tmp_path, "plan", "--answers", "answers.yaml")
     terminal.answer("Is this right?", DOWN * 2 + ENTER)
-    terminal.answer("Which answer?", DOWN * 7 + ENTER)
+    keys = [question.id for question in QUESTIONS if question.id in {**every, **dict.fromkeys(SHOWN)}]
+    terminal.answer("Which answer?", DOWN * (1 + keys.index("must_cite")) + ENTER)
     terminal.expect("name its source?")
     terminal.pointer("no")
     terminal.child.send(ENTER)
     terminal.answer("Is this right?", DOWN * 2 + ENTER)
-    terminal.answer("Which answer?", DOWN * 8 + ENTER)
+    terminal.answer("Which answer?", DOWN * (1 + keys.index("behaviour_gap")) + ENTER)
     terminal.expect("from what you need?")
     terminal.pointer("low")
     terminal.child.send("\x03")
@@ -291,8 +294,8 @@ def test_model_question_closes_large_and_rejects_unknown_models(root: Path, tmp_
     answers = tmp_path / "answers.yaml"
     answers.write_text(
         "goal: x\ndocuments: null\nexamples: null\nquestions: null\ntask_needs_facts: none\n"
-        "behaviour_gap: high\noutput_format: free\nlabelled_examples: 300\ncall_volume: low\n"
-        "data_must_stay_local: true\nwrong_answer_cost: low\nruns_on: here\ngpu_kind: cuda\ngpu_count: 1\ngpu_memory_gib: 8\n",
+        "behaviour_gap: high\noutput_format: free\nlabelled_examples: 300\ncall_volume: low\nwrong_answer_cost: low\n"
+        "data_must_stay_local: true\nruns_on: here\ngpu_kind: cuda\ngpu_count: 1\ngpu_memory_gib: 8\n",
         "utf-8",
     )
     terminal = Terminal(root, tmp_path, "plan", "--answers", "answers.yaml", size=(24, 80))
@@ -374,12 +377,14 @@ def test_laptop_plans_for_another_machine(root: Path, tmp_path: Path) -> None:
     """Two cards of 24 GB from the list: nothing of the laptop counts, and the advice is for a model that fits them."""
     terminal = Terminal(root, tmp_path, size=(60, 160))
     terminal.answer("Where will it run?", DOWN * 2 + ENTER)
-    terminal.answer("Which GPU?", DOWN * 3 + ENTER)
+    terminal.expect("Which GPU?")
+    terminal.answer("← back", DOWN * 3 + ENTER)
     terminal.answer("How many of them?", f"\x152{ENTER}")
     terminal.expect("runs_on other, gpu_kind cuda, gpu_memory_gib 24, gpu_count 2")
     terminal.expect("Which base model?")
     terminal.pointer("qwen3-8b")
-    terminal.answer("qwen3-32b", ENTER)
+    terminal.expect("qwen3-32b")
+    terminal.answer("← back", ENTER)
     terminal.expect("the trial here asks smollm2-135m-instruct in its place")
     terminal.answer("what should the model do?", "\x03")
     assert terminal.code() == 130
@@ -392,7 +397,8 @@ def test_laptop_plans_with_a_provider(root: Path, tmp_path: Path, monkeypatch: p
     monkeypatch.setenv("MISTRAL_API_KEY", "secret-7")
     terminal = Terminal(root, tmp_path, size=(60, 160))
     terminal.answer("Where will it run?", DOWN * 3 + ENTER)
-    terminal.answer("key in MISTRAL_API_KEY", UP * 3 + ENTER)
+    terminal.expect("key in MISTRAL_API_KEY")
+    terminal.answer("← back", UP + ENTER)
     terminal.answer("Its address:", f"\x15http://127.0.0.1:9/v1{ENTER}")
     terminal.answer("Name of the model there:", f"tern{ENTER}")
     terminal.answer("USD per million tokens in and out", f"0 0.2{ENTER}")
