@@ -143,7 +143,7 @@ def counterfactuals(profile: Profile, choice: str, sensitivity: Sensitivity) -> 
 
     Applying one (the answer ``key`` set to ``to``, all else as it is) makes ``choice_becomes`` the choice.
     For numbers ``from`` and ``below`` bound the span in which it does (null: no bound); the thresholds are
-    those of :mod:`advisor.recommendation.thresholds`, and ``text`` leaves out an end above what is plausible.
+    those of :mod:`advisor.recommendation.thresholds`, and ``text`` leaves out an end beyond what is plausible.
     ``plausible`` says whether the answer may be so in this job: its question can matter, and a value of the span is in
     :func:`plausible_range`, or :func:`is_plausible_choice`. People are shown only these. ``distance`` orders the changes:
     plausible ones come first, unknown answers before known ones, small steps before large ones, and questions that are
@@ -178,7 +178,9 @@ def information_values(
             low, high = plausible_range(profile, key)
             # Each typical value is looked up in the span that holds it.
             held = [next(span for span in spans if n in span) for n in question.tries if low <= n <= high]
-            outcomes = [(span.up_to(high).words(question.kind == "count"), span.choice) for span in held]
+            outcomes = [
+                (span.within(low, high).words(question.kind == "count"), span.choice) for span in held
+            ]
         else:
             outcomes = [
                 (format_answer(value), becomes)
@@ -202,12 +204,19 @@ def _numeric_changes(
         if span.choice == choice or (now is not None and now in span):
             continue
         plausible = span.low <= highest and lowest < span.high
-        to = max(span.least(whole), lowest if plausible else 0)
-        if now is not None and span.high <= now:
-            to = span.last
+        falling = now is not None and span.high <= now
+        to = span.last if falling else max(span.least(whole), lowest if plausible else 0)
         distance = 0.3 if now is None else _distance(now, to) + 0.2
-        condition = f"were {(span.up_to(highest) if plausible else span).words(whole)}"
-        change = _change(profile, key, int(to) if whole else to, span.choice, distance, condition, plausible)
+        shown = span.within(lowest if falling or now is None else -1, highest) if plausible else span
+        change = _change(
+            profile,
+            key,
+            int(to) if whole else to,
+            span.choice,
+            distance,
+            f"were {shown.words(whole)}",
+            plausible,
+        )
         change["from"] = span.low if span.low > QUESTION_BY_ID[key].low else None
         change["below"] = span.high if math.isfinite(span.high) else None
         yield change

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 
 from advisor.methods import blockers
@@ -62,9 +62,11 @@ class ChoiceSpan:
         end = f"at most {_number_words(self.last)}" if exact else f"below {_number_words(self.high)}"
         return end if self.low <= 0 else f"{_number_words(self.least(whole))} or more, and {end}"
 
-    def up_to(self, highest: float) -> ChoiceSpan:
-        """Return the span without an end that lies above a value: for people, who need not know what no job reaches."""
-        return self if self.high <= highest else ChoiceSpan(self.low, math.inf, self.choice, math.inf)
+    def within(self, lowest: float, highest: float) -> ChoiceSpan:
+        """Return the span without an end beyond a range: for people, who need not know what no job reaches."""
+        if self.high > highest:
+            return replace(self, high=math.inf, last=math.inf)
+        return replace(self, low=0.0) if self.low <= lowest else self
 
     def __contains__(self, value: float) -> bool:
         return self.low <= value < self.high
