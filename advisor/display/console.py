@@ -16,7 +16,7 @@ from rich.text import Text
 
 from advisor.costs.call_prices import profile_price
 from advisor.glossary import words_footer
-from advisor.methods.registry import METHODS
+from advisor.methods.base import Method
 from advisor.output import REDIRECTED_COLUMNS, open_console
 from advisor.questionnaire.answers import format_answer
 from advisor.questionnaire.data_facts import STATE_FACTS, DataFacts
@@ -75,10 +75,10 @@ def render_recommendation(rec: BaseRecommendation) -> Group:
         parts.append(Constrain(Text(seconds, style="dim"), MAX_PROSE_COLUMNS))
     if launch := rec.estimates[rec.choice].launch:
         parts += [Text(), Text("Several GPUs", style="bold"), bulleted([escape(launch.why)])]
-    if rec.flips:
+    if flips := rec.plausible_flips:
         lines = [
             f"[bold]{escape(counterfactual['text'])}[/]" if number == 0 else escape(counterfactual["text"])
-            for number, counterfactual in enumerate(rec.flips[:4])
+            for number, counterfactual in enumerate(flips[:4])
         ]
         parts += [Text(), Text("It would recommend", style="bold"), bulleted(lines)]
     if rec.worth_finding:
@@ -209,7 +209,9 @@ def data_fact_rows(facts: DataFacts) -> list[tuple[str, str, str, str]]:
 
 
 def render_difference(before: BaseRecommendation, after: BaseRecommendation, change: str) -> Group:
-    """Return the effect of a change: the choice, every method's score, and the rules that came or went."""
+    """Return the effect of a change: the choice, the score of each method shown before or after it, and the rules that
+    came or went.
+    """
     unchanged = before.choice == after.choice
     head = (
         f"{change}: still [bold]{after.choice}[/]"
@@ -220,6 +222,7 @@ def render_difference(before: BaseRecommendation, after: BaseRecommendation, cha
     rows = [
         (scored.method.name, _score_or_blocker(scored_before[scored.method.name]), _score_or_blocker(scored))
         for scored in after.ranking.methods
+        if scored in after.ranking.shown or scored_before[scored.method.name] in before.ranking.shown
     ]
     codes_before = {finding.rule.code() for finding in before.ranking.findings}
     findings_after = {finding.rule.code(): finding for finding in after.ranking.findings}
@@ -245,7 +248,9 @@ def _choice(rec: BaseRecommendation) -> Constrain:
     body.append(bulleted([_because(finding) for finding in by_need.values()][:5]))
     if against := rec.against(first):
         body.append(
-            Text.from_markup(f"[yellow]{_reason_against(against, rec.choice)}[/]: {_because(against)}")
+            Text.from_markup(
+                f"[yellow]{_reason_against(rec.best_for(against), rec.choice)}[/]: {_because(against)}"
+            )
         )
     if second := rec.runner_up:
         body.append(
@@ -261,16 +266,12 @@ def _choice(rec: BaseRecommendation) -> Constrain:
     return Constrain(panel, MAX_PROSE_COLUMNS)
 
 
-def _reason_against(finding: Finding, choice: str) -> str:
+def _reason_against(best: Method, choice: str) -> str:
     """Return what a reason against the choice speaks for: fine-tuning, a search, or a method by name."""
-    need = finding.need
-    best = max(METHODS, key=lambda method: method.serves.get(need, 0.0) if need else 0.0)
-    tuned = (*TUNING_METHODS, "hybrid")
-    if best.name in tuned and choice not in tuned:
+    name, tuned = best.name, (*TUNING_METHODS, "hybrid")
+    if name in tuned and choice not in tuned:
         return "A reason to fine-tune anyway"
-    return (
-        "A reason to search in documents anyway" if best.name == "rag" else f"A reason for {best.name} anyway"
-    )
+    return "A reason to search in documents anyway" if name == "rag" else f"A reason for {name} anyway"
 
 
 def _because(finding: Finding) -> str:

@@ -32,7 +32,9 @@ class RecommendationResult(Contract):
         description="The rate, what speaks against this advice, what would settle it."
     )
     ranked: Rows = Field(description="Every method with score, reasons, blockers and estimates, best first.")
-    flips: Rows = Field(description="Answers that would change the choice, each solved for its threshold.")
+    flips: Rows = Field(
+        description="Answers that would change the choice, with thresholds; plausible: may be so in this job."
+    )
     also_measure: list[str] = Field(description="Methods to measure beside the recommended one.")
     worth_finding: Rows = Field(description="Unknown answers that could change the choice.")
     profile: dict[str, Any] = Field(description="Every answer with its source.")

@@ -332,6 +332,7 @@ def _recommendation_text(data: Mapping[str, Any]) -> str:
     lines = [data["expected_ahead"]] if data.get("expected_ahead") else []
     lines += [f"Recommended: {data['choice']} ({data['confidence_because']})."]
     lines += [f"- because: {reason['text']} ({reason['rule']})" for reason in first.get("reasons", [])[:4]]
-    lines += [f"- would change: {flip['text']}" for flip in data["flips"][:3]]
+    flips = [flip for flip in data["flips"] if flip["plausible"]]
+    lines += [f"- would change: {flip['text']}" for flip in flips[:3]]
     lines += [f"- worth finding out: {each['key']}" for each in data["worth_finding"][:3]]
     return "\n".join(lines)

@@ -70,7 +70,8 @@ class Question:
     closed: Callable[[KnownAnswers], Mapping[Any, str]] = _nothing_closed
     """The choices that other answers rule out, each with a short reason."""
     tries: tuple[float, ...] = ()
-    """A few typical numbers that represent its whole range; a more likely one may occur more than once."""
+    """A few typical numbers; a more likely one may occur more than once. The least and the largest are the ends of what is
+    plausible where nothing is known; a comment at the question says where the range comes from."""
     none_allowed: bool = False
     """Whether "none" (no limit) is a valid answer."""
     low: float = 0.0
@@ -78,6 +79,11 @@ class Question:
     unit: str = ""
     example: str = ""
     """An answer, or a case that helps to choose one; shown below the reason."""
+
+    @property
+    def plausible(self) -> tuple[float, float]:
+        """The range of a numeric answer in most jobs; what is known of a job narrows it."""
+        return min(self.tries), max(self.tries)
 
     @property
     def trial(self) -> tuple[Any, ...]:

@@ -231,6 +231,7 @@ _QUESTIONS: tuple[Question, ...] = (
         "data",
         "Fewer than 10 are too few for training; 50 to 200 teach a tone; 1,000 teach a task.",
         measured_by="examples",
+        # A person writes some dozens a day; a desk's archive gives some tens of thousands.
         tries=(0, 5, 30, 100, 300, 2_000, 20_000),
         example="200",
     ),
@@ -243,6 +244,7 @@ _QUESTIONS: tuple[Question, ...] = (
         when=_LABELS,
         detail=True,
         measured_by="examples",
+        # From yes or no to the intents of a bank's chat (BANKING77).
         tries=(2, 10, 77),
         example="urgent, normal and later: 3",
     ),
@@ -254,7 +256,8 @@ _QUESTIONS: tuple[Question, ...] = (
         "Fewer than about 200,000 may fit into one prompt; 1,000 English words are about 1,300 tokens.",
         when=_FACTS,
         measured_by="documents",
-        tries=(0, 50_000, 1_000_000),
+        # From none to some thousands of reports.
+        tries=(0, 50_000, 5_000_000),
         example="a book of 300 pages: 100,000; no documents: 0",
     ),
     Question(
@@ -266,6 +269,7 @@ _QUESTIONS: tuple[Question, ...] = (
         when=_FACTS,
         detail=True,
         measured_by="questions",
+        # From documents about something else to a manual that was written for these questions.
         tries=(0.1, 0.9, 0.9, 0.9, 0.9),
         example="0.9 for 9 of 10",
     ),
@@ -276,7 +280,8 @@ _QUESTIONS: tuple[Question, ...] = (
         "data",
         "To train on raw text, billions of tokens are needed.",
         detail=True,
-        tries=(0, 0, 0, 2_000_000, 2_000_000_000),
+        # From none to 20,000 reports of two pages; whoever has more, as a crawl, knows it.
+        tries=(0, 0, 0, 2_000_000, 20_000_000),
         example="10,000 reports of 500 words each: 6,500,000",
     ),
     Question(
@@ -286,6 +291,7 @@ _QUESTIONS: tuple[Question, ...] = (
         "data",
         "The length of prompts decides what a call costs.",
         detail=True,
+        # From a sentence to ten pages of instructions.
         tries=(100, 5_000),
         example="one page of instructions: 600",
     ),
@@ -296,7 +302,8 @@ _QUESTIONS: tuple[Question, ...] = (
         "data",
         "The length of answers decides what a call costs.",
         detail=True,
-        tries=(20, 500),
+        # From a label to three pages.
+        tries=(5, 2_000),
         example="two sentences: 50",
     ),
     Question(
@@ -316,7 +323,8 @@ _QUESTIONS: tuple[Question, ...] = (
         "scale",
         "With this number we can say after how many months training is the cheaper way.",
         detail=True,
-        tries=(1_000, 10_000, 100_000),
+        # From one team's tool to a public service.
+        tries=(100, 10_000, 1_000_000),
         example="3,000",
     ),
     Question(
@@ -326,6 +334,7 @@ _QUESTIONS: tuple[Question, ...] = (
         "scale",
         "If 8 of 10 are good, stop there: nothing else needs to be built.",
         detail=True,
+        # Below it nobody goes on with a prompt; above it nobody asks for advice.
         tries=(0.3, 0.6, 0.9),
         example="0.6 for 6 of 10",
     ),
@@ -338,6 +347,7 @@ _QUESTIONS: tuple[Question, ...] = (
         detail=True,
         none_allowed=True,
         unit="ms",
+        # From completion while typing to a page that loads slowly.
         tries=(300, 5_000),
         example="2000 (two seconds), or none for no limit",
     ),
@@ -379,6 +389,7 @@ _QUESTIONS: tuple[Question, ...] = (
         "Of the questions that have an answer; an arm below it is never named as the one to use. Without an answer it is "
         "half, and 0.8 where a wrong answer is expensive.",
         detail=True,
+        # What counts without an answer, where a wrong answer is cheap or expensive.
         tries=(0.5, 0.8),
         example="0.7 for 7 of 10",
     ),
@@ -391,6 +402,7 @@ _QUESTIONS: tuple[Question, ...] = (
         detail=True,
         none_allowed=True,
         unit="USD",
+        # From an hour of a rented GPU to a team's project.
         tries=(10, 10_000),
         example="50, or none for no limit",
     ),
@@ -404,6 +416,7 @@ _QUESTIONS: tuple[Question, ...] = (
         detail=True,
         none_allowed=True,
         unit="days",
+        # From every night to every quarter.
         tries=(1, 90),
         example="30 for once a month",
     ),
@@ -431,6 +444,7 @@ _QUESTIONS: tuple[Question, ...] = (
         measured_by="model",
         low=0.001,
         unit="B",
+        # The sizes of the catalogue that one machine holds.
         tries=(0.2, 2, 8, 70),
         example='7 for a "7B" model',
     ),
@@ -461,6 +475,7 @@ _QUESTIONS: tuple[Question, ...] = (
         when=_GPU,
         detail=True,
         measured_by="machine",
+        # The GPUs of one machine.
         tries=(1, 8),
         example="1",
     ),
@@ -474,6 +489,7 @@ _QUESTIONS: tuple[Question, ...] = (
         detail=True,
         measured_by="machine",
         unit="GiB",
+        # From a laptop's GPU to an H100.
         tries=(8, 24, 80),
         example="24 for an RTX 4090",
     ),
@@ -487,7 +503,8 @@ _QUESTIONS: tuple[Question, ...] = (
         detail=True,
         measured_by="machine",
         unit="GiB",
-        tries=(8, 64),
+        # From a laptop to a server.
+        tries=(8, 64, 256),
         example="16",
     ),
     Question(
@@ -500,7 +517,8 @@ _QUESTIONS: tuple[Question, ...] = (
         detail=True,
         measured_by="machine",
         low=1,
-        tries=(4, 32),
+        # From a laptop to a server.
+        tries=(4, 64),
         example="8",
     ),
     Question(
@@ -512,7 +530,8 @@ _QUESTIONS: tuple[Question, ...] = (
         detail=True,
         measured_by="machine",
         unit="GiB",
-        tries=(10, 500),
+        # From a nearly full laptop to a server.
+        tries=(10, 2_000),
         example="50",
     ),
 )

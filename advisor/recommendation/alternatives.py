@@ -197,12 +197,12 @@ def relaxations(profile: Profile, ranking: Ranking) -> tuple[dict[str, Any], ...
     Each one that changes answers was tried: with them the engine chooses the method it names. A tuning method
     that only fits with gradient checkpointing has that named first. Relaxations of memory or time are listed
     only for methods that would be better than the choice; another base is named once, for the best method,
-    and not to train a smaller model with a finer method.
+    and not to train a smaller model with a finer method. Methods that cannot give the wanted kind of answer have none.
     """
     first = ranking.methods[0]
     options = list(memory_savings(profile, first.method))
     for scored in sorted(
-        (scored for scored in ranking.methods if scored.blockers), key=lambda scored: -scored.sum
+        (scored for scored in ranking.shown if scored.blockers), key=lambda scored: -scored.sum
     ):
         if scored.sum > first.sum:
             options += relax_by_shorter_rows(profile, scored)

@@ -196,10 +196,11 @@ def confidence(doubts: AdviceDoubts, rate: AdviceRate) -> Confidence:
 
 
 def is_unknown(profile: Profile, key: str) -> bool:
-    """Return whether an answer was neither given, counted nor detected: it is missing, or only a default."""
+    """Return whether an answer was neither given ("none" is: no limit), counted nor detected, or is a default."""
+    answer = profile.sources.get(key)
     if getattr(profile, key) is None:
-        return True
-    return key in profile.sources and profile.sources[key].source == "default"
+        return answer is None or answer.value is None
+    return answer is not None and answer.source == "default"
 
 
 def same_family(a: ScoredMethod, b: ScoredMethod) -> bool:

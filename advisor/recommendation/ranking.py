@@ -40,7 +40,9 @@ class Ranking:
 
     @property
     def shown(self) -> tuple[ScoredMethod, ...]:
-        """The methods without those for another kind of reply, as a classifier is for labels, or for larger models."""
+        """The methods that people are shown as alternatives: not those for another kind of reply, as a classifier is for
+        labels, or for larger models.
+        """
         return tuple(m for m in self.methods if not FOR_OTHERS & {blocker.rule for blocker in m.blockers})
 
     @property

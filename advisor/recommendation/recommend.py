@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any, Self
 
 from advisor.costs.estimate import MethodEstimate
 from advisor.history import NO_OWN_TRIALS, OwnTrials
+from advisor.methods.base import Method
+from advisor.methods.registry import all_methods
 from advisor.questionnaire.profile import Profile
 from advisor.recommendation.alternatives import relaxations
 from advisor.recommendation.break_even import break_even
@@ -49,7 +51,7 @@ class BaseRecommendation:
         probability: how often advice is right, the same for all advice to one user.
         also_measure: arms beside the methods that should be measured first, with reasons.
         worth_finding: unknown answers that could change the choice.
-        flips: single changes of an answer that make another method the choice.
+        flips: single changes of an answer that make another method the choice; people are shown :attr:`plausible_flips`.
         ladder: relaxations that would allow a better method that is blocked.
         break_even: calls a month at which methods cost the same, None without two to compare.
         ask_again_when: conditions after which the advice is out of date.
@@ -135,6 +137,11 @@ class BaseRecommendation:
         second = self.ranking.methods[1]
         return None if second.blockers else second
 
+    @property
+    def plausible_flips(self) -> list[dict[str, Any]]:
+        """The changes whose answer may be so in this job."""
+        return [flip for flip in self.flips if flip["plausible"]]
+
     def reasons(self, scored: ScoredMethod) -> list[Finding]:
         """Return the findings that a method serves at least by half, strongest first.
 
@@ -148,7 +155,7 @@ class BaseRecommendation:
         return [finding for _, finding in counted]
 
     def against(self, scored: ScoredMethod) -> Finding | None:
-        """Return the strongest finding whose need a method serves by less than half.
+        """Return the strongest finding whose need a method serves by less than half, and one shown beside it by more.
 
         A rule that holds in every situation is named only where no other finding speaks against the method,
         and findings that only order the tuning methods do not count against a hybrid, which uses the best of
@@ -165,12 +172,19 @@ class BaseRecommendation:
             and f.need not in ignored_needs
             and not f.rule.first
             and serving_degree(scored.method, f) < 0.5
+            and serving_degree(self.best_for(f), f) >= 0.5
         ]
         return max(
             missed,
             key=lambda f: (not f.rule.always, f.weight * (1 - serving_degree(scored.method, f))),
             default=None,
         )
+
+    def best_for(self, finding: Finding) -> Method:
+        """Return the method for the wanted kind of answer that serves a finding's need most, the simplest of equals."""
+        shown = {scored.method.name for scored in self.ranking.shown}
+        methods = (method for method in all_methods() if method.name in shown)
+        return max(methods, key=lambda method: serving_degree(method, finding))
 
     def notes(self) -> list[Finding]:
         """Return the findings without a weight, which are for reading."""
@@ -191,10 +205,10 @@ class BaseRecommendation:
         parts.append(html_list(_named([(f.text, f.rule.code()) for f in self.reasons(first)])))
         if against := self.against(first):
             parts.append(html_paragraph(f"A reason against it: {against.text} (rule {against.rule.code()})"))
-        if self.flips:
+        if flips := self.plausible_flips:
             parts += [
                 html_paragraph("It would recommend"),
-                html_list([flip["text"] for flip in self.flips[:MAX_SHOWN]]),
+                html_list([flip["text"] for flip in flips[:MAX_SHOWN]]),
             ]
         rows = []
         for scored in self.ranking.shown:

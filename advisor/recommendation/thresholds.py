@@ -3,16 +3,16 @@
 The choice depends on conditions: a rule applies or not, a method is blocked or not. Where a rule or a blocker
 compares an answer with a constant it declares it (``at``), and the threshold is exact. Between two declared
 constants every condition changes at most once, because memory, time and money are monotone in every answer.
-So if the conditions differ at two values, bisection finds each threshold between them. It runs on numbers of
-four significant digits and returns the smallest one above the threshold: three digits are correct. A root finder such as
-``scipy.optimize.brentq`` needs a number that changes its sign once; a choice of method may change several times.
+So if the conditions differ at two values, bisection finds each threshold between them, over numbers of two digits:
+the threshold is the smallest of these above the true one. A root finder such as ``scipy.optimize.brentq`` needs a
+number that changes its sign once; a choice of method may change several times.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 
 from advisor.methods import blockers
@@ -25,46 +25,32 @@ from runners.catalog import models
 NUMERIC_KEYS: tuple[str, ...] = tuple(
     key for key, question in QUESTION_BY_ID.items() if question.kind in ("count", "number", "share")
 )
-THRESHOLD_DIGITS = 4
-"""Significant digits of a threshold that follows from memory, time or money; the last may be one too high."""
 MAX_VALUES = {"count": 1e13, "number": 1e6, "share": 1.0}
 """The largest answers that are tried: tokens or calls, billions of parameters or GiB or USD, and a share."""
 SMALLEST_POSITIVE = math.ulp(0.0)
 """The smallest number above zero."""
 MIN_SHARE = 0.01
 """The smallest number above zero that is printed."""
-_STEPS = 9 * 10 ** (THRESHOLD_DIGITS - 1)
-"""Number of values with that many significant digits between two powers of ten."""
+EXACT_WHOLE = 10_000
+"""Largest whole constant up to which the number before it is the last below it."""
 
 
 @dataclass(frozen=True, slots=True)
 class ChoiceSpan:
     """Values of a numeric answer, from ``low`` up to but not including ``high``, that lead to one choice.
 
-    A ``high`` that is no declared constant is at most one unit of its fourth digit above the true threshold;
-    up to :meth:`most` the choice has been computed.
+    A ``high`` that is no declared constant is at most one unit of its second digit above the true threshold.
     """
 
     low: float
     high: float
     choice: str
+    last: float
+    """The largest value below ``high`` for which the choice was computed."""
 
     def least(self, whole: bool) -> float:
-        """Return the smallest value of the span with few digits; ``whole`` for whole numbers."""
-        if whole or self.low == 0 or self.high <= MIN_SHARE:
-            return self.low
-        value = max(_at_least(self.low, THRESHOLD_DIGITS - 1), MIN_SHARE)
-        return value if value in self else self.low
-
-    def most(self, whole: bool) -> float:
-        """Return a value near the end of the span with at most four digits, else its low end."""
-        if self.high < MIN_SHARE:
-            return self.low
-        for digits in (THRESHOLD_DIGITS,) if whole else range(2, THRESHOLD_DIGITS + 1):
-            value = largest_below(self.high, whole, digits)
-            if self.low <= value:
-                return value
-        return self.low
+        """Return the smallest value of the span, but :data:`MIN_SHARE` for a smaller one above zero."""
+        return MIN_SHARE if not whole and 0 < self.low < MIN_SHARE < self.high else self.low
 
     def words(self, whole: bool) -> str:
         """Return the span as a condition: "at least 200", "200 or more, and at most 999", "below 0.8"."""
@@ -72,13 +58,15 @@ class ChoiceSpan:
             return _number_words(self.low)
         if not math.isfinite(self.high):
             return f"at least {_number_words(self.least(whole))}"
-        if whole and self.high <= 10**THRESHOLD_DIGITS:
-            end = f"at most {_number_words(self.high - 1)}"
-        elif whole and not _short(self.high):  # "at most 200,000" reads better than "below 200,001"
-            end = f"at most {_number_words(self.most(whole))}"
-        else:
-            end = f"below {_number_words(self.high)}" if whole else f"below {float(f'{self.high:.4g}'):g}"
+        exact = whole and self.last == self.high - 1
+        end = f"at most {_number_words(self.last)}" if exact else f"below {_number_words(self.high)}"
         return end if self.low <= 0 else f"{_number_words(self.least(whole))} or more, and {end}"
+
+    def within(self, lowest: float, highest: float) -> ChoiceSpan:
+        """Return the span without an end beyond a range: for people, who need not know what no job reaches."""
+        if self.high > highest:
+            return replace(self, high=math.inf, last=math.inf)
+        return replace(self, low=0.0) if self.low <= lowest else self
 
     def __contains__(self, value: float) -> bool:
         return self.low <= value < self.high
@@ -96,20 +84,18 @@ def choice_spans(profile: Profile, key: str) -> tuple[ChoiceSpan, ...]:
         return computed[value]
 
     constants = declared_thresholds(profile, key)
-    starts = [constants[0]]
+    starts = [(0.0, constants[0])]
     for low, high in pairwise(constants):
         # Most thresholds are the constants themselves: then nothing changes up to the number just below.
-        last = max(low, largest_below(high, whole)) if high > SMALLEST_POSITIVE else low
+        last = max(low, largest_below(high, whole))
         starts += _bisected(at, low, last, whole)
         if at(last) != at(high):
-            starts.append(high)
+            starts.append((last, high))
     merged: list[ChoiceSpan] = []
-    for low, high in pairwise([*starts, math.inf]):
+    for (_, low), (last, high) in pairwise([*starts, (math.inf, math.inf)]):
         choice = at(low).choice
-        if merged and merged[-1].choice == choice:
-            merged[-1] = ChoiceSpan(merged[-1].low, high, choice)
-        else:
-            merged.append(ChoiceSpan(low, high, choice))
+        same = bool(merged) and merged[-1].choice == choice
+        merged.append(ChoiceSpan(merged.pop().low if same else low, high, choice, last))
     return tuple(merged)
 
 
@@ -134,8 +120,10 @@ def declared_thresholds(profile: Profile, key: str) -> list[float]:
     return [low, *sorted(value for value in constants if low < value < high), high]
 
 
-def _bisected(at: Callable[[float], FirstChoice], low: float, high: float, whole: bool) -> Iterator[float]:
-    """Yield, ascending, the thresholds above ``low`` up to ``high``; each belongs to the side above it.
+def _bisected(
+    at: Callable[[float], FirstChoice], low: float, high: float, whole: bool
+) -> Iterator[tuple[float, float]]:
+    """Yield, ascending, the thresholds above ``low`` up to ``high``, each after the last value below it that was computed.
 
     If rules and choice agree at two values, they agree at all values between them: with the same rules the methods have the
     same sums; the choice is not blocked at either value and every method with a larger sum is blocked at both, and neither
@@ -143,62 +131,23 @@ def _bisected(at: Callable[[float], FirstChoice], low: float, high: float, whole
     """
     if at(low) == at(high):
         return
-    first = _index(low, whole) + 1
-    last = _index(largest_below(high, whole), whole)
-    if first > last:
-        yield high
+    # The geometric mean, with two digits.
+    middle = float(f"{math.sqrt(max(low, 1 if whole else SMALLEST_POSITIVE)) * math.sqrt(high):.1e}")
+    middle = round(middle) if whole else middle
+    if not low < middle < high:
+        yield low, high
         return
-    middle = _number((first + last) // 2, whole)
     yield from _bisected(at, low, middle, whole)
     yield from _bisected(at, middle, high, whole)
 
 
-def largest_below(value: float, whole: bool, digits: int = THRESHOLD_DIGITS) -> float:
-    """Return the largest number with this many significant digits that is less than a value above zero."""
-    if whole and value <= 10**digits:
-        return value - 1
-    scale = 10 ** (THRESHOLD_DIGITS - digits)
-    index = _index(value, whole)
-    number = _number(index - index % scale, whole)
-    return number if number < value else _number(index - scale, whole)
-
-
-def _at_least(value: float, digits: int) -> float:
-    """Return the smallest number with this many significant digits that is not below a value above zero."""
-    scale = 10 ** (THRESHOLD_DIGITS - digits)
-    index = _index(value, False)
-    index += _number(index, False) < value
-    return _number(-(-index // scale) * scale, False)
-
-
-def _index(value: float, whole: bool) -> int:
-    """Return the index of the largest number of four digits that is not above a value.
-
-    The number k * 10^e, k from 1000 to 9999, has the index 9000 * e + k. A whole number below 1000 is its own
-    index.
-    """
-    if whole and value < 10**THRESHOLD_DIGITS:
-        return int(value)
-    mantissa, exponent = f"{value:.{THRESHOLD_DIGITS - 1}e}".split(
-        "e"
-    )  # rounds to nearest, so it may be one too high
-    digits = round(float(mantissa) * 10 ** (THRESHOLD_DIGITS - 1))
-    index = _STEPS * (int(exponent) - THRESHOLD_DIGITS + 1) + digits
-    return index if _number(index, whole) <= value else index - 1
-
-
-def _number(index: int, whole: bool) -> float:
-    """Return the number with this index; the inverse of :func:`_index`."""
-    exponent = (index - 10 ** (THRESHOLD_DIGITS - 1)) // _STEPS
-    if whole and exponent < 0:
-        return index
-    digits = index - _STEPS * exponent
-    return digits * 10**exponent if whole else float(f"{digits}e{exponent}")
-
-
-def _short(value: float) -> bool:
-    """Return whether a whole number has four significant digits at most."""
-    return _number(_index(value, True), True) == value
+def largest_below(value: float, whole: bool) -> float:
+    """Return the largest number of two digits that is less than a value above zero; of few whole ones the one before."""
+    if value <= (EXACT_WHOLE if whole else SMALLEST_POSITIVE):
+        return value - 1 if whole else 0.0
+    unit = 10.0 ** (math.ceil(math.log10(value)) - 2)
+    number = float(f"{(math.ceil(round(value / unit, 9)) - 1) * unit:.1e}")
+    return int(number) if whole else number
 
 
 def _number_words(value: float) -> str:

@@ -139,12 +139,12 @@ def _basis(advice: Mapping[str, Any], answers: Answers) -> list[str]:
 
 def _changes(advice: Mapping[str, Any]) -> list[str]:
     lines: list[str] = []
-    for counterfactual in advice["flips"][:MOST_CHANGES]:
-        lines += _item(counterfactual["text"])
+    for flip in [flip for flip in advice["flips"] if flip["plausible"]][:MOST_CHANGES]:
+        lines += _item(flip["text"])
     for relaxation in advice["ladder"][:MOST_RELAXATIONS]:
         effect = "is needed for" if relaxation["then"] == method_of(advice["choice"]) else "would open"
         lines += _item(f"{relaxation['relax']} {effect} {relaxation['then']}; it costs {relaxation['cost']}.")
-    return lines or ["No single answer would."]
+    return lines or ["No single answer that is open or may be off would."]
 
 
 def _costs(advice: Mapping[str, Any]) -> list[str]:

@@ -34,6 +34,8 @@ MIN_TRIALS = 3
 """Trials from which an expectation is given: two give no useful spread."""
 COVERAGE = 0.95
 """Probability that a forecast interval is meant to hold the measured share."""
+WIDEST_SHOWN = 0.5
+"""Width from which an interval of a share says too little to be shown to people; JSON has it."""
 PROBED_ARMS: Mapping[str, tuple[str, str]] = {
     "prompting": ("passes", "right and in style by prompting alone"),
     "few-shot": ("few_shot", "right and in style with examples in the prompt"),
@@ -301,10 +303,14 @@ FORECAST_COLUMNS = (
 
 
 def right_text(share: Share | None, inside: bool | None = None) -> str:
-    """Return a share with its interval as ".52 (.45–.59)", marked where it lies outside of what was forecast."""
+    """Return a share as "0.52 (0.45–0.59)", without an interval that is wider than :data:`WIDEST_SHOWN`.
+
+    It is marked where it lies outside of what was forecast.
+    """
     if not share:
         return "–"
-    value = f"{share.likely:.2f} ({share.low:.2f}–{share.high:.2f})".replace("0.", ".")
+    narrow = share.high - share.low <= WIDEST_SHOWN
+    value = f"{share.likely:.2f}" + (f" ({share.low:.2f}–{share.high:.2f})" if narrow else "")
     return value if inside is not False else f"{value}, outside"
 
 

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import io
 import json
 import time
 from dataclasses import replace
 from typing import Any
 
 import pytest
+from rich.console import Console
 
-from advisor.display.console import answer_seconds_line
+from advisor.display.console import answer_seconds_line, render_difference, render_recommendation
 from advisor.methods.registry import METHOD_BY_NAME
 from advisor.questionnaire.data_facts import DataFacts
 from advisor.questionnaire.profile import Profile
@@ -77,6 +79,26 @@ def test_reason_against_is_specific(answers: dict[str, Any], rule: str) -> None:
     against = recommendation.against(recommendation.ranking.methods[0])
     assert against is not None
     assert against.rule.code() == rule
+
+
+@pytest.mark.parametrize(
+    "answers",
+    [{"output_format": "json"}, {"output_format": "free", "behaviour_gap": "high", "gpu_kind": "none"}],
+)
+def test_methods_for_another_kind_of_reply_are_not_shown(answers: dict[str, Any]) -> None:
+    """Methods for another kind of reply are no alternatives on a screen; JSON ranks them as blocked."""
+    recommendation = recommend_for_profile(Profile.of(answers))
+    screen = Console(width=250, file=io.StringIO())
+    changed = recommend_for_profile(recommendation.profile.change("facts_change", "fast"))
+    with screen.capture() as capture:
+        screen.print(render_recommendation(recommendation))
+        screen.print(render_difference(recommendation, changed, "facts_change=fast"))
+    shown = capture.get()
+    assert "A reason to fine-tune anyway" in shown
+    others = ("classifier", "router", "nearest-reply")
+    assert not [name for name in others if name in shown.partition("How sure")[2]]
+    ranked = {row["method"]: row for row in recommendation.to_json()["ranked"]}
+    assert all(not ranked[name]["feasible"] for name in others)
 
 
 def test_label_and_detected_gpu_memory_rank_alike() -> None:

@@ -25,10 +25,12 @@ from advisor.verdict.trial_forecast import (
     forecast_sentence,
     forecast_trial,
     predictive_interval,
+    right_text,
     trials_like,
 )
 from runners.plan.schema import parse_plan
 from runners.report.json_records import to_json
+from runners.report.trial_report import Share
 from runners.run_folder import RunFolder
 from runners.trial.trial import ArmScores, write_scores
 from tests.support.reports import written
@@ -226,6 +228,15 @@ def test_order_alone_is_that_of_the_scores(run: RunFolder) -> None:
         for row in data["forecast"]["arms"]
     ]
     assert rows == [("few-shot", 0.7, 0.6, 1), ("prompting", None, 0.4, 2), ("classifier", None, None, None)]
+
+
+def test_an_interval_wider_than_half_is_left_out() -> None:
+    """It says too little; what was measured outside of it is marked all the same."""
+    wide = Share(likely=0.47, low=0.0, high=1.0)
+    assert right_text(wide) == "0.47"
+    assert right_text(wide, inside=False) == "0.47, outside"
+    assert right_text(Share(likely=0.52, low=0.45, high=0.59)) == "0.52 (0.45–0.59)"
+    assert right_text(None) == "–"
 
 
 def test_plan_without_minutes_or_probabilities_still_has_a_report(run: RunFolder) -> None:
