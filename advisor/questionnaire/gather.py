@@ -26,6 +26,7 @@ from advisor.questionnaire.several_models import SEVERAL_KEYS, parse_models
 from rag.errors import BadInput
 from runners.catalog import models
 from runners.data.formats import parse_columns
+from runners.models import hub
 from runners.models.resolve import parse_remote
 from runners.paths import cache_folder
 from runners.plan.schema import Plan
@@ -345,6 +346,8 @@ def _token_counting(answers: Answers) -> TokenCounting:
     model = models.find_model(name) if name else None
     if name and names_a_path(name):
         return token_counting(Path(name))
+    if model and hub.has_folder(model.hub) and (folder := hub.cached_snapshot(model.hub)):
+        return token_counting(folder)
     return token_counting(cache_folder() / "models" / (model.name if model else models.DEFAULT_MODEL))
 
 
