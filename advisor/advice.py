@@ -74,7 +74,7 @@ class ModelsRecommendation(Recommendation):
         unusable: why a model cannot be used here at all, by its alias.
         best: the alias of the model that is expected best.
         limits: what the trial may take.
-        drafted: the plan that measures them, and notes; None where there are no files.
+        drafted: the plan that measures them, and notes.
         selection: the arms that are measured, and those left out; None without a plan, or where one model is left.
         notes_on_models: sentences about the models, such as that a key is missing.
     """
@@ -107,11 +107,7 @@ class ModelsRecommendation(Recommendation):
             UsageProblem: there are no files, so that nothing could be run.
             BadInput: for a name that no plan may have.
         """
-        if self.drafted is None:
-            raise UsageProblem(
-                "there is nothing to run yet: no documents, examples or questions",
-                "recommend from answers that name files",
-            )
+        assert self.drafted is not None
         plan = with_full_paths(self.drafted.plan)
         return parse_plan({**plan.model_dump(mode="json", by_alias=True), "name": name}) if name else plan
 
@@ -345,8 +341,7 @@ class _SeveralAdvice:
             notes_on_models=tuple(notes),
         )
         rec = replace(rec, estimates={**rec.estimates, rec.choice: own.estimates[own.choice]})
-        profile = own.profile
-        return self._with_plan(rec) if profile.documents or profile.examples or profile.questions else rec
+        return self._with_plan(rec)
 
     def _advise(self, alias: str, name: str, notes: list[str]) -> Recommendation:
         """Return the advice for one model, made as for it alone."""

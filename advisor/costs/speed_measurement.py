@@ -58,7 +58,9 @@ def _measure_model(plan: Plan, alias: str, examples: int, profile: Profile) -> t
     shape = profile.model_shape
     steps = _train_steps(plan, alias)
     seconds = sum(len(step.seeds) * train_seconds(step, plan, profile, examples) for step in steps)
-    if shape is None or profile.remote or profile.has_gpu is not False or seconds < MIN_ESTIMATED_SECONDS:
+    if shape is None or shape.assumed or profile.remote or profile.has_gpu is not False:
+        return ()
+    if seconds < MIN_ESTIMATED_SECONDS:
         return ()
     if calibration.calibration_path() is None or not _can_be_measured(shape):
         return ()

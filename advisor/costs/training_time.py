@@ -73,7 +73,8 @@ MEASURED_SHARE = {"cpu": Range(0.22, 0.60, 1.8), "cuda": Range(0.20, 0.50, 0.90)
 
 CPU: SmolLM2-135M LoRA ran at .35 of it with PEFT's layers, .62 with ours and .92 with the rows' common prefix
 computed once, full tuning of rows that are mostly one prompt at 1.6 (benchmarks/LOG.md, estimate_runs.json): a common
-beginning is counted in full and computed once. GPU: the shares above, of a matrix speed of about .8 of the peak.
+beginning is counted in full and computed once. Blocks of models of 1 to 8 B ran at .76 to .88. GPU: the shares above, of a
+matrix speed of about .8 of the peak.
 """
 METHOD_SLOWDOWN = {"qlora": Range(1.02, 1.3, 2.0)}
 """QLoRA's time over LoRA's: 1.02 (H2O 7B, A10G), 1.05 (fms), 1.28 (torchtune), 1.44 (H2O, A100), 2.05 (litgpt

@@ -110,8 +110,9 @@ def render_recommendation(rec: BaseRecommendation) -> Group:
         if cost_plot.crossing_point(rec.break_even):
             width = shutil.get_terminal_size().columns
             parts += [Text(), Text(cost_plot.plot_lines(rec.break_even, width), style="dim", no_wrap=True)]
-    if notes := rec.notes():
-        parts += [Text(), Text("Note", style="bold"), bulleted([_because(finding) for finding in notes])]
+    notes = [*([escape(rec.token_doubt)] if rec.token_doubt else []), *map(_because, rec.notes())]
+    if notes:
+        parts += [Text(), Text("Note", style="bold"), bulleted(notes)]
     parts += [
         Text(),
         Text.from_markup("[bold]Run this advice again when[/]  " + escape("; ".join(rec.ask_again_when))),

@@ -5,7 +5,7 @@ They are scored labels, a classifier, the nearest example's reply, a router, and
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from advisor.methods.base import Drafting
 from advisor.methods.rag import AgenticSearch
@@ -13,6 +13,7 @@ from advisor.methods.small import SMALL_METHODS
 from advisor.questionnaire.profile import MIN_LABELLED, Profile
 from runners.catalog import models
 from runners.data.labels import MAX_LABELS, labels_of
+from runners.plan.data import NOT_NAMED
 from runners.plan.schema import Step, StyleCheck
 from runners.plan.steps import EvaluateStep, Route
 from runners.plan.train_config import TUNING_METHODS
@@ -31,6 +32,14 @@ PASSAGE_OVERHEAD_FACTOR = 4
 headings are longer than the text. The run counts exactly and refuses what does not fit, so the draft
 leaves a margin.
 """
+FILES_OF_METHODS: Mapping[str, tuple[str, ...]] = {
+    **dict.fromkeys(("rag", "long-context", "agentic-search"), ("documents",)),
+    "hybrid": ("documents", "examples"),
+    "few-shot": ("examples",),
+    **dict.fromkeys(SMALL_METHODS, ("examples",)),
+    **dict.fromkeys(TUNING_METHODS, ("examples",)),
+}
+"""The files without which a method has no arm, beside the questions."""
 
 
 def with_additional_arms(
@@ -42,9 +51,10 @@ def with_additional_arms(
     """
     choice = next(iter(advised), "")
     added: list[Step] = []
-    if has_label_replies(profile, replies):
+    to_name = profile.examples == NOT_NAMED.format(key="examples")
+    if has_label_replies(profile, replies) or (choice in ("classifier", "router") and to_name):
         added.append(EvaluateStep(arm="classifier", classifier=True))
-    if has_repeated_replies(profile, replies) or (choice == "nearest-reply" and any(replies)):
+    if has_repeated_replies(profile, replies) or (choice == "nearest-reply" and (any(replies) or to_name)):
         added.append(EvaluateStep(arm="nearest-reply", nearest_reply=True))
     if fits_context(profile) or (choice == "long-context" and profile.documents and profile.remote):
         added.append(EvaluateStep(arm="long-context", retrieval=True, passages="all"))
@@ -158,15 +168,7 @@ def fits_context(profile: Profile) -> bool:
 
 def without_what(choice: str, steps: Sequence[Step], profile: Profile) -> str:
     """Return why a method has no arm in a plan: the files it lacks, or that no tuning is possible here."""
-    files_of_methods: dict[str, tuple[str, ...]] = {
-        **dict.fromkeys(("rag", "long-context", "agentic-search"), ("documents",)),
-        "hybrid": ("documents", "examples"),
-        "few-shot": ("examples",),
-        **dict.fromkeys(SMALL_METHODS, ("examples",)),
-        **dict.fromkeys(TUNING_METHODS, ("examples",)),
-    }
-    needed = files_of_methods.get(choice, ())
-    missing = [key for key in needed if not getattr(profile, key)]
+    missing = [key for key in FILES_OF_METHODS.get(choice, ()) if not getattr(profile, key)]
     if missing:
         return f"cannot be measured without {' and '.join(missing)}"
     if choice in ("hybrid", "few-shot") and not any(

@@ -21,6 +21,7 @@ from advisor.costs.hosting import answering_quantization
 from advisor.costs.rental import memory_use_of
 from advisor.costs.tokens import device_plan
 from advisor.drafting.additional_arms import (
+    FILES_OF_METHODS,
     router_note,
     with_additional_arms,
     with_router,
@@ -39,7 +40,7 @@ from advisor.methods.registry import METHOD_PLUGINS, methods_by_name
 from advisor.questionnaire.answers import Answers, names_a_path
 from advisor.questionnaire.answers_files import probe_facts_entry
 from advisor.questionnaire.gather import Situation, columns_of, for_trial, prompt_text
-from advisor.questionnaire.profile import Profile
+from advisor.questionnaire.profile import READING_EXAMPLES, Profile
 from advisor.recommendation.ranking import rank_methods
 from advisor.recommendation.recommend import BaseRecommendation
 from advisor.rules.resources import ENCODER_B, FEW_FOR_ENCODER
@@ -48,6 +49,7 @@ from runners.catalog import models
 from runners.data.examples import Example
 from runners.data.reasoning import split_message
 from runners.models.endpoint import reasons_by_name
+from runners.plan.data import NOT_NAMED
 from runners.plan.schema import (
     Plan,
     PlanData,
@@ -102,22 +104,22 @@ def draft_with_notes(
         folder: where the plan will be written; data paths are relative to it where they are below it.
         embedder: the embedder that the user named; None chooses it by the language of the texts.
 
-    Raises:
-        UsageProblem: when there are no files at all, so that nothing could be run.
+    Without any files it has the arms of the advice, and stands for the paths that they need
+    (:attr:`runners.plan.data.PlanData.not_named`).
     """
     answers = situation.answers
-    profile, stands_in = for_trial(situation.profile)
+    profile, stands_in = for_trial(_with_files_to_name(situation.profile, recommendation.named))
     measured = recommendation
     if stands_in:
         measured = replace(recommendation, profile=profile, ranking=rank_methods(profile))
-    _require_files(profile)
     learnable = situation.stats.examples.rows if situation.stats.examples else ()
     rows = tuple(row for row in learnable if not row.raw)
+    count = len(learnable) or (profile.examples_known or READING_EXAMPLES if profile.examples else 0)
     notes = [*([stands_in] if stands_in else []), *situation.stats.warnings]
     advised = recommendation if recommendation.choice in TUNING_METHODS else measured
-    tuning = _tuning_method(advised, profile, bool(learnable), notes)
-    steps = with_refusal_share(_method_steps(profile, tuning, len(learnable), bool(rows)), situation)
-    steps = with_passages_settings(steps, len(learnable), _params_b(profile))
+    tuning = _tuning_method(advised, profile, bool(count), notes)
+    steps = _method_steps(profile, tuning, count, bool(rows) or count > len(learnable))
+    steps = with_passages_settings(with_refusal_share(steps, situation), count, _params_b(profile))
     prompts = _prompts(answers, rows, profile.data.language, notes)
     steps = with_smaller_batches(steps, rows, prompts.system)
     steps = with_additional_arms(steps, profile, [row.reply for row in rows], recommendation.named)
@@ -135,7 +137,7 @@ def draft_with_notes(
         "choice": choice,
         "model": _plan_model(profile, tuning, notes).model_dump(),
         "embedder": choose_embedder(profile, embedder, notes).model_dump(),
-        "data": _data(answers, folder).model_dump(mode="json"),
+        "data": _data(profile, columns_of(answers), folder).model_dump(mode="json"),
         "prompts": prompts.model_dump(mode="json"),
         "steps": [step.model_dump(mode="json") for step in steps],
         "checks": [check.model_dump(mode="json") for check in checks],
@@ -149,22 +151,29 @@ def draft_with_notes(
         "predicted": recorded_prediction(recommendation),
     }
     parsed = parse_plan(plan, "the drafted plan")
-    count = len(situation.stats.questions or ())
-    test = count - round(count * parsed.data.dev_share)
-    return DraftedPlan(with_second_seed(parsed, profile, len(learnable), test), tuple(notes))
+    asked = len(situation.stats.questions or ())
+    test = asked - round(asked * parsed.data.dev_share)
+    return DraftedPlan(with_second_seed(parsed, profile, count, test), tuple(notes))
 
 
-def _require_files(profile: Profile) -> None:
-    """Raise UsageProblem where no files are named, so that nothing could be run."""
-    if not (profile.documents or profile.examples or profile.questions):
-        raise UsageProblem(
-            "there is nothing to run yet: no documents, examples or questions",
-            "name them: --documents, --examples, --questions",
-        )
+def _with_files_to_name(profile: Profile, advised: Sequence[str]) -> Profile:
+    """Return a profile without any files with what stands for those that the advised methods need, or that were counted."""
+    if profile.documents or profile.examples or profile.questions:
+        return profile
+    needed = {key for method in advised for key in FILES_OF_METHODS.get(method, ())} | {"questions"}
+    needed |= {"documents"} if profile.corpus_tokens else set()
+    needed |= {"examples"} if profile.labelled_examples else set()
+    names: dict[str, Any] = {key: NOT_NAMED.format(key=key) for key in needed}
+    return replace(profile, **names)
 
 
 def with_full_paths(plan: Plan) -> Plan:
-    """Return a drafted plan with absolute paths, so that it can be run from any folder."""
+    """Return a drafted plan with absolute paths, so that it can be run from any folder; UsageProblem without files."""
+    if plan.data.not_named:
+        raise UsageProblem(
+            "there is nothing to run yet: no documents, examples or questions",
+            "recommend from answers that name files: documents, examples, questions",
+        )
     paths = {name: getattr(plan.data, name) for name in ("documents", "examples", "questions")}
     full = {name: path.resolve() for name, path in paths.items() if path}
     plan = plan.model_copy(update={"data": plan.data.model_copy(update=full)})
@@ -329,15 +338,17 @@ def _choice_in_plan(
     return substitute
 
 
-def _data(answers: Answers, folder: Path) -> PlanData:
-    """Return the paths of the answered files."""
+def _data(profile: Profile, columns: dict[str, str] | None, folder: Path) -> PlanData:
+    """Return the paths of the answered files, and what stands for those to be named."""
     paths: dict[str, Any] = {}
     base = folder.resolve()
     for key in ("documents", "examples", "questions"):
-        value = answers[key].value if key in answers else None
-        if value:
+        value = getattr(profile, key)
+        if value == NOT_NAMED.format(key=key):
+            paths[key] = Path(value)
+        elif value:
             paths[key] = _relative_path(Path(value), base)
-    return PlanData(**paths, columns=columns_of(answers))
+    return PlanData(**paths, columns=columns)
 
 
 def _relative_path(path: Path, base: Path) -> Path:

@@ -88,19 +88,18 @@ def _no_answers(profile: Profile) -> str:
 
 
 def too_slow(profile: Profile, method: str) -> str:
-    """BL003. Without a GPU, training would take longer than three days.
+    """BL003. Without a GPU, training would take longer than three days, or has a model of 3 billion parameters or more.
 
-    Does not apply to small models: on two cores 0.135 B parameters train at 1,000 tokens a second and more.
+    Does not apply to small models: on two cores 0.135 B parameters train at 1,000 tokens a second and more, and 8 B at 10.
     """
-    if profile.has_gpu is not False:
+    hours = training_hours(profile, method) if profile.has_gpu is False else None
+    if hours is None:
         return ""
-    hours = training_hours(profile, method)
-    if hours is None or hours.likely <= MAX_CPU_HOURS:
-        least = (profile.params_b or 0) >= MAX_CPU_PARAMS_B and hours is not None
-        return (
-            f"no GPU, and {profile.params_b:g} B parameters are too many to train on a CPU" if least else ""
-        )
-    return f"would take about {hours.likely / 24:.0f} days without a GPU"
+    if hours.likely > MAX_CPU_HOURS:
+        return f"would take about {hours.likely / 24:.0f} days without a GPU"
+    if (profile.params_b or 0) < MAX_CPU_PARAMS_B:
+        return ""
+    return f"no GPU, and {profile.params_b:g} B parameters are too many to train on a CPU"
 
 
 def remote_model(profile: Profile, method: str) -> str:

@@ -19,11 +19,12 @@ from typing import Any
 import yaml
 from platformdirs import user_config_path
 
+from advisor.output import command_line
 from advisor.questionnaire.answers import PERSON_SOURCES, SOURCES, Answer, Answers, names_a_path, read_answer
 from advisor.questionnaire.probe_facts import PROBE_FACTS, ProbeFacts
 from advisor.questionnaire.questions import QUESTION_BY_ID
 from rag.errors import BadInput
-from rag.files import write_text
+from rag.files import write_bytes, write_text
 from rag.text.bounded_yaml import load_yaml
 
 MAX_ANSWERS_BYTES = 2_000_000
@@ -108,6 +109,27 @@ def save_answers(answers: Answers, path: Path) -> None:
     values |= probe_facts_entry(answers)
     body = yaml.safe_dump(values, sort_keys=False, allow_unicode=True)
     write_text(path, "# Answers for: tunewise plan --answers " + path.name + "\n" + body)
+
+
+def save_interview(answers: Answers, path: Path) -> list[str]:
+    """Save what a person answered in an interview, nothing where nothing was; other answers that were there stay beside it.
+
+    Returns:
+        Lines that say so, with the command that goes on from them.
+
+    Raises:
+        CannotRun: when the file cannot be written.
+    """
+    if not any(answers[key].source in ("flag", "file", "asked") for key in answers):
+        return []
+    before = path.read_bytes() if path.is_file() else b""
+    save_answers(answers, path)
+    lines = ["your answers are saved; to go on from them:", f"  {command_line('plan', '--answers', path)}"]
+    if before and before != path.read_bytes():
+        backup = path.with_suffix(".yaml.bak")
+        write_bytes(backup, before)
+        lines.append(f"the answers that were saved before are in {backup}")
+    return lines
 
 
 def probe_facts_entry(answers: Answers) -> dict[str, Any]:

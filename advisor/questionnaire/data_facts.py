@@ -82,6 +82,7 @@ class DataFacts:
         text_tokens: mean tokens of a text that gets a label; None without labels.
         documents_language: ISO 639-1 code of the language of the documents.
         answers: how many right answers the documents hold.
+        token_ranges: answers whose tokens are estimated, each with the least and the most; () by the model's tokenizer.
     """
 
     label_count: int | None = None
@@ -94,6 +95,7 @@ class DataFacts:
     text_tokens: int | None = None
     documents_language: str | None = None
     answers: AnswerCount | None = None
+    token_ranges: tuple[tuple[str, int, int], ...] = ()
 
     @property
     def replies_state_facts(self) -> bool:

@@ -27,7 +27,12 @@ from runners.data.leakage import Leak
 from runners.data.questions import Question, read_question_file
 from runners.data.tabular import ROW_FORMAT, read_rows
 from runners.runs import dataset
-from runners.tokenization.token_estimate import CHARS_PER_TOKEN
+from runners.tokenization.token_estimate import (
+    CHARS_PER_TOKEN,
+    FOREIGN_TOKEN_ERROR,
+    TOKEN_ERROR,
+    count_pieces,
+)
 
 MAX_READ_BYTES = 20_000_000
 """Above this size documents are not read; their tokens are estimated from the file size."""
@@ -53,6 +58,8 @@ class TokenCounting:
 
     count: Callable[[str], int]
     how: str
+    exact: bool = True
+    """Whether it is the model's own tokenizer."""
 
     def of(self, texts: Sequence[str]) -> int:
         """Count tokens; beyond a million characters they are extrapolated from a sample of that size."""
@@ -84,7 +91,7 @@ class DataStats:
 
 @lru_cache(maxsize=4)
 def token_counting(folder: Path | None) -> TokenCounting:
-    """Count with the tokenizer of a model folder, else estimate tokens from the number of characters."""
+    """Count with the tokenizer of a model folder, else estimate tokens from words, digits and marks."""
     if folder is not None and (folder / "tokenizer.json").is_file():
         from tokenizers import Tokenizer
 
@@ -94,10 +101,7 @@ def token_counting(folder: Path | None) -> TokenCounting:
         return TokenCounting(
             lambda text: len(encode(text, add_special_tokens=False).ids), f"tokenizer of {folder.name}"
         )
-    return TokenCounting(
-        lambda text: max(1, round(len(text) / CHARS_PER_TOKEN)),
-        f"estimated, {CHARS_PER_TOKEN} characters a token",
-    )
+    return TokenCounting(count_pieces, "estimated from words, digits and marks", exact=False)
 
 
 def measure_files(
@@ -159,6 +163,8 @@ def measure_files(
     if facts.replies_state_facts:
         _count_facts_as_needed(facts, counted, notes, warnings)
     warnings += made_warnings(rows, question_rows or ())
+    if not tokens.exact:
+        facts = _with_token_ranges(facts, tokens.how, counted, notes)
     return DataStats(counted, notes, example_set, question_rows, tuple(warnings), facts)
 
 
@@ -173,6 +179,19 @@ def _with_labels_counted(
     counted["label_count"], notes["label_count"] = facts.label_count, "different replies of the examples"
     texts = [row.question for row in example_set.rows]
     return replace(facts, text_tokens=max(1, round(tokens.of(texts) / max(1, len(texts)))))
+
+
+def _with_token_ranges(
+    facts: DataFacts, how: str, counted: Mapping[str, Any], notes: dict[str, str]
+) -> DataFacts:
+    """Return the facts with the least and the most tokens of each estimated count, and add them to its note."""
+    ranges = []
+    for key in [key for key, note in notes.items() if note.endswith(how) and counted[key]]:
+        language = facts.documents_language if key == "corpus_tokens" else facts.language
+        low, high = TOKEN_ERROR if language in (None, "en") else FOREIGN_TOKEN_ERROR
+        ranges.append((key, round(low * counted[key]), round(high * counted[key])))
+        notes[key] += f": {ranges[-1][1]:,} to {ranges[-1][2]:,}"
+    return replace(facts, token_ranges=tuple(ranges))
 
 
 def _with_answers_counted(

@@ -407,6 +407,8 @@ def _token_counting(answers: Answers) -> TokenCounting:
     model = models.find_model(name) if name else None
     if name and names_a_path(name):
         return token_counting(Path(name))
+    if model and hub.has_folder(model.hub) and (folder := hub.cached_snapshot(model.hub)):
+        return token_counting(folder)
     return token_counting(cache_folder() / "models" / (model.name if model else models.DEFAULT_MODEL))
 
 

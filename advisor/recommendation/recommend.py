@@ -16,7 +16,13 @@ from advisor.recommendation.alternatives import relaxations
 from advisor.recommendation.break_even import break_even
 from advisor.recommendation.confidence import AdviceDoubts, Confidence, confidence
 from advisor.recommendation.probability import AdviceRate
-from advisor.recommendation.ranking import Ranking, ScoredMethod, rank_methods, serving_degree
+from advisor.recommendation.ranking import (
+    Ranking,
+    ScoredMethod,
+    rank_methods,
+    serving_degree,
+    token_doubt,
+)
 from advisor.recommendation.sensitivity import (
     InformationValue,
     Sensitivity,
@@ -70,6 +76,8 @@ class BaseRecommendation:
     ask_again_when: tuple[str, ...]
     situation: Situation | None = None
     """The answers it was made from; None where only a profile was given."""
+    token_doubt: str = ""
+    """What estimated counts of tokens leave open, "" for nothing."""
 
     @classmethod
     def of(
@@ -103,6 +111,7 @@ class BaseRecommendation:
             break_even=break_even(profile, estimates, today),
             ask_again_when=review_triggers(profile, changes, today or date.today()),
             situation=situation,
+            token_doubt=token_doubt(profile, ranking),
         )
 
     @property
@@ -247,6 +256,7 @@ class BaseRecommendation:
             "break_even": self.break_even,
             "notes": [finding.to_json() for finding in self.notes()],
             "ask_again_when": list(self.ask_again_when),
+            "token_doubt": self.token_doubt or None,
             "data": asdict(self.profile.data),
             "model_facts": {
                 "kind": self.profile.model_kind,

@@ -26,7 +26,7 @@ from advisor.history import own_decided_trials
 from advisor.output import command_line
 from advisor.questionnaire import answers_files
 from advisor.questionnaire.answers import Answer, Answers, format_answer, read_answer
-from advisor.questionnaire.answers_files import read_answers, save_answers
+from advisor.questionnaire.answers_files import read_answers
 from advisor.questionnaire.gather import complete_situation
 from advisor.questionnaire.profile import Profile
 from advisor.questionnaire.questions import QUESTION_BY_ID, QUESTION_SECTIONS
@@ -58,10 +58,10 @@ from advisor.wizard.question_view import (
     question_lines,
 )
 from advisor.wizard.validation import BACK_KEY, NameValidator, TypedAnswerValidator, typing_hint
-from rag.errors import Problem
-from rag.files import write_bytes
+from rag.errors import CannotRun, Problem
 from runners.catalog import models
 from runners.models.endpoint import api_key, key_hint
+from runners.plan.schema import read_plan_file
 from runners.resources.machine import Machine, detect_machine
 
 SAVED_ANSWERS = Path("tunewise-answers.yaml")
@@ -104,14 +104,13 @@ class InterviewOutcome:
 def interview_on_terminal(
     answers: Answers, saved: Path = SAVED_ANSWERS, machine: Machine | None = None
 ) -> InterviewOutcome:
-    """Ask the questions on this terminal and return the answers.
+    """Ask the questions on this terminal, save the answers, and return them.
 
-    Ctrl-C saves the answers so far, prints the command that continues from there, and is raised again. Other answers that
-    were saved there before are kept beside them.
+    Ctrl-C saves those so far, and is raised again.
 
     Args:
         answers: the answers known before.
-        saved: where to save the answers on Ctrl-C.
+        saved: where to save the answers.
         machine: this machine; detected by default.
     """
     machine = machine or detect_machine(Path("runs"))
@@ -120,26 +119,19 @@ def interview_on_terminal(
     )
     try:
         return InterviewOutcome(interview.run(), interview.record, interview.tune_retriever)
-    except KeyboardInterrupt:
-        if any(interview.answers[key].source in ("flag", "file", "asked") for key in interview.answers):
-            before = saved.read_bytes() if saved.is_file() else b""
-            save_answers(interview.answers, saved)
-            print(
-                f"\nyour answers are saved; continue with:\n  {command_line('plan', '--answers', saved)}\n"
-                f"or start tunewise here again",
-                file=sys.stderr,
-            )
-            if before and before != saved.read_bytes():
-                backup = saved.with_suffix(".yaml.bak")
-                write_bytes(backup, before)
-                print(f"the answers that were saved before are in {backup}", file=sys.stderr)
-        raise
+    finally:
+        try:
+            lines = answers_files.save_interview(interview.answers, saved)
+        except CannotRun as problem:
+            lines = [f"your answers are not saved: {problem.message}"]
+        print("", *lines, sep="\n", file=sys.stderr)
 
 
 def offer_saved_answers(saved: Path = SAVED_ANSWERS, plan: Path = Path("plan.yaml")) -> Path | None:
-    """Ask whether to go on with answers that an interrupted interview saved; return their file where that is wanted.
+    """Ask whether to go on with the answers of an earlier interview; return their file where that is wanted.
 
-    They are offered until a plan was written after them; a file that cannot be read is not offered, and it is said why.
+    They are offered until a plan that lacks no file was written after them; a file that cannot be read is not offered, and
+    it is said why.
 
     Args:
         saved: the file of the answers.
@@ -148,9 +140,10 @@ def offer_saved_answers(saved: Path = SAVED_ANSWERS, plan: Path = Path("plan.yam
     if not saved.is_file():
         return None
     day = datetime.fromtimestamp(saved.stat().st_mtime)
-    if plan.is_file() and plan.stat().st_mtime >= saved.stat().st_mtime:
-        return None
     try:
+        newer = plan.is_file() and plan.stat().st_mtime >= saved.stat().st_mtime
+        if newer and not read_plan_file(plan).data.not_named:
+            return None
         count = len(read_answers(saved))
     except Problem as problem:
         print(f"the answers in {saved} cannot be used: {problem.message}", file=sys.stderr)

@@ -14,10 +14,13 @@ from advisor.catalog import gpus
 from advisor.costs import training_time
 from advisor.costs.communication import DeviceGroup
 from advisor.costs.estimate import with_coverage
+from advisor.costs.hosting import answering_quantization
 from advisor.costs.rental import RENT_RANGE, training_usd
-from advisor.costs.tokens import Range, training_tokens
+from advisor.costs.tokens import Range, training_setup, training_tokens
 from advisor.costs.training_time import training_hours_alone
 from advisor.flags.estimate import EstimateRequest
+from advisor.methods.blockers import Blocker, blocked_by, no_memory, too_slow
+from advisor.methods.registry import METHOD_BY_NAME
 from advisor.output import emit_result
 from advisor.questionnaire.answers import Answers
 from advisor.questionnaire.gather import (
@@ -39,6 +42,7 @@ from advisor.workflows.estimate_devices import (
 )
 from rag.errors import BadInput, UsageProblem
 from runners.catalog import models
+from runners.plan.steps import NO_QUANTIZATION
 from runners.resources.machine import Machine, detect_machine
 from runners.resources.memory_estimate import MemoryEstimate
 from runners.resources.memory_terms import MemorySetup, MemoryUse
@@ -87,7 +91,7 @@ OTHER_ANSWERS = ("gpu_kind", "ram_gib", "cpu_cores", "prompt_tokens", "answer_to
 ASSUMED_EXAMPLES = 1000
 """Examples that are trained on where none were given."""
 HOURS_OF_A_WEEK = 168.0
-"""A training that is likely to take longer here is not for this machine."""
+"""A training that is likely to take longer is said to."""
 _VERDICTS = {"yes": "fits", "tight": "is tight on", "no": "does not fit"}
 
 
@@ -105,7 +109,7 @@ class EstimateResult:
         usd: cost of training; None where no data were given or no price is known.
         notes: assumptions beyond those of the memory estimate.
         sharing: the keys of ``estimate --json`` about several devices, empty for one.
-        here: whether the device is this machine.
+        blockers: why a plan rules the training out on such hardware: its memory, its time.
     """
 
     name: str
@@ -117,7 +121,7 @@ class EstimateResult:
     usd: Range | None
     notes: tuple[str, ...]
     sharing: Mapping[str, Any] = field(default_factory=dict)
-    here: bool = False
+    blockers: tuple[Blocker, ...] = ()
 
     @property
     def within_a_week(self) -> bool | None:
@@ -130,10 +134,11 @@ class EstimateResult:
         fits = self.memory.fits(self.device_gib)
         if fits is None:
             return ""
-        if self.here and fits != "no" and self.hours and not self.within_a_week:
-            days = f"{self.hours.likely / 24:,.0f} days"
-            return f"not on this machine: it {_VERDICTS[fits]} {self.device}, but trains for about {days}"
-        return f"{_VERDICTS[fits]} {self.device}"
+        if self.blockers and fits != "no":
+            return f"not on {self.device}: {self.blockers[0].text}"
+        long = self.hours is not None and fits != "no" and not self.within_a_week
+        days = f", but trains for about {self.hours.likely / 24:,.0f} days" if self.hours and long else ""
+        return f"{_VERDICTS[fits]} {self.device}{days}"
 
     def to_json(self) -> dict[str, Any]:
         """Return what ``estimate --json`` prints; the memory is that of each device."""
@@ -149,6 +154,7 @@ class EstimateResult:
             "device_gib": None if self.device_gib is None else round(self.device_gib, 2),
             "within_a_week": self.within_a_week,
             "verdict": self.verdict,
+            "blockers": [blocker.to_json() for blocker in self.blockers],
             **self.sharing,
         }
 
@@ -185,6 +191,9 @@ def estimate_request(
     memory_setup = replace(
         _setup({**setup, "counter": counter}), devices=devices, device_gib=profile.device_gib
     )
+    if use != "inference":
+        planned = training_setup(profile)
+        memory_setup = replace(memory_setup, fused=planned.fused, fp32_compute=planned.fp32_compute)
     if profile.computes_in_fp32 and memory_setup.weights is None and use != "qlora":
         memory_setup = replace(memory_setup, weights="fp32")
     if use in ("full", "lora") and memory_setup.weights in ("nf4", "nf4-dq"):
@@ -196,6 +205,10 @@ def estimate_request(
         )
     wanted = SharedRequest(devices, request.nodes, request.parallel)
     shared = memory_of_each(wanted, shape, use, memory_setup)
+    memory = shared.memory
+    if use == "inference" and devices == 1 and setup.get("weights") is None:
+        memory, why = _held_as_planned(profile, memory)
+        notes += why
     sharing: dict[str, Any] = {}
     group = None
     if devices > 1:
@@ -211,15 +224,22 @@ def estimate_request(
     return EstimateResult(
         name=name,
         method=method,
-        memory=shared.memory,
+        memory=memory,
         device=device,
         device_gib=profile.device_gib,
         hours=hours,
         usd=usd,
         notes=notes,
         sharing=sharing,
-        here=card is None and request.gpu_memory is None,
+        blockers=() if use == "inference" else blocked_by(profile, use, no_memory, too_slow),
     )
+
+
+def _held_as_planned(profile: Profile, memory: MemoryEstimate) -> tuple[MemoryEstimate, tuple[str, ...]]:
+    """Return the memory of answering as a plan holds the model, in 4 bits where 16 do not fit; then a note says so."""
+    held, why = answering_quantization(profile)
+    planned = METHOD_BY_NAME["prompting"].estimate(profile).memory
+    return (memory, ()) if held == NO_QUANTIZATION or planned is None else (planned, (why,))
 
 
 def _with_assumed_data(request: EstimateRequest, use: str) -> tuple[EstimateRequest, tuple[str, ...]]:
@@ -253,8 +273,9 @@ def with_fit(rows: Iterable[Mapping[str, Any]], machine: Machine | None = None) 
         fits = None
         known = models.find_model(row["name"]) if row.get("params_b") else None
         if known and known.shape:
-            asked = estimate_request(EstimateRequest(model=row["name"], method="prompting"), {}, machine)
-            fits = asked.memory.fits(asked.device_gib)
+            profile, _ = _profile(EstimateRequest(model=known.name), known.shape, None, machine, {})
+            memory = METHOD_BY_NAME["prompting"].estimate(profile).memory
+            fits = memory.fits(profile.device_gib) if memory else None
         full.append({**row, **({"fits_here": fits} if fits else {})})
     return full
 
@@ -269,7 +290,7 @@ def show_estimate(estimate: EstimateResult, as_json: bool) -> None:
     from advisor.display import console as display_console
 
     memory, console = estimate.memory, display_console.console()
-    fits = "no" if estimate.verdict.startswith("not on") else memory.fits(estimate.device_gib)
+    fits = "no" if estimate.blockers else memory.fits(estimate.device_gib)
     colour = display_console.FIT_COLOURS[fits] if fits else ""
     verdict = f"  [{colour}]{escape(estimate.verdict)}[/]" if fits else ""
     console.print(

@@ -132,7 +132,7 @@ def make_plan(request: PlanRequest) -> Path | None:
         if ahead:
             print_plain(console.console(), ahead)
         _show(rec, situation, with_answers=not interactive)
-    written = _write(rec, situation, request)
+    written = _write(rec, situation, request, interactive)
     if request.as_json:
         extra = {} if several else answers_from_probe.probe_json(situation, rec)
         extra |= _probe_keys(probed, offer)
@@ -269,22 +269,23 @@ def _show(rec: BaseRecommendation, situation: Situation, with_answers: bool) -> 
         print_plain(screen, hours)
 
 
-def _write(rec: BaseRecommendation, situation: Situation, request: PlanRequest) -> WrittenPlan:
+def _write(
+    rec: BaseRecommendation, situation: Situation, request: PlanRequest, interactive: bool
+) -> WrittenPlan:
     """Write the plan and its forecast, and say how to run it or why it cannot be run.
 
-    A plan at the default path is backed up first.
+    A plan at the default path is backed up first. Without any files one is written where ``--out`` or a person asks for it.
 
     Raises:
         BadInput: the questions name gold documents, and none of them exists.
     """
     profile = situation.profile
-    if not (profile.documents or profile.examples or profile.questions):
-        reason = "no plan was written: name --documents, --examples or --questions, and it can be run"
+    named = profile.documents or profile.examples or profile.questions
+    if not (named or request.out or interactive):
+        reason = "no plan was written: name --documents, --examples or --questions, or --out plan.yaml to name them later"
         output.note(reason)
         return WrittenPlan(None, (reason,))
     out = request.out or PLAN_OUT
-    if request.out is None:
-        check_target(out, "--out")
     drafted = _draft(rec, situation, request, out)
     for line in drafted.notes:
         output.note(line)
@@ -319,7 +320,8 @@ def _write(rec: BaseRecommendation, situation: Situation, request: PlanRequest) 
         output.note(blocked[-1])
         output.note(f"  first {model.hint}")
     accept = [word for name in accepted_licenses() for word in ("--accept-license", name)]
-    flags = accept if _downloads_need_terms(drafted.plan) else []
+    terms = any(find_terms(download.license) for download in requirements.plan_downloads(drafted.plan))
+    flags = accept if terms else []
     flags += launcher_words(drafted.plan, _trained_profile(drafted.plan, rec))
     output.note(f"{'then run' if blocked else 'run'} it with: {output.command_line('run', out, *flags)}")
     return WrittenPlan(out, tuple(blocked), checked)
@@ -417,6 +419,10 @@ def check_files(plan: Plan, folder: Path, situation: Situation) -> CheckedFiles:
     Raises:
         BadInput: the questions name gold documents, and none of them exists: no plan can be right about retrieval then.
     """
+    try:
+        requirements.check_names(plan)
+    except BadInput as problem:
+        return CheckedFiles(problem=problem)
     examples = situation.stats.examples
     if examples is not None and examples.total > len(examples.rows) + len(examples.rejected):
         asked = bool(situation.stats.questions)
@@ -442,11 +448,6 @@ def check_files(plan: Plan, folder: Path, situation: Situation) -> CheckedFiles:
     if gold.too_many:
         output.note("a run asks before it measures with such references, and stops without a terminal")
     return CheckedFiles(notes=notes, failing_gold=gold.failing)
-
-
-def _downloads_need_terms(plan: Plan) -> bool:
-    """Whether running the plan would first fetch a model whose licence must be accepted."""
-    return any(find_terms(download.license) for download in requirements.plan_downloads(plan))
 
 
 def _note_downloads(plan: Plan) -> None:

@@ -79,6 +79,7 @@ def execute_plan(flags: RunFlags, launch: LaunchRequest | None = None) -> None:
     resume, overwrite = settle_resumption(flags.resume, flags.overwrite)
     plan = _with_backend(_read_plan(flags), flags.backend)
     plan = plan if flags.usd is None else plan.model_copy(update={"most_usd": flags.usd})
+    requirements.check_names(plan)
     out, resume = (flags.out or flags.plan, not overwrite) if is_run(flags.plan) else (flags.out, resume)
     request = RunRequest(
         plan=plan,

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
 
 from rag.errors import BadInput
-from runners.models.fingerprint import read_json
+from runners.models.fingerprint import read_json, refuse_code, weight_files
 
 WEIGHTS = "model.safetensors"
 WEIGHT_INDEX = "model.safetensors.index.json"
@@ -56,13 +56,37 @@ def incomplete_files(folder: Path, listed: Mapping[str, int] | None = None) -> t
     return tuple(problems)
 
 
-def require_complete(folder: Path) -> None:
-    """Raise BadInput, with the files that are missing or cut off, for a model folder that is not complete."""
-    if problems := incomplete_files(folder):
+def model_folder(name: str) -> Path | None:
+    """Return the folder of a model that is named by its path, None for any other name; no weights are read.
+
+    Raises:
+        BadInput: nothing is there; or a file, such as a GGUF; or a folder without a config, with code, or not complete.
+    """
+    path = Path(name).expanduser()
+    if not path.exists():
+        if name.startswith((".", "/", "~")):
+            raise BadInput(
+                f"model path {name!r} does not exist",
+                "put the folder back there, or name another in a new plan",
+            )
+        return None
+    if not path.is_dir():
+        served = (
+            " (a GGUF file can be asked from a server: openai:NAME@URL)" if path.suffix == ".gguf" else ""
+        )
         raise BadInput(
-            f"model folder {folder} is incomplete: {name_files(problems)}",
+            f"model {path} is a file", f"give the folder with config.json and .safetensors{served}"
+        )
+    if not (path / "config.json").is_file() and not (path / "modules.json").is_file():
+        raise BadInput(f"model folder {path} has no config.json, so it is not a model")
+    refuse_code(path)
+    if problems := incomplete_files(path):
+        raise BadInput(
+            f"model folder {path} is incomplete: {name_files(problems)}",
             "copy or download the model again; every file that its weight index names is needed",
         )
+    weight_files(path)
+    return path
 
 
 def name_files(problems: tuple[str, ...]) -> str:

@@ -24,7 +24,7 @@ from rag.types import OnEvent
 from runners import paths
 from runners.catalog.models import find_model
 from runners.models import digests, hub, licenses, wheel
-from runners.models.completeness import name_files, require_complete
+from runners.models.completeness import model_folder, name_files
 from runners.models.fingerprint import fingerprint, refuse_code, template_hash, tokenizer_hash
 from runners.models.registry import KNOWN_MODELS, KnownModel, find_known_model, hub_id, unknown_model_error
 from runners.paths import cache_folder
@@ -199,8 +199,7 @@ def local_fingerprint(name: str) -> str:
         known = find_known_model(name)
         if known and (model := _from_cache(known)):
             return model.fingerprint
-        path = Path(name).expanduser()
-        if known is None and path.is_dir():
+        if known is None and (path := model_folder(name)):
             return _from_path(path).fingerprint
         folder = hub.cached_snapshot(hub_id(name))
         return fingerprint(folder) if folder else ""
@@ -271,13 +270,8 @@ def check_licenses(downloads: Iterable[ModelDownload]) -> None:
 def _resolve(name: str, allow_hub: bool, on_event: OnEvent | None) -> Model:
     if parse_remote(name):
         raise BadInput(f"model {name!r} is remote: it has no weights here to load or tune")
-    path = Path(name).expanduser()
-    if path.exists():
-        return _from_path(path)
-    if name.startswith((".", "/", "~")):
-        raise BadInput(
-            f"model path {name!r} does not exist", "put the folder back there, or name another in a new plan"
-        )
+    if folder := model_folder(name):
+        return _from_path(folder)
     known = find_known_model(name)
     if known and (cached := _from_cache(known)):
         return cached
@@ -420,12 +414,7 @@ def _from_hub(name: str, known: KnownModel | None, folder: Path) -> Model:
 
 
 def _from_path(path: Path) -> Model:
-    if not path.is_dir():
-        raise BadInput(f"model {path} is a file", "give the folder with config.json and .safetensors")
-    if not (path / "config.json").is_file() and not (path / "modules.json").is_file():
-        raise BadInput(f"model folder {path} has no config.json, so it is not a model")
-    refuse_code(path)
-    require_complete(path)
+    """Return the model of a folder that :func:`model_folder` returned."""
     return Model(
         name=str(path),
         folder=path.resolve(),

@@ -12,6 +12,8 @@ from runners.plan.train_config import implied
 
 PATH_KEYS = ("documents", "examples", "replay", "questions", "test_questions", "wordings")
 """Keys of :class:`PlanData` that name a file or a folder."""
+NOT_NAMED = "<{key}>"
+"""What stands for a path that a plan needs and nobody has named yet."""
 
 
 class PlanData(StrictModel):
@@ -46,6 +48,12 @@ class PlanData(StrictModel):
         description="What to do when under two thirds of an arm's examples are trained on, or have their passage in a "
         "hybrid: stop, or go on.",
     )
+
+    @property
+    def not_named(self) -> tuple[str, ...]:
+        """The keys whose path is still to be named."""
+        paths = {key: getattr(self, key) for key in PATH_KEYS}
+        return tuple(key for key, path in paths.items() if path and path.name == NOT_NAMED.format(key=key))
 
 
 class Prompts(StrictModel):

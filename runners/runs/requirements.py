@@ -19,6 +19,7 @@ from rag.training.settings import LORA_RANK
 from runners.distributed import environment
 from runners.models import endpoint, resolve
 from runners.models.availability import ModelAvailability, find_availability
+from runners.models.completeness import model_folder
 from runners.models.registry import planned_model
 from runners.plan.named_models import local_judge
 from runners.plan.schema import Plan, Step, step_name
@@ -58,6 +59,21 @@ JUDGE_TOKENS = 400
 """Tokens of a judge's instructions, a question and its gold: assumed, on the long side."""
 MAX_NAMED = 3
 """Steps that do not fit named in one message."""
+
+
+def check_names(plan: Plan) -> None:
+    """Raise BadInput for what a plan names and no run can use: files still to be named, and paths that are no model.
+
+    It is checked first, by a plan that is written, a run and a dry run; nothing but the folders of models is looked at.
+    """
+    if keys := plan.data.not_named:
+        flags = " ".join(f"--{key} PATH" for key in keys)
+        raise BadInput(
+            f"the plan lacks files: {', '.join(f'data.{key}' for key in keys)}",
+            f"write their paths into the plan, or plan again: tunewise plan --answers PLAN {flags}",
+        )
+    for model in _local_models(plan):
+        model_folder(model.name)
 
 
 def check_requirements(
@@ -433,14 +449,18 @@ def check_disk(plan: Plan, folders: Mapping[str, Path], out: Path) -> None:
 
 def plan_downloads(plan: Plan) -> tuple[resolve.ModelDownload, ...]:
     """Return what carrying out a plan would fetch: its models, and its embedder when something needs it."""
+    wanted = _local_models(plan)
+    downloads = (each for model in wanted for each in resolve.downloads_needed([model.name], model.allow_hub))
+    return tuple(dict.fromkeys(downloads))
+
+
+def _local_models(plan: Plan) -> list[PlanModel]:
+    """Return the models that carrying out a plan loads, endpoints among the bases included."""
     wanted = [*plan.base_models, *local_judge(plan)]
     wanted += [plan.embedder] if needs_embedder(plan) or _obtainable_nearest(plan) else []
     wanted += [plan.index.reranker] if plan.index and plan.index.reranker else []
     wanted += [step.reranker] if (step := plan.embedder_step) and step.reranker else []
-    downloads = [
-        download for model in wanted for download in resolve.downloads_needed([model.name], model.allow_hub)
-    ]
-    return tuple(dict.fromkeys(downloads))
+    return wanted
 
 
 def unobtainable_models(plan: Plan) -> tuple[ModelAvailability, ...]:
@@ -458,11 +478,8 @@ def needs_embedder(plan: Plan) -> bool:
 
 def _obtainable_nearest(plan: Plan) -> bool:
     """Return whether nearest examples would be tried with an embedder that can be obtained."""
-    embedder = plan.embedder
-    return (
-        tries_nearest_examples(plan)
-        and find_availability(embedder.name, embedder.allow_hub).state != "blocked"
-    )
+    name, allow_hub = plan.embedder.name, plan.embedder.allow_hub
+    return tries_nearest_examples(plan) and find_availability(name, allow_hub).state != "blocked"
 
 
 def tries_nearest_examples(plan: Plan) -> bool:

@@ -149,6 +149,7 @@ def carry_out(request: RunRequest, on_event: OnEvent | None = None) -> Run:
     named = [(step_name(step), step) for step in plan.steps]
     if only and only not in [name for name, _ in named]:
         raise BadInput(f"the plan has no step {only!r}", f"its steps: {', '.join(name for name, _ in named)}")
+    requirements.check_names(plan)
     dataset.require_gold_documents(plan)
     if data is None:
         data = read_data(plan, on_event)

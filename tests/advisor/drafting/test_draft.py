@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from advisor.advice import Recommendation
 from advisor.costs.arm_costs import cheaper_arms
 from advisor.drafting.draft import DraftedPlan, draft_with_notes
 from advisor.drafting.train_steps import dev_questions, with_passages_settings
@@ -215,10 +216,21 @@ def test_drafted_paths_are_relative_to_the_plan(task_files: Any, laptop: Machine
     assert again.model_copy(update={"data": plan.data}) == plan
 
 
-def test_draft_without_files_is_rejected(laptop: Machine) -> None:
-    """Answers alone give advice, not a plan."""
+def test_draft_without_files_has_the_arms_of_the_advice_and_lacks_their_files(
+    laptop: Machine, tmp_path: Path
+) -> None:
+    """It reads back with what is to be named; as a plan for Python, which would run it, it is refused."""
+    situation = complete_situation(
+        flag_answers(("behaviour_gap=high", "task_needs_facts=new", "labelled_examples=300")), laptop
+    )
+    recommendation = Recommendation.of(situation.profile, situation=situation)
+    plan = draft_with_notes(recommendation, situation, tmp_path).plan
+    assert plan.choice == recommendation.choice == "hybrid"
+    write_plan(plan, tmp_path / "plan.yaml")
+    assert read_plan(tmp_path / "plan.yaml").data.not_named == ("documents", "examples", "questions")
+    assert "documents" not in plan.answers
     with pytest.raises(UsageProblem, match="nothing to run"):
-        drafted(laptop, "must_cite=yes")
+        recommendation.plan()
 
 
 def test_draft_is_deterministic(task_files: Any, laptop: Machine) -> None:
@@ -425,11 +437,11 @@ def test_note_on_a_recommended_method_names_the_files_that_are_missing(
         ranking = replace(recommendation.ranking, methods=(first, *by_name.values()))
         changed = replace(recommendation, ranking=ranking)
         assert changed.choice == choice
-        if not files:
-            with pytest.raises(UsageProblem, match="no documents, examples or questions"):
-                draft_with_notes(changed, situation)
-            continue
         draft = draft_with_notes(changed, situation)
+        if not files:
+            assert draft.plan.choice == choice
+            assert set(draft.plan.data.not_named) >= NEEDED[choice] | {"questions"}
+            continue
         notes = [note for note in draft.notes if f"{choice} is recommended but" in note]
         missing = sorted(NEEDED[choice] - set(files))
         if missing:

@@ -14,9 +14,14 @@ from advisor.questionnaire.data_stats import measure_files, token_counting
 from advisor.questionnaire.file_facts import count_facts
 from advisor.questionnaire.gather import complete_situation
 from advisor.recommendation.ranking import Ranking, rank_methods
+from advisor.recommendation.recommend import recommend_for_profile
 from runners.data.examples import load_examples
 from runners.data.questions import load_questions
 from runners.resources.machine import Machine
+from runners.tokenization.token_estimate import count_pieces
+
+COUNTED = (9_362, 10_151, 7_966, 7_890, 8_457)
+"""Tokens of the shipped example's documents by SmolLM2, Mistral (32,000 pieces), Llama 3, Llama 4 and Tekken."""
 
 
 def row(number: int) -> tuple[str, str]:
@@ -274,3 +279,38 @@ def test_replies_that_are_facts_are_a_reason_against_tuning_on_them(tmp_path: Pa
     without_documents = advice(corpus_tokens="0")
     assert without_documents.choice in ("prompting", "few-shot")
     assert "RK002" in {finding.rule.code() for finding in advice(task_needs_facts="none").findings}
+
+
+@pytest.mark.parametrize("counted", COUNTED)
+def test_estimated_tokens_hold_what_five_tokenizers_count(root: Path, counted: int) -> None:
+    """Of the shipped example's documents, which four characters a token made 7,273."""
+    documents = root / "advisor" / "harbor_desk" / "documents"
+    stats = measure_files(documents, None, None, token_counting(None))
+    ((key, low, high),) = stats.facts.token_ranges
+    assert key == "corpus_tokens"
+    assert low < counted < high
+    assert stats.notes[key].endswith(f"estimated from words, digits and marks: {low:,} to {high:,}")
+
+
+def test_advice_that_turns_within_the_error_of_an_estimate_says_so(
+    root: Path, laptop: Machine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All documents may fit the model or not; by its tokenizer, or where a person gives the number, nothing is open."""
+    monkeypatch.setenv("TUNEWISE_CACHE", str(tmp_path))
+    documents = str(root / "advisor" / "harbor_desk" / "documents")
+    answers = Answers().put("flag", {"documents": documents})
+    estimated, given = (
+        recommend_for_profile(complete_situation(each, laptop).profile)
+        for each in (answers, answers.put("flag", {"corpus_tokens": 7_500}))
+    )
+    assert "long-context may be blocked: tunewise models pull smollm2-135m-instruct" in estimated.token_doubt
+    assert estimated.to_json()["token_doubt"] == estimated.token_doubt
+    assert given.to_json()["token_doubt"] is None
+
+
+@pytest.mark.parametrize(
+    ("text", "least", "most"),
+    [("Вход стоит двенадцать евро, музей открыт ежедневно.", 10, 45), ("入場料は大人千二百円です。", 8, 24)],
+)
+def test_other_alphabets_are_counted_by_letters(text: str, least: int, most: int) -> None:
+    assert least <= count_pieces(text) <= most

@@ -307,8 +307,12 @@ def test_model_question_closes_large_and_rejects_unknown_models(root: Path, tmp_
     terminal.answer("qwen3-8b is not on this machine", "y")
     terminal.expect("recommended")
     terminal.answer("Is this right?", ENTER)
-    terminal.expect("no plan was written")
+    terminal.expect("tunewise plan --answers tunewise-answers.yaml")
+    terminal.expect("the plan lacks files: data.")
     assert terminal.code() == 0
+    terminal = Terminal(root, tmp_path)
+    terminal.answer("Continue with the ", "\x03")  # until a plan with files was written after them
+    assert terminal.code() == 130
 
 
 def test_several_models_are_ticked_and_others_typed(root: Path, task_files: Any) -> None:

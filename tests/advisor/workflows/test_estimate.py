@@ -12,8 +12,12 @@ import pytest
 from advisor.cli import main
 from advisor.costs.tokens import Range
 from advisor.flags.estimate import EstimateRequest
-from advisor.workflows.estimate import MEMORY_USES, estimate_request, hours_text
+from advisor.methods.registry import METHOD_BY_NAME
+from advisor.questionnaire.gather import complete_situation, flag_answers
+from advisor.wizard.model_choices import model_offers
+from advisor.workflows.estimate import MEMORY_USES, estimate_request, hours_text, with_fit
 from rag.errors import BadInput, Problem, UsageProblem
+from runners.catalog import models
 from runners.resources.machine import Detected, Machine
 
 CONFIG = {
@@ -306,8 +310,46 @@ def test_estimate_rejects_wrong_usage(wanted: EstimateRequest) -> None:
         estimate_request(wanted, {}, machine())
 
 
+MACHINES: dict[str, dict[str, Any]] = {
+    "16 GiB": {"ram_gib": 16.0},
+    "64 GiB, 16 cores": {"ram_gib": 64.0, "cpu_cores": 16},
+    "GPU of 8 GiB": {"gpu_kind": "cuda", "gpu_count": 1, "gpu_memory_gib": 8.0},
+    "GPU of 24 GiB": {"gpu_kind": "cuda", "gpu_count": 1, "gpu_memory_gib": 24.0},
+    "GPU of 80 GiB": {"gpu_kind": "cuda", "gpu_count": 1, "gpu_memory_gib": 80.0},
+}
+
+
+@pytest.mark.parametrize("here", MACHINES)
+def test_estimate_plan_and_lists_of_models_say_the_same_of_a_machine(here: str) -> None:
+    """Which trainings a plan rules out there, whether one fits, and whether it can be asked: for models of every size."""
+    found = machine(**MACHINES[here])
+    largest = 0.0
+    for model in models.known_models()[::3]:
+        answers = flag_answers(("labelled_examples=1000",), model=model.name)
+        profile = complete_situation(answers, found).profile
+        if profile.model_shape is None:
+            continue
+        for method in ("lora", "qlora", "full"):
+            blocked = METHOD_BY_NAME[method].blocked(profile)
+            estimate = estimate_request(EstimateRequest(model=model.name, method=method), {}, found)
+            assert estimate.blockers == tuple(each for each in blocked if each.rule in ("BL002", "BL003"))
+            assert (estimate.memory.fits(estimate.device_gib) == "no") == ("BL002" in str(blocked))
+            assert estimate.verdict.startswith(("not on", "does not fit")) == bool(estimate.blockers)
+        memory = METHOD_BY_NAME["prompting"].estimate(profile).memory
+        assert memory is not None
+        asked = estimate_request(EstimateRequest(model=model.name, method="prompting"), {}, found)
+        (row,) = with_fit([{"name": model.name, "params_b": model.params_b}], found)
+        fits = memory.fits(profile.device_gib)
+        assert asked.memory.fits(asked.device_gib) == row["fits_here"] == fits
+        offers = {offer.name: offer for offer in model_offers(profile, {})}
+        if offer := offers.get(model.name):
+            assert bool(offer.closed) == (fits == "no")
+        largest = max(model.params_b, largest)
+    assert largest > 30
+
+
 def test_hours_are_said_for_this_machine_without_data(capsys: pytest.CaptureFixture[str]) -> None:
-    """Data that were not given are assumed; where training would take more than a week, it is not for this machine."""
+    """Data that were not given are assumed; what a plan rules out on this machine is not for it."""
     small = estimate_request(EstimateRequest(params_b=0.135, method="lora"), {}, machine())
     assert small.within_a_week
     assert small.verdict == "fits this machine (14.4 GiB)"
@@ -315,9 +357,13 @@ def test_hours_are_said_for_this_machine_without_data(capsys: pytest.CaptureFixt
     assert large.memory.fits(large.device_gib) == "yes"
     assert large.hours is not None
     assert large.hours.likely > 168
-    assert large.verdict.startswith(
-        "not on this machine: it fits this machine (57.6 GiB), but trains for about"
-    )
+    assert large.verdict.startswith("not on this machine (57.6 GiB): would take about ")
+    assert [blocker["rule"] for blocker in large.to_json()["blockers"]] == ["BL003"]
+    middle = estimate_request(EstimateRequest(params_b=8, method="qlora"), {}, machine())
+    assert middle.within_a_week
+    assert middle.verdict.endswith("8 B parameters are too many to train on a CPU")
+    texts = EstimateRequest(params_b=8, method="full", gpu_memory=192, tokens=20_000_000_000)
+    assert "but trains for about" in estimate_request(texts, {}, machine()).verdict
     assert large.to_json()["within_a_week"] is False
     assert any("1,000 examples were assumed" in note for note in large.notes)
     card = estimate_request(EstimateRequest(params_b=8, method="qlora", gpu="RTX 4090"), {}, machine())

@@ -63,6 +63,37 @@ def test_plan_with_answers_takes_little_processor_time(tunewise: Any, tmp_path: 
     assert seconds("plan", "--answers", path, "--json") < 6 * seconds("--version")
 
 
+def test_plan_that_only_lacks_files_is_written(tunewise: Any, task_files: Any) -> None:
+    """It names what is missing; a run refuses it in two lines, until it is planned again with the files."""
+    flags = ("--set", "task_needs_facts=new", "--set", "behaviour_gap=none", "--out", "plan.yaml")
+    written = tunewise("plan", *flags, "--json")
+    lack = "the plan lacks files: data.documents, data.questions"
+    assert json.loads(written.stdout)["cannot_run"] == [lack]
+    for flag in ((), ("--dry-run",)):
+        done = tunewise("run", "plan.yaml", *flag)
+        assert done.returncode == 3
+        assert lack in done.stderr
+        assert "--documents PATH --questions PATH" in done.stderr
+        assert len(done.stderr.splitlines()) == 2
+    again = tunewise("plan", "--answers", "plan.yaml", *files(task_files), "--out", "plan.yaml", "--json")
+    assert json.loads(again.stdout)["cannot_run"] == []
+    assert read_plan(task_files.folder / "plan.yaml").answers["behaviour_gap"].value == "none"
+
+
+def test_model_that_is_no_folder_is_refused_first(tunewise: Any, task_files: Any) -> None:
+    """A GGUF file: by the plan, the run and the dry run with one text, before a speed is measured or a row is read."""
+    (task_files.folder / "model.gguf").write_bytes(b"GGUF" + bytes(100))
+    sized = ("--model", "model.gguf", "--set", "model_params_b=0.5", "--set", "behaviour_gap=high")
+    written = tunewise("plan", *files(task_files), *sized, "--out", "plan.yaml", "--json")
+    assert json.loads(written.stdout)["cannot_run"] == ["model model.gguf is a file"]
+    for flag in ((), ("--dry-run",)):
+        done = tunewise("run", "plan.yaml", *flag)
+        assert done.returncode == 3
+        assert done.stderr.splitlines()[0] == "tunewise: model model.gguf is a file"
+        assert "openai:NAME@URL" in done.stderr
+        assert not (task_files.folder / "runs").exists()
+
+
 def test_plan_without_input_exits_2(tunewise: Any) -> None:
     """Exit 2, for `plan` and for `tunewise` alone."""
     done = tunewise("plan")
