@@ -146,9 +146,8 @@ def measure_files(
         question_rows = question_file.questions
         warnings += question_file.notes(questions)
         _warn_of_shared_instruction(rows, question_rows, warnings)
-        _warn_of_near_repeats(
-            dataset.partition_questions(rows, question_rows, prompt, questions, examples).left_out, warnings
-        )
+        guarded = dataset.partition_questions(rows, question_rows, prompt, questions, examples)
+        _warn_of_near_repeats(guarded.left_out, warnings)
         _warn_of_missing_answers(question_rows, questions, warnings)
     facts = count_facts(
         rows,
@@ -163,8 +162,7 @@ def measure_files(
     if facts.replies_state_facts:
         _count_facts_as_needed(facts, counted, notes, warnings)
     warnings += made_warnings(rows, question_rows or ())
-    if not tokens.exact:
-        facts = _with_token_ranges(facts, tokens.how, counted, notes)
+    facts = _with_token_ranges(facts, tokens, counted, notes)
     return DataStats(counted, notes, example_set, question_rows, tuple(warnings), facts)
 
 
@@ -182,11 +180,12 @@ def _with_labels_counted(
 
 
 def _with_token_ranges(
-    facts: DataFacts, how: str, counted: Mapping[str, Any], notes: dict[str, str]
+    facts: DataFacts, tokens: TokenCounting, counted: Mapping[str, Any], notes: dict[str, str]
 ) -> DataFacts:
     """Return the facts with the least and the most tokens of each estimated count, and add them to its note."""
     ranges = []
-    for key in [key for key, note in notes.items() if note.endswith(how) and counted[key]]:
+    estimated = [] if tokens.exact else [key for key, note in notes.items() if note.endswith(tokens.how)]
+    for key in filter(counted.get, estimated):
         language = facts.documents_language if key == "corpus_tokens" else facts.language
         low, high = TOKEN_ERROR if language in (None, "en") else FOREIGN_TOKEN_ERROR
         ranges.append((key, round(low * counted[key]), round(high * counted[key])))

@@ -186,16 +186,8 @@ def estimate_request(
     request, assumed = _with_assumed_data(request, use)
     card = _card(request.gpu) if request.gpu else None
     profile, device = _profile(request, shape, card, machine, others)
-    counter = setup.get("counter") or ("process" if profile.has_gpu is False else "device")
     devices = request.devices or 1
-    memory_setup = replace(
-        _setup({**setup, "counter": counter}), devices=devices, device_gib=profile.device_gib
-    )
-    if use != "inference":
-        planned = training_setup(profile)
-        memory_setup = replace(memory_setup, fused=planned.fused, fp32_compute=planned.fp32_compute)
-    if profile.computes_in_fp32 and memory_setup.weights is None and use != "qlora":
-        memory_setup = replace(memory_setup, weights="fp32")
+    memory_setup = replace(_setup(setup, profile, use), devices=devices)
     if use in ("full", "lora") and memory_setup.weights in ("nf4", "nf4-dq"):
         raise BadInput(f"{method} cannot train on {memory_setup.weights} weights", "use --method qlora")
     known_model = models.find_model(name)
@@ -464,10 +456,14 @@ def _hours_and_usd(
     return hours, None if rent is None else hours.times(rent, rent, rent).times_independent(RENT_RANGE)
 
 
-def _setup(given: Mapping[str, Any]) -> MemorySetup:
-    """Return the memory setup of the flags; BadInput names a value that is not allowed."""
+def _setup(given: Mapping[str, Any], profile: Profile, use: MemoryUse) -> MemorySetup:
+    """Return the memory setup of the flags, else as a plan trains there; BadInput names a value that is not allowed."""
     hints = get_type_hints(MemorySetup)
-    values = dict(given)
+    planned = training_setup(profile)
+    values = {**given, "counter": given.get("counter") or planned.counter, "device_gib": profile.device_gib}
+    values |= {} if use == "inference" else {"fused": planned.fused, "fp32_compute": planned.fp32_compute}
+    if use != "qlora":
+        values["weights"] = given.get("weights") or planned.weights
     try:
         values["targets"] = lora_targets(values.get("targets") or "all")
     except ValueError as error:
