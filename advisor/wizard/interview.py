@@ -23,6 +23,8 @@ from advisor.recommendation.ranking import Ranking, rank_methods
 from advisor.wizard.model_choices import missing_packages
 from rag.errors import Problem
 from runners.data.examples import ColumnsNeeded
+from runners.models.endpoint import is_private
+from runners.models.resolve import parse_remote
 
 MEASURED_KEYS = (
     "documents",
@@ -348,6 +350,7 @@ class Interview:
             if offer := making_offer(profile, question.id):
                 self.prompter.note(offer)
         if question.id == "model":
+            changed = _with_hosted_allowed(changed)
             from advisor.probe.answers_from_probe import answers_of_this_model
 
             changed, line = answers_of_this_model(changed)
@@ -377,6 +380,15 @@ def _with_one_way(answers: Answers, key: str) -> Answers:
         if key == "model":
             answers = answers.drop(source, ["models"])
     return answers
+
+
+def _with_hosted_allowed(answers: Answers) -> Answers:
+    """Return answers in which a provider's model may be called, where one was chosen and nothing else is said."""
+    remote = parse_remote(str(answers.value("model") or ""))
+    said = any(answers.value(key) is not None for key in ("hosted_api_allowed", "data_must_stay_local"))
+    if remote is None or is_private(remote.url) or said:
+        return answers
+    return answers.override("hosted_api_allowed", True)
 
 
 def _said_first(profile: Profile) -> list[str]:

@@ -329,6 +329,9 @@ def test_place_brings_the_answers_that_describe_it(interview: RunInterview) -> N
     assert not answers.from_person("gpu_memory_gib")
     assert answers["usd_per_million_input"] == Answer(0.5, "asked")
     assert profile_price(Profile.of(answers)).output == 2
+    assert answers["hosted_api_allowed"] == Answer(True, "asked"), "a provider's model was chosen"
+    own = "openai:m@http://127.0.0.1:9/v1"
+    assert interview({"runs_on": "provider", "model": own})[1].value("hosted_api_allowed") is None
 
 
 def test_review_saves_profile_and_requests_record(laptop: Machine) -> None:
