@@ -115,17 +115,19 @@ OFFERED_MODELS = frozenset(
         *SUGGESTED_MODELS,
         DEFAULT_MODEL,
         "gemma-3-270m",
-        "gemma-3-4b-it",
-        "gemma-3-12b-it",
-        "gemma-3-27b-it",
+        "gemma-4-e4b-it",
+        "gemma-4-12b-it",
+        "gemma-4-31b-it",
         "gpt-oss-20b",
         "gpt-oss-120b",
         "granite-4.0-h-tiny",
         "llama-3.1-8b-instruct",
         "llama-3.3-70b-instruct",
         "mistral-small-24b-instruct-2501",
-        "phi-4-mini-instruct",
         "qwen3-30b-a3b-instruct-2507",
+        "qwen3.5-4b",
+        "qwen3.5-9b",
+        "qwen3.5-27b",
     }
 )
 """The models that the wizard lists, those of them that suit the place; any other can be typed."""

@@ -13,22 +13,47 @@ from advisor.advice import Recommendation
 from advisor.costs.arm_costs import cheaper_arms
 from advisor.drafting.draft import DraftedPlan, draft_with_notes
 from advisor.drafting.train_steps import dev_questions, with_passages_settings
-from advisor.questionnaire.gather import complete_situation, flag_answers
+from advisor.questionnaire.gather import complete_situation, flag_answers, profile_of_plan
 from advisor.recommendation.recommend import recommend_for_profile
 from rag.errors import UsageProblem
+from runners.catalog.models import DEFAULT_MODEL
 from runners.data.questions import load_questions
+from runners.models.registry import planned_model
 from runners.plan.schema import Plan, RefusalSettings, read_plan, write_plan
 from runners.plan.steps import Route, TrainStep
 from runners.resources.machine import Machine
 from runners.runs.dataset import read_data
+from runners.runs.requirements import check_gpu
 
 FILE_KEYS = ("documents", "examples", "questions")
 
 
 def drafted(laptop: Machine, *sets: str, folder: Path = Path(), **files: Any) -> DraftedPlan:
-    """Draft a plan from answers and files."""
-    situation = complete_situation(flag_answers(sets, **files), laptop)
+    """Draft a plan from answers and files, for the small model where no other is named."""
+    situation = complete_situation(flag_answers((f"model={DEFAULT_MODEL}", *sets), **files), laptop)
     return draft_with_notes(recommend_for_profile(situation.profile), situation, folder)
+
+
+def test_small_model_stands_in_for_a_suggested_one(task_files: Any, laptop: Machine) -> None:
+    """The advice is for the suggested model; the arms, tuned ones too, are those of the small one, and a note says so."""
+    files = {key: getattr(task_files, key) for key in FILE_KEYS}
+    for place in ("runs_on=here", "runs_on=other"):
+        situation = complete_situation(
+            flag_answers(("behaviour_gap=high", "must_cite=yes", place), **files), laptop
+        )
+        recommendation = recommend_for_profile(situation.profile)
+        draft = draft_with_notes(recommendation, situation)
+        planned = situation.profile.model
+        assert planned not in (None, DEFAULT_MODEL)
+        assert (draft.plan.model.name, draft.plan.answers["model"].value) == (DEFAULT_MODEL, planned)
+        assert planned_model(draft.plan) == planned
+        assert (
+            f"the advice is for {planned}; the trial here asks {DEFAULT_MODEL} in its place" in draft.notes[0]
+        )
+        assert draft.plan.choice == recommendation.choice
+        assert {"prompting", "rag", "hybrid"} <= {arm.arm for arm in draft.plan.arms}
+        assert profile_of_plan(draft.plan, laptop).params_b == pytest.approx(0.1345)
+        check_gpu(draft.plan, laptop)
 
 
 def test_draft_has_all_arms_in_order(task_files: Any, laptop: Machine) -> None:
@@ -221,7 +246,15 @@ def test_draft_without_files_has_the_arms_of_the_advice_and_lacks_their_files(
 ) -> None:
     """It reads back with what is to be named; as a plan for Python, which would run it, it is refused."""
     situation = complete_situation(
-        flag_answers(("behaviour_gap=high", "task_needs_facts=new", "labelled_examples=300")), laptop
+        flag_answers(
+            (
+                f"model={DEFAULT_MODEL}",
+                "behaviour_gap=high",
+                "task_needs_facts=new",
+                "labelled_examples=300",
+            )
+        ),
+        laptop,
     )
     recommendation = Recommendation.of(situation.profile, situation=situation)
     plan = draft_with_notes(recommendation, situation, tmp_path).plan

@@ -24,7 +24,9 @@ from runners.trial.execute import quick_plan
 
 def plan(machine: Machine, folder: Path, *sets: str, **files: Any) -> tuple[Plan, Any]:
     """Return the plan drafted from answers and files, and its profile."""
-    situation = complete_situation(flag_answers(["behaviour_gap=high", *sets], **files), machine)
+    situation = complete_situation(
+        flag_answers(["model=smollm2-135m-instruct", "behaviour_gap=high", *sets], **files), machine
+    )
     return draft_with_notes(
         recommend_for_profile(situation.profile), situation, folder
     ).plan, situation.profile

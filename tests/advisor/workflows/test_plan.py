@@ -13,6 +13,8 @@ import pytest
 from runners.plan.schema import METHODS, read_plan
 from tests.support.limits import children_seconds
 
+SMALL = ("--model", "smollm2-135m-instruct")
+
 
 def files(task_files: Any) -> list[object]:
     """Return the flags of the example files."""
@@ -28,7 +30,8 @@ def files(task_files: Any) -> list[object]:
 
 def test_plan_writes_plan_and_prints_reasons(tunewise: Any, task_files: Any) -> None:
     """Recommendation on stdout, the written file on stderr; a plan that reads back."""
-    done = tunewise("plan", *files(task_files), "--set", "behaviour_gap=high", "--prompt", task_files.prompt)
+    given = ("--set", "behaviour_gap=high", "--prompt", task_files.prompt, *SMALL)
+    done = tunewise("plan", *files(task_files), *given)
     assert done.returncode == 0, done.stderr
     assert "hybrid" in done.stdout
     assert "KN001" in done.stdout
@@ -38,7 +41,7 @@ def test_plan_writes_plan_and_prints_reasons(tunewise: Any, task_files: Any) -> 
 
 def test_plan_json_is_alone_on_stdout(tunewise: Any, task_files: Any) -> None:
     """One object, everything else on stderr, and the same twice; the free space of the disk is not: others write to it."""
-    given = ("--set", "behaviour_gap=high", "--set", "disk_gib=60")
+    given = ("--set", "behaviour_gap=high", "--set", "disk_gib=60", *SMALL)
     first, second = (tunewise("plan", *files(task_files), *given, "--json") for _ in range(2))
     assert json.loads(first.stdout)["choice"] == "hybrid"
     assert first.stdout == second.stdout
@@ -153,7 +156,7 @@ def test_plan_schema_is_printed(tunewise: Any) -> None:
 
 def test_whatif_shows_difference(tunewise: Any, task_files: Any) -> None:
     """Before and after; nothing is written."""
-    tunewise("plan", *files(task_files), "--set", "behaviour_gap=high")
+    tunewise("plan", *files(task_files), "--set", "behaviour_gap=high", *SMALL)
     before = (task_files.folder / "plan.yaml").read_bytes()
     done = tunewise("whatif", "plan.yaml", "--set", "behaviour_gap=none")
     assert done.returncode == 0, done.stderr
@@ -277,7 +280,7 @@ def test_explain_and_whatif_read_the_plan_of_a_run(tunewise: Any, task_files: An
     from runners.plan.schema import read_plan
     from runners.run_folder import RunFolder
 
-    tunewise("plan", *files(task_files), "--set", "behaviour_gap=high", "--set", "prompt=prompt.txt")
+    tunewise("plan", *files(task_files), "--set", "behaviour_gap=high", "--set", "prompt=prompt.txt", *SMALL)
     run = RunFolder.create(
         task_files.folder / "elsewhere" / "run", read_plan(task_files.folder / "plan.yaml")
     )
