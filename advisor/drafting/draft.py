@@ -109,15 +109,11 @@ def draft_with_notes(
     """
     answers = situation.answers
     profile, stands_in = for_trial(_with_files_to_name(situation.profile, recommendation.named))
-    measured = recommendation
-    if stands_in:
-        measured = replace(recommendation, profile=profile, ranking=rank_methods(profile))
     learnable = situation.stats.examples.rows if situation.stats.examples else ()
     rows = tuple(row for row in learnable if not row.raw)
     count = len(learnable) or (profile.examples_known or READING_EXAMPLES if profile.examples else 0)
     notes = [*([stands_in] if stands_in else []), *situation.stats.warnings]
-    advised = recommendation if recommendation.choice in TUNING_METHODS else measured
-    tuning = _tuning_method(advised, profile, bool(count), notes)
+    tuning = _tuning_method(recommendation, profile, bool(count), notes)
     steps = _method_steps(profile, tuning, count, bool(rows) or count > len(learnable))
     steps = with_passages_settings(with_refusal_share(steps, situation), count, _params_b(profile))
     prompts = _prompts(answers, rows, profile.data.language, notes)
@@ -215,10 +211,11 @@ def _tuning_method(
         return None
     if recommendation.choice in TUNING_METHODS:
         return recommendation.choice
+    ranking = (
+        recommendation.ranking if profile.model == recommendation.profile.model else rank_methods(profile)
+    )
     feasible = [
-        scored
-        for scored in recommendation.ranking.methods
-        if scored.method.name in TUNING_METHODS and not scored.blockers
+        scored for scored in ranking.methods if scored.method.name in TUNING_METHODS and not scored.blockers
     ]
     if recommendation.choice == "hybrid" or profile.documents:
         method = Hybrid().tuned_by(profile)
@@ -230,9 +227,7 @@ def _tuning_method(
         return "full"
     if names:
         return names[0]
-    blocked = next(
-        scored for scored in recommendation.ranking.methods if scored.method.name in TUNING_METHODS
-    )
+    blocked = next(scored for scored in ranking.methods if scored.method.name in TUNING_METHODS)
     notes.append(f"no fine-tuning is tested: {blocked.method.name} is ruled out: {blocked.blockers[0].text}")
     return None
 

@@ -124,7 +124,7 @@ def save_interview(answers: Answers, path: Path) -> list[str]:
         return []
     before = path.read_bytes() if path.is_file() else b""
     save_answers(answers, path)
-    lines = ["your answers are saved; to go on from them:", f"  {command_line('plan', '--answers', path)}"]
+    lines = ["your answers are saved; continue with:", f"  {command_line('plan', '--answers', path)}"]
     if before and before != path.read_bytes():
         backup = path.with_suffix(".yaml.bak")
         write_bytes(backup, before)

@@ -22,8 +22,8 @@ from advisor.questionnaire.answers import SOURCES, Answer, Answers, names_a_path
 from advisor.questionnaire.answers_files import read_answers, with_answers_file
 from advisor.questionnaire.data_stats import DataStats, TokenCounting, measure_files, token_counting
 from advisor.questionnaire.profile import Profile
-from advisor.questionnaire.questions import MACHINE_KEYS, QUESTION_BY_ID
-from advisor.questionnaire.several_models import SEVERAL_KEYS, parse_models
+from advisor.questionnaire.questions import QUESTION_BY_ID
+from advisor.questionnaire.several_models import MACHINE_KEYS, SEVERAL_KEYS, parse_models
 from rag.errors import BadInput, CannotRun
 from runners.catalog import models
 from runners.data.formats import parse_columns

@@ -423,10 +423,8 @@ class Profile:
     @cached_property
     def active_params_b(self) -> float | None:
         """Billions of parameters that a token uses, which set speed and price: all but the idle experts."""
-        shape = self.model_shape
-        return (
-            self.params_b * shape.active_params / shape.params if shape and self.params_b else self.params_b
-        )
+        shape, size = self.model_shape, self.params_b
+        return size * shape.active_params / shape.params if shape and size else size
 
     @cached_property
     def model_facts(self) -> ModelFacts | None:

@@ -18,8 +18,6 @@ QUESTION_SECTIONS: tuple[tuple[str, str], ...] = (
     ("risk", "Risk and rules"),
 )
 """The sections with their titles, in the order in which they are asked."""
-MACHINE_KEYS = ("gpu_kind", "gpu_count", "gpu_memory_gib", "ram_gib", "cpu_cores", "disk_gib")
-"""The answers that describe the machine; they are asked for as parts of ``runs_on``."""
 
 
 _FACTS = Condition(
@@ -32,20 +30,7 @@ _RUNS = Condition(
     lambda known: any(known.get(key) for key in ("documents", "examples", "questions")),
 )
 _EXAMPLES = Condition(("examples",), lambda known: bool(known.get("examples")))
-_TUNING = Condition(
-    ("behaviour_gap", "unlabelled_tokens", "model"),
-    lambda known: (
-        (known.get("behaviour_gap") != "none" or bool(known.get("unlabelled_tokens")))
-        and not str(known.get("model") or "").startswith("openai:")
-    ),
-)
-_GPU = both(_TUNING, Condition(("gpu_kind",), lambda known: known.get("gpu_kind") not in (None, "none")))
-_CPU = both(_TUNING, Condition(("gpu_kind",), lambda known: known.get("gpu_kind") in (None, "none")))
 _LABELS = Condition(("output_format",), lambda known: known.get("output_format") == "labels")
-_SIZED = Condition(
-    ("models", "model"),
-    lambda known: not known.get("models") and not str(known.get("model") or "").startswith("openai:"),
-)
 _LOCAL = Condition(("data_must_stay_local",), lambda known: known.get("data_must_stay_local") is not True)
 
 
@@ -420,120 +405,7 @@ _QUESTIONS: tuple[Question, ...] = (
         tries=(1, 90),
         example="30 for once a month",
     ),
-    Question(
-        "runs_on",
-        "Where will it run?",
-        "choice",
-        "machine",
-        "It decides which models can be used, and whether they can be fine-tuned.",
-        (
-            Choice("here", "this machine"),
-            Choice("other", "another machine: a server, a workstation, rented GPUs"),
-            Choice("provider", "a provider, or a server of ours that has the model"),
-        ),
-        example="planning on a laptop for a server with two GPUs: other",
-    ),
     *MODEL_QUESTIONS,
-    Question(
-        "model_params_b",
-        "How many billion parameters has it?",
-        "number",
-        "machine",
-        "The size decides what fits in memory.",
-        when=_SIZED,
-        measured_by="model",
-        low=0.001,
-        unit="B",
-        # The sizes of the catalogue that one machine holds.
-        tries=(0.2, 2, 8, 70),
-        example='7 for a "7B" model',
-    ),
-    Question(
-        "gpu_kind",
-        "Which kind of GPU?",
-        "choice",
-        "machine",
-        "The kind of GPU decides which ways of fine-tuning can run.",
-        (
-            Choice("cuda", "NVIDIA"),
-            Choice("rocm", "AMD"),
-            Choice("mps", "Apple"),
-            Choice("xpu", "Intel"),
-            Choice("none", "no GPU"),
-        ),
-        when=_TUNING,
-        detail=True,
-        measured_by="machine",
-        example="a GeForce or RTX: cuda",
-    ),
-    Question(
-        "gpu_count",
-        "How many GPUs?",
-        "count",
-        "machine",
-        "A training can use all of them (by a launcher, torchrun); answers come from one.",
-        when=_GPU,
-        detail=True,
-        measured_by="machine",
-        # The GPUs of one machine.
-        tries=(1, 8),
-        example="1",
-    ),
-    Question(
-        "gpu_memory_gib",
-        "How much memory has one GPU?",
-        "number",
-        "machine",
-        "Its memory decides between full fine-tuning, LoRA and QLoRA.",
-        when=_GPU,
-        detail=True,
-        measured_by="machine",
-        unit="GiB",
-        # From a laptop's GPU to an H100.
-        tries=(8, 24, 80),
-        example="24 for an RTX 4090",
-    ),
-    Question(
-        "ram_gib",
-        "How much main memory?",
-        "number",
-        "machine",
-        "Without a GPU, training happens here.",
-        when=_CPU,
-        detail=True,
-        measured_by="machine",
-        unit="GiB",
-        # From a laptop to a server.
-        tries=(8, 64, 256),
-        example="16",
-    ),
-    Question(
-        "cpu_cores",
-        "How many CPU cores?",
-        "count",
-        "machine",
-        "Without a GPU, the cores decide how long training takes.",
-        when=_CPU,
-        detail=True,
-        measured_by="machine",
-        low=1,
-        # From a laptop to a server.
-        tries=(4, 64),
-        example="8",
-    ),
-    Question(
-        "disk_gib",
-        "How much free disk?",
-        "number",
-        "machine",
-        "Models, checkpoints and indexes need space.",
-        detail=True,
-        measured_by="machine",
-        unit="GiB",
-        # From a nearly full laptop to a server.
-        tries=(10, 2_000),
-        example="50",
-    ),
 )
 _SECTION_ORDER = [name for name, _ in QUESTION_SECTIONS]
 QUESTIONS: tuple[Question, ...] = tuple(

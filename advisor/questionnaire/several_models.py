@@ -1,4 +1,4 @@
-"""The questions about models, one or several in one trial, and how their names and aliases are read.
+"""The questions about place, machine and models, one or several in one trial, and how names and aliases are read.
 
 The answer ``models`` is one line, ``ALIAS=NAME, ALIAS=NAME``; an answers file may hold it as a mapping. Where it is given,
 the answer ``model`` is not asked for: each of the models takes its place in turn
@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping
 from itertools import chain, count
 from typing import Any
 
-from advisor.questionnaire.question_types import Condition, Question
+from advisor.questionnaire.question_types import Choice, Condition, Question, both
 from rag.errors import BadInput
 from runners.catalog import models
 from runners.plan.arm_names import ALIAS, ALIAS_RULE, CASE_RULE, written_alike
@@ -23,11 +23,39 @@ SEVERAL_KEYS = ("models", *LIMITS)
 EXAMPLE = "small=smollm2-135m-instruct, big=openai:NAME@http://127.0.0.1:8000/v1"
 _NEXT_ENTRY = re.compile(rf",(?=\s*{ALIAS.pattern}\s*=)|\n")
 _COMPARED = Condition(("models",), lambda known: bool(known.get("models")))
-_NAMED = Condition(("model",), lambda known: bool(known.get("model")))
 _REMOTE = Condition(("model",), lambda known: str(known.get("model") or "").startswith("openai:"))
 _ONE = Condition(("models",), lambda known: not known.get("models"))
 
+_TUNING = Condition(
+    ("behaviour_gap", "unlabelled_tokens", "model"),
+    lambda known: (
+        (known.get("behaviour_gap") != "none" or bool(known.get("unlabelled_tokens")))
+        and not str(known.get("model") or "").startswith("openai:")
+    ),
+)
+_GPU = both(_TUNING, Condition(("gpu_kind",), lambda known: known.get("gpu_kind") not in (None, "none")))
+_CPU = both(_TUNING, Condition(("gpu_kind",), lambda known: known.get("gpu_kind") in (None, "none")))
+_SIZED = Condition(
+    ("models", "model"),
+    lambda known: not known.get("models") and not str(known.get("model") or "").startswith("openai:"),
+)
+MACHINE_KEYS = ("gpu_kind", "gpu_count", "gpu_memory_gib", "ram_gib", "cpu_cores", "disk_gib")
+"""The answers that describe the machine; they are asked for as parts of ``runs_on``."""
+
 MODEL_QUESTIONS: tuple[Question, ...] = (
+    Question(
+        "runs_on",
+        "Where will it run?",
+        "choice",
+        "machine",
+        "It decides which models can be used, and whether they can be fine-tuned.",
+        (
+            Choice("here", "this machine"),
+            Choice("other", "another machine: a server, a workstation, rented GPUs"),
+            Choice("provider", "a provider, or a server of ours that has the model"),
+        ),
+        example="planning on a laptop for a server with two GPUs: other",
+    ),
     Question(
         "models",
         "Which models should be compared?",
@@ -82,7 +110,6 @@ MODEL_QUESTIONS: tuple[Question, ...] = (
         "machine",
         "With tools it can search and read the documents itself. Of many models it is known; an endpoint is asked once "
         "when a run begins.",
-        when=_NAMED,
         detail=True,
         example="yes, for an endpoint whose makers describe function calling for this model",
     ),
@@ -100,6 +127,106 @@ MODEL_QUESTIONS: tuple[Question, ...] = (
             example="0.15; 0 for a server of your own",
         )
         for key, verb in (("input", "reads"), ("output", "writes"))
+    ),
+    Question(
+        "model_params_b",
+        "How many billion parameters has it?",
+        "number",
+        "machine",
+        "The size decides what fits in memory.",
+        when=_SIZED,
+        measured_by="model",
+        low=0.001,
+        unit="B",
+        # The sizes of the catalogue that one machine holds.
+        tries=(0.2, 2, 8, 70),
+        example='7 for a "7B" model',
+    ),
+    Question(
+        "gpu_kind",
+        "Which kind of GPU?",
+        "choice",
+        "machine",
+        "The kind of GPU decides which ways of fine-tuning can run.",
+        (
+            Choice("cuda", "NVIDIA"),
+            Choice("rocm", "AMD"),
+            Choice("mps", "Apple"),
+            Choice("xpu", "Intel"),
+            Choice("none", "no GPU"),
+        ),
+        when=_TUNING,
+        detail=True,
+        measured_by="machine",
+        example="a GeForce or RTX: cuda",
+    ),
+    Question(
+        "gpu_count",
+        "How many GPUs?",
+        "count",
+        "machine",
+        "A training can use all of them (by a launcher, torchrun); answers come from one.",
+        when=_GPU,
+        detail=True,
+        measured_by="machine",
+        # The GPUs of one machine.
+        tries=(1, 8),
+        example="1",
+    ),
+    Question(
+        "gpu_memory_gib",
+        "How much memory has one GPU?",
+        "number",
+        "machine",
+        "Its memory decides between full fine-tuning, LoRA and QLoRA.",
+        when=_GPU,
+        detail=True,
+        measured_by="machine",
+        unit="GiB",
+        # From a laptop's GPU to an H100.
+        tries=(8, 24, 80),
+        example="24 for an RTX 4090",
+    ),
+    Question(
+        "ram_gib",
+        "How much main memory?",
+        "number",
+        "machine",
+        "Without a GPU, training happens here.",
+        when=_CPU,
+        detail=True,
+        measured_by="machine",
+        unit="GiB",
+        # From a laptop to a server.
+        tries=(8, 64, 256),
+        example="16",
+    ),
+    Question(
+        "cpu_cores",
+        "How many CPU cores?",
+        "count",
+        "machine",
+        "Without a GPU, the cores decide how long training takes.",
+        when=_CPU,
+        detail=True,
+        measured_by="machine",
+        low=1,
+        # From a laptop to a server.
+        tries=(4, 64),
+        example="8",
+    ),
+    Question(
+        "disk_gib",
+        "How much free disk?",
+        "number",
+        "machine",
+        "Models, checkpoints and indexes need space.",
+        detail=True,
+        measured_by="machine",
+        unit="GiB",
+        # From a nearly full laptop to a server.
+        tries=(10, 2_000),
+        example="50",
     ),
 )
 

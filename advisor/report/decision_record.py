@@ -13,6 +13,7 @@ from advisor.catalog import prices
 from advisor.methods.blockers import FOR_OTHERS
 from advisor.questionnaire.answers import Answers, format_answer
 from advisor.recommendation.questions_left import known_by_source, unknown_answers
+from advisor.report.cost_plot import crossing_point
 from runners.plan.arm_names import method_of
 
 RECORD_WIDTH = 110
@@ -116,12 +117,12 @@ def _why(advice: Mapping[str, Any]) -> list[str]:
     if second:
         ours = scores[advice["choice"]]
         lines += _item(f"**Second best:** {second} (score {scores[second]:.2f} against {ours:.2f}).")
-    blocked = [
-        f"{row['method']} ({row['blockers'][0]['text']})"
-        for row in advice["ranked"]
-        if row["blockers"] and not FOR_OTHERS & {blocker["rule"] for blocker in row["blockers"]}
-    ]
-    return lines + (_item(f"**Not possible here:** {'; '.join(blocked)}.") if blocked else [])
+    blocked: dict[str, list[str]] = {}
+    for row in advice["ranked"]:
+        if row["blockers"] and not FOR_OTHERS & {blocker["rule"] for blocker in row["blockers"]}:
+            blocked.setdefault(row["blockers"][0]["text"], []).append(row["method"])
+    reasons = "; ".join(f"{', '.join(names)} ({text})" for text, names in blocked.items())
+    return lines + (_item(f"**Not possible here:** {reasons}.") if reasons else [])
 
 
 def _basis(advice: Mapping[str, Any], answers: Answers) -> list[str]:
@@ -132,14 +133,20 @@ def _basis(advice: Mapping[str, Any], answers: Answers) -> list[str]:
             lines += _item(f"**{title}:** {', '.join(shown)}.")
     if open_answers := unknown_answers(answers):
         lines += _item(f"**unknown:** {', '.join(open_answers)}.")
+    changing = {flip["key"] for flip in _shown_changes(advice)}
     for fact in advice["worth_finding"]:
-        lines += _item(f"**worth finding out:** {fact['text']}.")
+        # What the next section says of an answer is not said twice.
+        lines += [] if fact["key"] in changing else _item(f"**worth finding out:** {fact['text']}.")
     return lines
+
+
+def _shown_changes(advice: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    return [flip for flip in advice["flips"] if flip["plausible"]][:MOST_CHANGES]
 
 
 def _changes(advice: Mapping[str, Any]) -> list[str]:
     lines: list[str] = []
-    for flip in [flip for flip in advice["flips"] if flip["plausible"]][:MOST_CHANGES]:
+    for flip in _shown_changes(advice):
         lines += _item(flip["text"])
     for relaxation in advice["ladder"][:MOST_RELAXATIONS]:
         effect = "is needed for" if relaxation["then"] == method_of(advice["choice"]) else "would open"
@@ -181,7 +188,8 @@ def _costs(advice: Mapping[str, Any]) -> list[str]:
         ("method", "memory, GiB (fits)", "training, hours", "USD once", "USD per 1,000 calls"), rows
     )
     even = advice["break_even"]
-    return [*lines, "", *_wrapped(f"Break-even: {even['text']}.")] if even and even.get("text") else lines
+    crossing = even and even.get("text") and crossing_point(even)
+    return [*lines, "", *_wrapped(f"Break-even: {even['text']}.")] if crossing else lines
 
 
 def _review_triggers(advice: Mapping[str, Any], today: date) -> list[str]:

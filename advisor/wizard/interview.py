@@ -16,8 +16,8 @@ from advisor.questionnaire.gather import Situation, check_model, for_trial
 from advisor.questionnaire.made_rows import making_offer
 from advisor.questionnaire.profile import Profile
 from advisor.questionnaire.question_types import Question
-from advisor.questionnaire.questions import MACHINE_KEYS, QUESTION_BY_ID, QUESTIONS
-from advisor.questionnaire.several_models import LIMITS, SEVERAL_KEYS, parse_models
+from advisor.questionnaire.questions import QUESTION_BY_ID, QUESTIONS
+from advisor.questionnaire.several_models import LIMITS, MACHINE_KEYS, SEVERAL_KEYS, parse_models
 from advisor.recommendation.questions_left import can_decide, is_worth_asking, max_questions_left
 from advisor.recommendation.ranking import Ranking, rank_methods
 from advisor.wizard.model_choices import missing_packages
@@ -385,8 +385,8 @@ def _with_one_way(answers: Answers, key: str) -> Answers:
 def _with_hosted_allowed(answers: Answers) -> Answers:
     """Return answers in which a provider's model may be called, where one was chosen and nothing else is said."""
     remote = parse_remote(str(answers.value("model") or ""))
-    said = any(answers.value(key) is not None for key in ("hosted_api_allowed", "data_must_stay_local"))
-    if remote is None or is_private(remote.url) or said:
+    answered = any(answers.value(key) is not None for key in ("hosted_api_allowed", "data_must_stay_local"))
+    if remote is None or is_private(remote.url) or answered:
         return answers
     return answers.override("hosted_api_allowed", True)
 

@@ -19,7 +19,7 @@ from runners.plan.train_config import TUNING_METHODS
 from runners.resources.machine import Machine
 
 MOST_ON_CPU_B = 9.0
-"""Billions of parameters that a CPU reads for each token; a larger model takes seconds for one."""
+"""Billions of parameters that a CPU reads for each token; a larger model takes seconds for one and is not listed."""
 MOST_TUNED, MOST_ASKED, MOST_CLOSED = 5, 2, 2
 _SIZE_BLOCKERS = ("BL002", "BL003")
 """Blockers caused by the size of the model: memory, and days of training without a GPU."""
@@ -66,7 +66,14 @@ def model_offers(profile: Profile, lacking: Mapping[str, str]) -> tuple[ModelOff
         (model for model in models.known_models() if model.name in {*models.OFFERED_MODELS, profile.model}),
         key=lambda model: -model.params_b,
     )
-    offers = [_offer(replace_model(profile, model), model, lacking) for model in known]
+    profiles = [(replace_model(profile, model), model) for model in known]
+    offers = [
+        _offer(each, model, lacking)
+        for each, model in profiles
+        if model.name == profile.model
+        or each.has_gpu is not False
+        or (each.active_params_b or 0) <= MOST_ON_CPU_B
+    ]
     current = [
         offer
         for offer in offers
@@ -98,7 +105,8 @@ def missing_packages(answers: Answers, have: Callable[[str], bool] = is_installe
         answers: the answers.
         have: whether a package is installed.
     """
-    if answers.value("runs_on") not in (None, "here"):
+    described = any(answers.from_person(key) for key in ("gpu_kind", "gpu_count", "gpu_memory_gib"))
+    if answers.value("runs_on") not in (None, "here") or described:
         return {}
     missing = {
         method: [name for name in names if not have(name)] for method, names in NEEDED_PACKAGES.items()
@@ -115,8 +123,6 @@ def _offer(profile: Profile, model: ModelFacts, lacking: Mapping[str, str]) -> M
         return ModelOffer(
             model.name, size, f"needs {memory.low:.1f} GiB, the {memory_kind} gives {profile.device_gib:.1f}"
         )
-    if profile.has_gpu is False and profile.active_params_b and profile.active_params_b > MOST_ON_CPU_B:
-        return ModelOffer(model.name, size, "too slow without a GPU")
     fitting = [
         name
         for name in sorted(TUNING_METHODS)
@@ -148,8 +154,8 @@ def hosted_offers(profile: Profile) -> tuple[ModelOffer, ...]:
             if not price.model.startswith(start) or "shuts down" in price.source:
                 continue
             key = api_key(address)
-            found = f"key in {key.variable}" if key.value else f"no key: set {variable}"
-            text = f"{price.input:.2f} / {price.output:.2f} USD per million tokens in / out; {found}"
+            key_text = f"key in {key.variable}" if key.value else f"no key: set {variable}"
+            text = f"{price.input:.2f} / {price.output:.2f} USD per million tokens in / out; {key_text}"
             closed = "the data must stay on your own machines" if profile.data_must_stay_local else ""
             offers.append((not key.value, ModelOffer(f"openai:{price.model}@{address}", text, closed)))
     return tuple(offer for _, offer in sorted(offers, key=lambda pair: pair[0]))

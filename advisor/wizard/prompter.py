@@ -358,8 +358,11 @@ class TerminalPrompter(Prompter):
             The place, a mapping with the answers that describe its machine, or InterviewMove.BACK.
         """
         texts = {choice.value: choice.help for choice in asked.question.choices}
-        found = machine_text(self.machine)
-        menu = {"here": f"{texts['here']}: {found}", CHANGE: f"{texts['here']}, but not as found: change it"}
+        machine = machine_text(self.machine)
+        menu = {
+            "here": f"{texts['here']}: {machine}",
+            CHANGE: f"{texts['here']}, but not as found: change it",
+        }
         menu |= {"other": texts["other"], "provider": texts["provider"]}
         choices = [questionary.Choice(text, value=value) for value, text in menu.items()]
         place = self._select(asked, choices)

@@ -497,7 +497,5 @@ def _note_rows(situation: Situation, plan: Plan) -> None:
         account = account_of_passages(arm, blocks, [row for row in rows if not row.raw])
         output.note(f"{account.text}{first}")
         if account.short:
-            output.note(
-                f"under two thirds of the examples of {arm} have their passage: a run asks before it trains, and stops "
-                "without a terminal, unless --accept-lost-rows is given"
-            )
+            why = f"under two thirds of the examples of {arm} have their passage: a run asks before it trains, and stops"
+            output.note(f"{why} without a terminal, unless --accept-lost-rows is given")

@@ -298,7 +298,7 @@ def test_advice_that_turns_within_the_error_of_an_estimate_says_so(
     """All documents may fit the model or not; by its tokenizer, or where a person gives the number, nothing is open."""
     monkeypatch.setenv("TUNEWISE_CACHE", str(tmp_path))
     documents = str(root / "advisor" / "harbor_desk" / "documents")
-    answers = Answers().put("flag", {"documents": documents})
+    answers = Answers().put("flag", {"documents": documents, "model": "smollm2-135m-instruct"})
     estimated, given = (
         recommend_for_profile(complete_situation(each, laptop).profile)
         for each in (answers, answers.put("flag", {"corpus_tokens": 7_500}))

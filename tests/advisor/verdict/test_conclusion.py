@@ -242,7 +242,7 @@ def planted(counts: dict[str, int], of: int = 60) -> list[ArmScores]:
 
 def test_drafted_plan_that_cannot_measure_the_recommendation(task_files: Any, laptop: Machine) -> None:
     """Hybrid is recommended for examples that exist but were not given: the plan tests rag."""
-    answers = ("behaviour_gap=high", "must_cite=yes", "labelled_examples=300")
+    answers = ("model=smollm2-135m-instruct", "behaviour_gap=high", "must_cite=yes", "labelled_examples=300")
     situation = complete_situation(
         flag_answers(answers, documents=task_files.documents, questions=task_files.questions), laptop
     )

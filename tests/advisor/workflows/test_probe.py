@@ -24,6 +24,7 @@ from advisor.questionnaire.answers import Answers
 from advisor.questionnaire.gather import complete_situation, flag_answers, with_answers_of
 from rag.errors import BadInput
 from rag.files import writer_lock
+from runners.catalog.models import DEFAULT_MODEL
 from runners.plan.schema import Plan, parse_plan
 from runners.resources.machine import Detected, Machine
 
@@ -282,6 +283,7 @@ def test_plan_with_nothing_to_probe_goes_on(piers: Path) -> None:
 
 def test_unsure_plan_offers_to_probe(piers: Path) -> None:
     files = ("--questions", "questions.jsonl", "--examples", "examples.jsonl")
+    files += ("--model", DEFAULT_MODEL)
     advice = json.loads(run_command("plan", "--yes", *files, "--json").stdout)
     offered = advice["probe_offer"]
     assert offered is not None
