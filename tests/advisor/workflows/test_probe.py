@@ -282,8 +282,7 @@ def test_plan_with_nothing_to_probe_goes_on(piers: Path) -> None:
 
 
 def test_unsure_plan_offers_to_probe(piers: Path) -> None:
-    files = ("--questions", "questions.jsonl", "--examples", "examples.jsonl")
-    files += ("--model", DEFAULT_MODEL)
+    files = ("--questions", "questions.jsonl", "--examples", "examples.jsonl", *("--model", DEFAULT_MODEL))
     advice = json.loads(run_command("plan", "--yes", *files, "--json").stdout)
     offered = advice["probe_offer"]
     assert offered is not None
