@@ -69,6 +69,8 @@ def tiny_plan(tmp_path_factory: pytest.TempPathFactory, tunewise: Run, example: 
     done = tunewise(
         "plan",
         "--yes",
+        "--model",
+        "smollm2-135m-instruct",
         "--documents",
         example / "documents",
         "--examples",
