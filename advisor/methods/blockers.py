@@ -104,7 +104,7 @@ def too_slow(profile: Profile, method: str) -> str:
 
 def remote_model(profile: Profile, method: str) -> str:
     """BL004. A model behind an endpoint cannot be fine-tuned here; name a local one."""
-    name = (profile.model or "").removeprefix("openai:").partition("@")[0]
+    name = profile.hosted_name or "a provider's model"
     return f"{name} is behind an endpoint: its weights are not here" if profile.remote else ""
 
 

@@ -60,7 +60,7 @@ from advisor.wizard.question_view import (
 from advisor.wizard.validation import BACK_KEY, NameValidator, TypedAnswerValidator, typing_hint
 from rag.errors import CannotRun, Problem
 from runners.catalog import models
-from runners.models.endpoint import api_key, key_hint
+from runners.models.endpoint import api_key, is_private, key_hint
 from runners.plan.schema import read_plan_file
 from runners.resources.machine import Machine, detect_machine
 
@@ -424,8 +424,8 @@ class TerminalPrompter(Prompter):
             self._line("Name of the model there:"),
         ]
         model = read_answer("model", f"openai:{parts[1]}@{parts[0]}")
-        variable = api_key(parts[0]).variable
-        self.note(f"its key is read from {variable}" if variable else key_hint(parts[0]))
+        if (variable := api_key(parts[0]).variable) or not is_private(parts[0]):
+            self.note(f"its key is read from {variable}" if variable else key_hint(parts[0]))
         prices = self._line("USD per million tokens in and out, as in 0.15 0.60 (Enter: not known):").split()
         keys = ("usd_per_million_input", "usd_per_million_output")
         return {"model": model, **dict(zip(keys, prices, strict=False))} if len(prices) == 2 else model
