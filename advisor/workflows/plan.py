@@ -364,8 +364,7 @@ def launcher_words(plan: Plan, profile: Profile) -> list[str]:
 
 def with_forecast(plan: Plan, rec: BaseRecommendation, situation: Situation) -> Plan:
     """Return a drafted plan with the forecast of its trial in its prediction; without questions there is no trial."""
-    questions = situation.stats.questions
-    if not questions:
+    if not (questions := situation.stats.questions):
         return plan
     if not isinstance(rec, ModelsRecommendation):
         rec = replace(rec, profile=for_trial(rec.profile)[0])
