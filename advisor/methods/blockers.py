@@ -99,7 +99,7 @@ def too_slow(profile: Profile, method: str) -> str:
         return f"would take about {hours.likely / 24:.0f} days without a GPU"
     if (profile.params_b or 0) < MAX_CPU_PARAMS_B:
         return ""
-    return f"no GPU, and {profile.params_b:g} B parameters are too many to train on a CPU"
+    return f"no GPU, and {profile.params_b:.3g} B parameters are too many to train on a CPU"
 
 
 def remote_model(profile: Profile, method: str) -> str:
