@@ -39,8 +39,8 @@ from advisor.questionnaire.gather import (
     complete_situation,
     with_answers_of,
 )
+from advisor.questionnaire.model_questions import LIMITS, SEVERAL_KEYS
 from advisor.questionnaire.profile import Profile
-from advisor.questionnaire.several_models import LIMITS, SEVERAL_KEYS
 from advisor.recommendation.recommend import BaseRecommendation
 from advisor.verdict.predictions import corrected_step_times
 from advisor.verdict.trial_forecast import asked_in_trial

@@ -233,10 +233,14 @@ def _tuning_method(
 
 
 def _plan_model(profile: Profile, tuning: str | None, notes: list[str]) -> PlanModel:
-    """Return the plan's model, held in 4 bits where it does not fit in 16 when it answers; then a note says so."""
+    """Return the plan's model with its prices, held in 4 bits where 16 do not fit when it answers; a note says so."""
     quantization, why = answering_quantization(profile, tuning == "qlora")
     notes += [why] if why else []
-    return PlanModel(name=profile.model or models.DEFAULT_MODEL, quantization=quantization)
+    usd = (profile.usd_per_million_input, profile.usd_per_million_output)
+    prices: dict[str, Any] = {}
+    if profile.remote and None not in usd:  # a plan gives both or none
+        prices = dict(zip(("usd_per_million_input", "usd_per_million_output"), usd, strict=True))
+    return PlanModel(name=profile.model or models.DEFAULT_MODEL, quantization=quantization, **prices)
 
 
 def _method_steps(profile: Profile, tuning: str | None, rows: int, chats: bool) -> tuple[Step, ...]:

@@ -16,7 +16,7 @@ from advisor.mcp_server.background import CallProgress, in_thread
 from advisor.mcp_server.results import bullet_lines, success
 from advisor.mcp_server.services import services_of
 from advisor.questionnaire.answers import Answers, names_a_path, read_answer
-from advisor.questionnaire.several_models import models_line, parse_models
+from advisor.questionnaire.model_questions import models_line, parse_models
 from rag.errors import BadInput
 from rag.search.query import Query
 from rag.text.words import count_noun

@@ -15,10 +15,10 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from advisor.questionnaire.model_questions import models_line, parse_models
 from advisor.questionnaire.probe_facts import PROBE_FACTS, ProbeFacts
 from advisor.questionnaire.question_types import Question
 from advisor.questionnaire.questions import QUESTION_BY_ID
-from advisor.questionnaire.several_models import models_line, parse_models
 from rag.errors import BadInput
 from runners.data.formats import declared_columns, parse_columns
 

@@ -21,9 +21,9 @@ from advisor.catalog import prices
 from advisor.questionnaire.answers import SOURCES, Answer, Answers, names_a_path, question_of
 from advisor.questionnaire.answers_files import read_answers, with_answers_file
 from advisor.questionnaire.data_stats import DataStats, TokenCounting, measure_files, token_counting
+from advisor.questionnaire.model_questions import MACHINE_KEYS, SEVERAL_KEYS, parse_models
 from advisor.questionnaire.profile import Profile
 from advisor.questionnaire.questions import QUESTION_BY_ID
-from advisor.questionnaire.several_models import MACHINE_KEYS, SEVERAL_KEYS, parse_models
 from rag.errors import BadInput, CannotRun
 from runners.catalog import models
 from runners.data.formats import parse_columns
@@ -164,9 +164,9 @@ def with_machine(answers: Answers, machine: Machine) -> Answers:
     Nothing of this machine counts where it will run elsewhere, and nothing of its GPUs where a person described another GPU.
     """
     place = answers.value("runs_on")
+    described = any(answers.from_person(key) for key in GPU_KEYS)
     if place is None:
         named = str(answers.value("model") or "")
-        described = any(answers.from_person(key) for key in GPU_KEYS)
         place = "provider" if named.startswith("openai:") else "other" if described else "here"
         note = {"provider": "the model is behind an endpoint", "other": "a GPU was described"}.get(place, "")
         answers = answers.add("default", {"runs_on": Answer(place, "default", note)})
@@ -177,7 +177,7 @@ def with_machine(answers: Answers, machine: Machine) -> Answers:
         for key in MACHINE_KEYS
         if (value := getattr(machine, key)).value is not None
     }
-    if place == "other":
+    if described:
         detected = {key: answer for key, answer in detected.items() if key not in GPU_KEYS}
     return replace(answers, layers={**answers.layers, "detected": {}}).add("detected", detected)
 
@@ -197,7 +197,7 @@ def with_model(answers: Answers) -> tuple[Answers, ModelShape | None]:
         on_cpu = place.has_gpu is False
         model = models.suggested_model(place.device_gib, on_cpu)
         device = "a CPU" if on_cpu else "the GPU" if place.device_gib else "a usual GPU"
-        note = f"none was named: the largest of {len(models.SUGGESTED_MODELS)} usual ones that suits {device}"
+        note = f"none was named; of the usual sizes the largest that suits {device}"
         answers = answers.add("default", {"model": Answer(model.name, "default", note)})
     name = answers["model"].value if "model" in answers else None
     shape, how = model_shape(name)
@@ -301,8 +301,8 @@ def on_this_machine(profile: Profile, machine: Machine) -> Profile:
 def for_trial(profile: Profile, machine: Machine | None = None) -> tuple[Profile, str]:
     """Return the situation as a trial on this machine has it, and why it asks another model than the planned one, or "".
 
-    A model that a person named is measured itself. One that was only suggested, or that of an unnamed provider, is measured
-    where it is on this machine and fits its GPU; else the built-in model stands in for it.
+    A model that a person named is measured itself, and a suggested one where it is on this machine and there is a GPU. Else
+    the built-in model stands in for it, as for an unnamed model of a provider or of a given size.
 
     Args:
         profile: the situation that was advised on.
@@ -310,18 +310,19 @@ def for_trial(profile: Profile, machine: Machine | None = None) -> tuple[Profile
     """
     source = profile.sources.get("model")
     chosen = profile.model and (source is None or source.source != "default")
-    if chosen or (profile.model is None and not profile.remote):
+    planned = profile.model or ("a provider's model" if profile.remote else "")
+    if not planned and profile.model_params_b:
+        planned = f"a model of {profile.model_params_b:g} B"
+    if chosen or not planned:
         return profile, ""
-    if profile.model and profile.runs_on == "here" and profile.has_gpu:
-        folder = find_availability(profile.model)
-        if folder.state == "here":
-            return profile, ""
+    on_own_gpu = profile.runs_on == "here" and profile.has_gpu
+    if profile.model and on_own_gpu and find_availability(profile.model).state == "here":
+        return profile, ""
     known = models.find_model(models.DEFAULT_MODEL) or models.MODELS[0]
     here = profile
     if profile.runs_on != "here":
         here = on_this_machine(profile, machine or detect_machine(Path("runs")))
-    planned = profile.model or "a provider's model"
-    name = profile.model or "openai:NAME@URL"
+    name = profile.model or ("openai:NAME@URL" if profile.remote else "NAME")
     small = replace(here, model=known.name, model_params_b=round(known.params_b, 4), shape=known.shape)
     return small, (
         f"the advice is for {planned}; the trial here asks {known.name} in its place, so its verdict is a hint: to measure "

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from advisor.questionnaire.model_questions import MODEL_QUESTIONS
 from advisor.questionnaire.question_types import Choice, Condition, KnownAnswers, Question, both, lacks
-from advisor.questionnaire.several_models import MODEL_QUESTIONS
 
 QUESTION_SECTIONS: tuple[tuple[str, str], ...] = (
     ("machine", "Where it will run, and which model"),

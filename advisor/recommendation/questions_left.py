@@ -8,10 +8,10 @@ from itertools import product
 from typing import Any
 
 from advisor.questionnaire.answers import Answers, format_answer
+from advisor.questionnaire.model_questions import SEVERAL_KEYS
 from advisor.questionnaire.profile import Profile
 from advisor.questionnaire.question_types import Question
 from advisor.questionnaire.questions import QUESTION_BY_ID, QUESTIONS
-from advisor.questionnaire.several_models import SEVERAL_KEYS
 from advisor.recommendation.ranking import first_choice
 
 DERIVED_ANSWERS: Mapping[str, Mapping[str, Any]] = {

@@ -14,10 +14,10 @@ from advisor.questionnaire.answers import PERSON_SOURCES, Answer, Answers, forma
 from advisor.questionnaire.data_facts import STATE_FACTS
 from advisor.questionnaire.gather import Situation, check_model, for_trial
 from advisor.questionnaire.made_rows import making_offer
+from advisor.questionnaire.model_questions import LIMITS, MACHINE_KEYS, SEVERAL_KEYS, parse_models
 from advisor.questionnaire.profile import Profile
 from advisor.questionnaire.question_types import Question
 from advisor.questionnaire.questions import QUESTION_BY_ID, QUESTIONS
-from advisor.questionnaire.several_models import LIMITS, MACHINE_KEYS, SEVERAL_KEYS, parse_models
 from advisor.recommendation.questions_left import can_decide, is_worth_asking, max_questions_left
 from advisor.recommendation.ranking import Ranking, rank_methods
 from advisor.wizard.model_choices import missing_packages

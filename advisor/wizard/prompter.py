@@ -28,9 +28,9 @@ from advisor.questionnaire import answers_files
 from advisor.questionnaire.answers import Answer, Answers, format_answer, read_answer
 from advisor.questionnaire.answers_files import read_answers
 from advisor.questionnaire.gather import complete_situation
+from advisor.questionnaire.model_questions import models_line, parse_models, with_aliases
 from advisor.questionnaire.profile import Profile
 from advisor.questionnaire.questions import QUESTION_BY_ID, QUESTION_SECTIONS
-from advisor.questionnaire.several_models import models_line, parse_models, with_aliases
 from advisor.recommendation.questions_left import known_by_source, unknown_answers
 from advisor.recommendation.ranking import Ranking
 from advisor.recommendation.recommend import recommend_for_profile

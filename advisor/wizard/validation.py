@@ -10,8 +10,8 @@ from prompt_toolkit.validation import ValidationError, Validator
 
 from advisor.questionnaire.answers import UNKNOWN_WORDS, format_answer, names_a_path, read_answer
 from advisor.questionnaire.gather import check_model
+from advisor.questionnaire.model_questions import parse_models
 from advisor.questionnaire.question_types import Question
-from advisor.questionnaire.several_models import parse_models
 from rag.errors import BadInput
 
 BACK_KEY = "<"

@@ -9,7 +9,7 @@ from pathlib import Path
 from advisor.display.trial_table import show_report
 from advisor.drafting.merged_plan import merge_plans, with_arms_only, with_choice
 from advisor.flags.demo import DemoFlags
-from advisor.questionnaire.several_models import parse_models
+from advisor.questionnaire.model_questions import parse_models
 from advisor.terminal import resume_hint
 from advisor.workflows.demo import print_heading, recommend_and_draft
 from advisor.workflows.dry_run import show_steps

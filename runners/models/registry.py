@@ -194,11 +194,12 @@ def planned_model(plan: Plan, measured: str = "") -> str:
         plan: the plan, with its recorded answers.
         measured: the name of a model that was measured; by default the plan's own.
     """
-    wanted, place = (plan.answers.get(key) for key in ("model", "runs_on"))
+    wanted, place, size = (plan.answers.get(key) for key in ("model", "runs_on", "model_params_b"))
     measured = measured or plan.model.name
     if wanted is None or wanted.value is None:
-        hosted = place is not None and place.value == "provider"
-        return "" if not hosted or measured.startswith("openai:") else "a provider's model"
+        if place is not None and place.value == "provider":
+            return "" if measured.startswith("openai:") else "a provider's model"
+        return f"a model of {size.value:g} B" if size is not None and size.value else ""
     names = (measured, *(model.name for model in plan.models.values()))
     return "" if any(same_model(str(wanted.value), name) for name in names) else str(wanted.value)
 

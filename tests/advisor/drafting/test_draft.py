@@ -56,6 +56,30 @@ def test_small_model_stands_in_for_a_suggested_one(task_files: Any, laptop: Mach
         check_gpu(draft.plan, laptop)
 
 
+def test_prices_of_an_endpoint_reach_the_plan(task_files: Any, laptop: Machine) -> None:
+    """Both or none, and of an endpoint alone; a run counts money by them."""
+    usd = ("usd_per_million_input=0.5", "usd_per_million_output=2")
+    endpoint = "model=openai:tern@http://127.0.0.1:1/v1"
+    for given, prices in (
+        ((endpoint, *usd), (0.5, 2)),
+        ((endpoint, usd[0]), (None, None)),
+        (usd, (None, None)),
+    ):
+        model = drafted(
+            laptop, *given, examples=task_files.examples, questions=task_files.questions
+        ).plan.model
+        assert (model.usd_per_million_input, model.usd_per_million_output) == prices
+
+
+def test_small_model_stands_in_for_a_size_without_a_name(task_files: Any, laptop: Machine) -> None:
+    """The trial is of another model than the advice, so it is a proxy."""
+    files = {key: getattr(task_files, key) for key in FILE_KEYS}
+    situation = complete_situation(flag_answers(("behaviour_gap=high", "model_params_b=8"), **files), laptop)
+    draft = draft_with_notes(recommend_for_profile(situation.profile), situation)
+    assert draft.notes[0].startswith(f"the advice is for a model of 8 B; the trial here asks {DEFAULT_MODEL}")
+    assert planned_model(draft.plan) == "a model of 8 B"
+
+
 def test_draft_has_all_arms_in_order(task_files: Any, laptop: Machine) -> None:
     """With documents and examples; the hybrid is trained on rows with passages."""
     plan = drafted(

@@ -17,7 +17,7 @@ from advisor.questionnaire.gather import (
     prompt_text,
     with_answers_of,
 )
-from advisor.questionnaire.several_models import MACHINE_KEYS
+from advisor.questionnaire.model_questions import MACHINE_KEYS
 from rag.errors import BadInput
 from runners.resources.machine import Machine
 

@@ -12,8 +12,8 @@ import pexpect
 import pytest
 import yaml
 
+from advisor.questionnaire.model_questions import MACHINE_KEYS
 from advisor.questionnaire.questions import QUESTIONS
-from advisor.questionnaire.several_models import MACHINE_KEYS
 from tests.support.limits import HANG_S, children_seconds
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="needs a POSIX terminal")
