@@ -14,6 +14,7 @@ def command(
     model: options.MovedModel = None,
     backend: options.Backend = None,
     server: options.Server = True,
+    check: options.Check = None,
     as_json: bool = typer.Option(False, "--json", help="Print the answer as JSON."),
 ) -> None:
     """Answer a question from a finished run, with its sources.
@@ -22,6 +23,7 @@ def command(
 
     Where `tunewise serve` has the same run loaded on this machine, that server is asked, which takes no time for loading.
     """
-    from advisor.workflows.ask import answer_question
+    from advisor.workflows.ask import AskOptions, answer_question
 
-    answer_question(run, question, arm, as_json, model, backend, server)
+    asked = AskOptions(arm=arm, as_json=as_json, model=model, backend=backend, server=server, check=check)
+    answer_question(run, question, asked)

@@ -13,6 +13,7 @@ def command(
     model: options.MovedModel = None,
     backend: options.Backend = None,
     server: options.Server = True,
+    check: options.Check = None,
     as_json: bool = typer.Option(False, "--json", help="Print each answer as a line of JSON."),
 ) -> None:
     """Ask a finished run one question after another.
@@ -20,6 +21,8 @@ def command(
     A follow-up question is completed from the one before it. Questions are read from the terminal, or one per line
     from standard input. An empty line or /quit ends it.
     """
+    from advisor.workflows.ask import AskOptions
     from advisor.workflows.chat import converse
 
-    converse(run, arm, as_json, model, backend, server)
+    asked = AskOptions(arm=arm, as_json=as_json, model=model, backend=backend, server=server, check=check)
+    converse(run, asked)

@@ -95,7 +95,7 @@ def show_sources(answer: Answer, arm: str, console: Console | None = None) -> No
     note = f"arm: {arm}{by}"
     if answer.refused:
         is_far = nearest is not None and not nearest.given
-        note = "no reply is near enough" if is_far else "the documents have no answer"
+        note = "no reply is near enough" if is_far else answer.why_refused
     print_plain(console, f"  ({note})", "dim")
 
 

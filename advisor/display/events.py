@@ -67,6 +67,8 @@ def event_lines(event: Mapping[str, Any]) -> list[str]:
         return [
             f"{event['arm']} is incomplete, {event['answered']} of {event['questions']} answered: {event['reason']}"
         ]
+    if kind == "arm.settled":
+        return _settled_lines(event)
     if kind == "arm.refused":
         return [f"{event['arm']} is not measured: its tuned search was not accepted"]
     if kind == "labels.prior":
@@ -136,6 +138,16 @@ def _data_lines(kind: str, event: Mapping[str, Any]) -> list[str]:
             f"{count_noun(event['rows'], 'training row')} with passages: {', '.join(filter(None, parts))}"
         ]
     return []
+
+
+def _settled_lines(event: Mapping[str, Any]) -> list[str]:
+    """Return what dev answers settled for an arm."""
+    cut = f"; {event['cut']} of {count_noun(event['asked'], 'dev answer')} cut" if event["cut"] else ""
+    lines = [f"answers get up to {event['max_new_tokens']} tokens{cut}"] if event["asked"] else []
+    if event["why"]:
+        kind = {"refuse": "refused", "mark": "marked, not refused"}[event["check"]]
+        lines.append(f"answers without support are {kind}: {event['why']}")
+    return lines
 
 
 def _model_lines(kind: str, event: Mapping[str, Any]) -> list[str]:

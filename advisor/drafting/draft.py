@@ -396,11 +396,18 @@ def _gate(choice: str, steps: Sequence[Step]) -> PlanGate:
 
 
 def _refusal(profile: Profile) -> RefusalSettings:
-    """Return when arms with retrieval refuse: sooner where a wrong answer is expensive, else as is usual."""
-    if profile.wrong_answer_cost != "high" or not profile.documents:
+    """Return when arms with retrieval refuse: sooner where a wrong answer is expensive or must cite, else as is usual."""
+    costly = profile.wrong_answer_cost == "high"
+    if not profile.documents or not (costly or profile.must_cite):
         return RefusalSettings()
-    why = "a wrong answer is expensive: more questions with an answer may be refused for it"
-    return RefusalSettings(most_wrong=COSTLY_MOST_WRONG, reasons={"most_wrong": why})
+    why = "a wrong answer is expensive" if costly else "answers must name their source"
+    reasons = {
+        "check": f"{why}: what no passage supports is refused, where dev shows that few right answers are lost"
+    }
+    if not costly:
+        return RefusalSettings(check="refuse", reasons=reasons)
+    reasons["most_wrong"] = f"{why}: more questions with an answer may be refused for it"
+    return RefusalSettings(check="refuse", most_wrong=COSTLY_MOST_WRONG, reasons=reasons)
 
 
 def _max_new_tokens(profile: Profile, rows: Sequence[Example]) -> int:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -41,6 +41,12 @@ Server = Annotated[
     flag(
         "Ask a server of this machine that has the run loaded (tunewise serve), where there is one.",
         "--server/--no-server",
+    ),
+]
+Check = Annotated[
+    Literal["refuse", "mark"] | None,
+    flag(
+        "What becomes of an answer that the passages do not support. Default: what the trial settled for the arm."
     ),
 ]
 Documents = Annotated[Path | None, flag("A folder, a file, or a .jsonl of document rows.")]

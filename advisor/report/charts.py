@@ -10,10 +10,8 @@ import math
 from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
-from typing import Any
 
-from rag.evaluation.statistics import risk_coverage
-from runners.report.records import SeedScore
+from runners.report.records import ArmReport, SeedScore
 
 TICK_STEPS = (1, 2, 2.5, 5, 10)
 MAX_TICKS = 6
@@ -329,27 +327,36 @@ def axis_labels(x: Axis, y: Axis) -> tuple[str, str]:
     return x_labels, y_labels
 
 
-def refusal_chart(refusal: Mapping[str, Any]) -> str:
-    """Draw the risk-coverage curve of the thresholds on the dev questions, with 95 % bands; the chosen one has a ring.
+def support_chart(arms: Sequence[ArmReport]) -> str:
+    """Draw the risk-coverage curve of every arm that cites, ranked by support; "" without one.
 
-    "" where the counts of dev questions were not recorded, or the chosen threshold answers nothing.
+    A ring is at the gate alone, where every answer is given, and another where the check refuses unsupported ones.
     """
-    counts = refusal["answerable"], refusal["unanswerable"]
-    shares = [(row["right"], row["wrong"]) for row in (*refusal["curve"], refusal["chosen"])]
-    points = [(one.coverage, one.risk) for one in risk_coverage(shares, *counts)]
-    chosen = risk_coverage(shares[-1:], *counts)
-    if not chosen:
+    curves = {arm.arm: arm for arm in arms if arm.checks and arm.risk_coverage}
+    if not curves:
         return ""
-    at, risk = chosen[0].coverage, chosen[0].risk
-    top = min(1.0, 1.05 * max(risk.high for _, risk in points))
+    series = {name: [(p.answered, p.wrong) for p in arm.risk_coverage] for name, arm in curves.items()}
+    marks = [points[-1] for points in series.values()]
+    said = []
+    for name, arm in curves.items():
+        assert arm.checks
+        mark, refuse = arm.checks.mark, arm.checks.refuse
+        said.append(
+            f"{name}: {mark.wrong} of {mark.given} given answers wrong, checked {refuse.wrong} of {refuse.given}"
+        )
+        if arm.checks.applied == "refuse" and refuse.given:
+            marks.append((refuse.given / (refuse.given + refuse.refused), refuse.wrong / refuse.given))
     return draw_lines(
-        "When it refuses",
-        f"chosen: {at:.0%} of the dev questions answered, {risk.hits} of these {risk.n} without an answer",
-        {"every threshold (ring: the one chosen; area: 95 %)": [(x, y.hits / y.n) for x, y in points]},
-        Axis("share of the dev questions that is answered", 0, 1),
-        Axis("share of these without an answer in the documents", 0, top),
-        [(at, risk.hits / risk.n)],
-        band=[(x, y.low, y.high) for x, y in points],
+        "Answered and wrong",
+        "; ".join(said),
+        series,
+        Axis("share of the questions that is answered", 0, 1),
+        Axis(
+            "share of these answers that is wrong",
+            0,
+            min(1.0, 1.05 * max(y for own in series.values() for _, y in own)),
+        ),
+        marks,
     )
 
 

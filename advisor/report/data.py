@@ -44,6 +44,8 @@ from rag.errors import BadInput, CannotRun
 from rag.evaluation.clusters import cluster_by_document
 from rag.evaluation.statistics import PairedDifference
 from rag.files import check_schema, parse_json
+from runners.arms.prompt_selection import read_stored_prompts
+from runners.data.questions import with_wordings
 from runners.judging.calibration import with_grades
 from runners.judging.pairs import preferences
 from runners.made_from import data_files, recorded_files
@@ -52,6 +54,7 @@ from runners.plan.named_models import asked_models, reference_arms
 from runners.plan.schema import Plan
 from runners.plan.steps import NF4, QUANTIZED_ANSWERS, TrainStep
 from runners.report import report_file
+from runners.report.answer_checks import repeat_warnings, with_checks
 from runners.report.arm_scores import rows_without_gold
 from runners.report.lookups import lookup_summary
 from runners.report.records import (
@@ -138,11 +141,12 @@ def report_of_run(records: RunRecords) -> TrialReport:
     warnings += [*_answering_notes(plan), *left_out_notes(plan)]
     warnings += [drift.text] if drift and drift.sure else []
     warnings += [] if not comparison or comparison["accepted"] else notes[:1]
+    arms = _arm_reports(records, judged, trained)
     report = TrialReport(
         name=plan.name,
         verdict=judged.verdict,
-        warnings=tuple(filter(None, (*plan.said_first, *warnings))),
-        arms=_arm_reports(records, judged, trained),
+        warnings=tuple(filter(None, (*plan.said_first, *warnings, *repeat_warnings(arms)))),
+        arms=arms,
         paired=tuple(map(pair_report, judged.pairs)),
         cost_order=tuple(sorted(cost, key=lambda name: cost[name])),
         weights=applied_weights(plan),
@@ -201,7 +205,7 @@ def _arm_reports(
     """Return the arms that were judged, the best by the combined score first."""
     beside = {arm.arm: made_column(arm) for arm in judged.beside}
     routes = read_routes(records.path / TRIAL)
-    return tuple(
+    reports = (
         arm_report(
             arm,
             records.plan,
@@ -215,6 +219,9 @@ def _arm_reports(
         )
         for arm in sorted(judged.arms, key=lambda a: -a.mean_score)
     )
+    asked = {form.id: form for form in with_wordings(records.questions)}
+    stored = read_stored_prompts(records.path / TRIAL)
+    return tuple(with_checks(arm, records.plan, records.answers, asked, stored) for arm in reports)
 
 
 def seconds_alone(records: RunRecords, arms: Sequence[ArmScores]) -> dict[str, float]:

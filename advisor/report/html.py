@@ -332,6 +332,7 @@ def _template() -> Template:
         "arms_section": arms_section,
         "curve_chart": curve_chart,
         "cause_columns": CAUSE_COLUMNS,
+        "check_columns": statements.CHECK_COLUMNS,
         "cause_rows": cause_rows,
         "causes_sentence": causes_sentence,
         "harmless": defang_text,

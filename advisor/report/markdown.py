@@ -9,10 +9,12 @@ from advisor.report.dev_budget import dev_budget_line
 from advisor.report.failure_causes import CAUSE_COLUMNS, cause_rows, causes_sentence
 from advisor.report.plots.right_cost import not_in_plot, right_cost_file
 from advisor.report.statements import (
+    CHECK_COLUMNS,
     WORDING_COLUMNS,
     WORDING_TITLE,
     arms_line,
     batch_text,
+    check_rows,
     combined_score_rule,
     milliseconds,
     models_asked,
@@ -56,6 +58,7 @@ def report_markdown(report: TrialReport) -> str:
         escape_markdown(" ".join(f"{note}." for note in report.retriever_notes)),
         "\n".join(_arms(report)),
         "\n".join(_wordings(report)),
+        "\n".join(_checks(report)),
         "\n".join(_right_costs(report)),
         escape_markdown(report.teacher.text) if report.teacher else "",
         escape_markdown(f"What each arm is: {arms}." if (arms := arms_line(report)) else ""),
@@ -138,6 +141,16 @@ def _right_costs(report: TrialReport) -> list[str]:
             f"![right answers against cost]({RIGHT_COST_SVG})",
         ]
     return lines
+
+
+def _checks(report: TrialReport) -> list[str]:
+    """Return the table of the check of support; [] where no arm cites."""
+    rows = [[escape_markdown(cell) for cell in row] for row in check_rows(report.arms)]
+    return (
+        folded_lines("Unsupported answers, marked and refused", markdown_rows(CHECK_COLUMNS, rows))
+        if rows
+        else []
+    )
 
 
 def _wordings(report: TrialReport) -> list[str]:

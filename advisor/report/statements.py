@@ -90,6 +90,29 @@ def refusal_line(report: TrialReport) -> str:
     return text
 
 
+CHECK_COLUMNS = ("arm", "check", "wrong of those given, marked", "refused", "right answers lost", "on dev")
+"""Titles of the table of :func:`check_rows`, and of its cells."""
+
+
+def check_rows(arms: Sequence[ArmReport]) -> list[tuple[str, ...]]:
+    """Return what the check of support makes of the answers of each arm that cites; [] without one."""
+    rows: list[tuple[str, ...]] = []
+    for arm in arms:
+        if checks := arm.checks:
+            mark, refuse = checks.mark, checks.refuse
+            rows.append(
+                (
+                    arm.arm,
+                    checks.applied,
+                    f"{mark.wrong} of {mark.given}",
+                    f"{refuse.wrong} of {refuse.given}",
+                    f"{mark.right - refuse.right} of {mark.right}",
+                    checks.why or "not asked for",
+                )
+            )
+    return rows
+
+
 WORDING_TITLE = "In the documents' words and in others"
 WORDING_COLUMNS = ("arm", "asked in", "right", "passage found", "refused wrongly", "refused rightly")
 """Titles of the table of :func:`wording_rows`, and of its cells."""

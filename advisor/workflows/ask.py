@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Generator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
@@ -15,6 +16,7 @@ from advisor.output import emit_result, note
 from rag.errors import BadInput
 from runners.data.formats import Message
 from runners.data.questions import Question
+from runners.plan.gate import Check
 from runners.runs.opened import Opening, OpenRun
 from runners.runs.plan_models import MovedModels
 from runners.serving.client import RunningServer, ServerLost, usable_server
@@ -25,6 +27,24 @@ if TYPE_CHECKING:
 Result = TypeVar("Result")
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AskOptions:
+    """How a run is asked."""
+
+    arm: str | None = None
+    """The arm to ask; None for the one the verdict says to use."""
+    as_json: bool = False
+    """Whether answers are printed as JSON."""
+    model: MovedModels = None
+    """Folder of the base model, where it has been moved; no server is asked then."""
+    backend: Sequence[str] | None = None
+    """The servers that generate, as the values of ``--backend``; None for those the run was measured with."""
+    server: bool = True
+    """Whether a server of this machine may answer that has the run loaded."""
+    check: Check | None = None
+    """What becomes of answers without support; None for what the trial settled."""
+
+
 class Answerer:
     """Answers the questions of one run with one arm.
 
@@ -32,32 +52,21 @@ class Answerer:
     in this process; where a server is running and is not asked, or does not answer, a line on stderr says why.
     """
 
-    def __init__(
-        self,
-        path: Path,
-        arm: str | None,
-        model: MovedModels = None,
-        backend: Sequence[str] | None = None,
-        server: bool = True,
-    ) -> None:
+    def __init__(self, path: Path, options: AskOptions) -> None:
         """Read the plan of a run, and look for its servers.
-
-        Args:
-            path: the run folder.
-            arm: the arm to ask; None for the one the verdict says to use.
-            model: folder of the base model, where it has been moved; no server is asked then.
-            backend: the servers that generate, as the values of ``--backend``; None for those the run was measured with.
-            server: whether a server of this machine may answer that has the run loaded.
 
         Raises:
             BadInput: there is no run, or it has no such arm.
             UsageProblem: no arm was named, and the verdict says that none can be used.
         """
-        self._session = OpenRun.open(path, Opening(on_event=print_event, model=model, backend=backend))
-        self.arm = self._session.find_arm(arm)
-        self._server = usable_server(self._session, note, bool(model)) if server else None
+        model, backend, check = options.model, options.backend, options.check
+        opening = Opening(on_event=print_event, model=model, backend=backend, check=check)
+        self._session = OpenRun.open(path, opening)
+        self.arm = self._session.find_arm(options.arm)
+        self._server = usable_server(self._session, note, bool(model)) if options.server else None
         if self._server is not None:
             self._session.note_examples([self.arm])
+        self._check = check
         self._announced = False
         self._opened = False
 
@@ -70,7 +79,7 @@ class Answerer:
         """Return the answer to a question."""
 
         def read(server: RunningServer) -> Answer:
-            pieces = server.stream(Question("ask-0", question, history=history), self.arm.arm)
+            pieces = server.stream(Question("ask-0", question, history=history), self.arm.arm, self._check)
             while True:
                 try:
                     next(pieces)
@@ -85,7 +94,7 @@ class Answerer:
         """Print the answer to a question as it is generated, with its sources; return it."""
 
         def stream(server: RunningServer) -> Generator[str, None, Answer]:
-            return server.stream(Question("ask-0", question, history=history), self.arm.arm)
+            return server.stream(Question("ask-0", question, history=history), self.arm.arm, self._check)
 
         name = self.arm.arm
         if (answer := self._by_server(lambda server: show_streaming(stream(server), name))) is not None:
@@ -123,33 +132,16 @@ class Answerer:
         return self._session
 
 
-def answer_question(
-    path: Path,
-    question: str,
-    arm: str | None,
-    as_json: bool = False,
-    model: MovedModels = None,
-    backend: Sequence[str] | None = None,
-    server: bool = True,
-) -> None:
-    """Print the answer to one question, with its citations.
-
-    Args:
-        path: the run folder.
-        question: the question.
-        arm: the arm to ask; None for the one the verdict says to use.
-        as_json: whether to print it as JSON.
-        model: folder of the base model, where it has been moved.
-        backend: the servers that generate, as the values of ``--backend``; None for those the run was measured with.
-        server: whether a server of this machine may answer that has the run loaded.
+def answer_question(path: Path, question: str, options: AskOptions) -> None:
+    """Print the answer of a run to one question, with its citations.
 
     Raises:
         BadInput: the question is empty, there is no run, it is damaged, or it has no such arm.
     """
     if not question.strip():
         raise BadInput("the question is empty", 'ask something: tunewise ask RUN "When does it open?"')
-    answerer = Answerer(path, arm, model, backend, server)
-    if as_json:
+    answerer = Answerer(path, options)
+    if options.as_json:
         emit_result(answerer.ask(question).reply_json(answerer.arm.arm), ascii=True)
     else:
         answerer.show(question)

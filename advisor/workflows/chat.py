@@ -6,14 +6,12 @@ A model that looks things up itself sees the turns and the question as it is: wh
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
 from pathlib import Path
 
 from advisor.output import emit_result, note
-from advisor.workflows.ask import Answerer
+from advisor.workflows.ask import Answerer, AskOptions
 from runners.arms.followup import stand_alone
 from runners.data.formats import Message
-from runners.runs.plan_models import MovedModels
 
 HELP = (
     "Type a question and press Enter. A short follow-up ('and on Sundays?') is completed from the question before it.\n"
@@ -24,25 +22,12 @@ KEPT_TURNS = 2
 """Earlier question/answer pairs in the prompt of an arm that is not given passages; small models get confused by more."""
 
 
-def converse(
-    path: Path,
-    arm_name: str | None,
-    as_json: bool = False,
-    model: MovedModels = None,
-    backend: Sequence[str] | None = None,
-    server: bool = True,
-) -> None:
+def converse(path: Path, options: AskOptions) -> None:
     """Answer questions until an empty line, /quit or the end of the input; ``HELP`` lists the other commands.
 
-    Args:
-        path: the run folder.
-        arm_name: the arm to ask; None for the one the verdict says to use.
-        as_json: whether to print a line of JSON for each answer.
-        model: folder of the base model, where it has been moved.
-        backend: the servers that generate, as the values of ``--backend``; None for those the run was measured with.
-        server: whether a server of this machine may answer that has the run loaded.
+    With ``options.as_json`` a line of JSON is printed for each answer.
     """
-    answerer = Answerer(path, arm_name, model, backend, server)
+    answerer = Answerer(path, options)
     answerer.prepare()
     arm = answerer.arm
     history: list[Message] = []
@@ -64,7 +49,7 @@ def converse(
         # With passages these give the context; earlier turns would only take space from them in the prompt.
         given_passages = arm.retrieval and not arm.looks_up
         shown_turns = () if given_passages else tuple(history[-2 * KEPT_TURNS :])
-        if as_json:
+        if options.as_json:
             answer = answerer.ask(rewritten, shown_turns)
             emit_result(
                 {**answer.reply_json(arm.arm), "question": question, "asked_as": rewritten}, ascii=True

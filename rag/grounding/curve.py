@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
 _CURVE_POINTS = 21
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,3 +90,10 @@ def refused_at_every_cut(
 
 def _refused_share(flags: np.ndarray) -> float:
     return float(flags.mean()) if len(flags) else 0.0
+
+
+def evenly(values: Sequence[T], most: int) -> Sequence[T]:
+    """Return at most so many of the values, evenly spread."""
+    if len(values) <= most:
+        return values
+    return [values[n] for n in np.linspace(0, len(values) - 1, most).round().astype(int).tolist()]

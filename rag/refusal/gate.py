@@ -12,16 +12,16 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
-from typing import Literal, Protocol, TypeVar
+from typing import Literal, Protocol
 
 import numpy as np
 
 from rag.embedding.reranker import Scorer, by_answers
 from rag.grounding import curve, refusal
+from rag.grounding.curve import evenly
 from rag.grounding.refusal import AnswerCuts, RefusalDecision, RefusalSignals, RefusalThreshold
 from rag.types import Hit
 
-T = TypeVar("T")
 Gate = Literal["fitted", "lenient", "off"]
 READ = 12
 """Hits that are read: see benchmarks/LOG.md for other numbers."""
@@ -116,7 +116,7 @@ def fit_gate(
         return _without_reading(index, questions, settings)
     reader = _Remembering(settings.reader)
     rows = _read_rows(index, questions, reader)
-    asked = _signals_of(index, reader, _evenly(log, MOST_LOG_QUESTIONS))
+    asked = _signals_of(index, reader, evenly(log, MOST_LOG_QUESTIONS))
     cuts = _cuts(rows, settings, asked)
     answerable = np.array([row.answerable for row in rows], dtype=bool)
     constructed = np.array([row.made for row in rows], dtype=bool)
@@ -285,13 +285,6 @@ def _note(rows: Sequence[_Row], settings: GateSettings) -> str:
         f"for other words on {other}" if other >= MIN_PER_CUT else "for other words it is the shipped one",
     ]
     return "; ".join(parts)
-
-
-def _evenly(values: Sequence[T], most: int) -> Sequence[T]:
-    """Return at most so many of the values, evenly spread."""
-    if len(values) <= most:
-        return values
-    return [values[n] for n in np.linspace(0, len(values) - 1, most).round().astype(int).tolist()]
 
 
 class _Remembering:

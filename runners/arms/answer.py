@@ -11,12 +11,12 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Container, Mapping, Sequence
 from collections.abc import Generator as Running
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from rag.grounding.citations import SentenceCiter, marked_end, remove_marks, strip_marks
 from rag.grounding.conflicts import Conflict, find_conflicts
-from rag.refusal.relevance import BESIDE, mark_beside
+from rag.refusal.relevance import BESIDE, check_citations
 from rag.text import sanitize
 from rag.text.sanitize import neutralise_links, strip_invisible
 from rag.text.words import sentence_spans
@@ -29,6 +29,7 @@ from runners.arms.retriever import PassageFinder, Retrieved, looked_up
 from runners.data.formats import Message
 from runners.data.questions import Question
 from runners.inference.types import Completion, Generator
+from runners.plan.gate import Check
 from runners.plan.schema import Plan
 from runners.plan.steps import EvaluateStep
 from runners.scoring.style_checks import Formulas
@@ -62,6 +63,11 @@ class Answer:
     """Passages that contradict each other, to be shown side by side."""
     arm: str = ""
     """The arm that answered, where the caller does not know it."""
+    support: float | None = None
+    """How likely what it cites answers the question (:func:`rag.refusal.relevance.check_citations`); None where it cites
+    nothing by its nature, as refusals do."""
+    withheld: Answer | None = None
+    """What would be shown, marked, if answers without support were not refused; None for an answer that is shown."""
 
     @property
     def hits(self) -> tuple[Hit, ...]:
@@ -80,8 +86,15 @@ class Answer:
             parts.append(notebook.html_paragraph(text, "color:#b35900"))
         if beside:
             parts.append(notebook.html_paragraph(BESIDE_NOTE, "color:#b35900"))
-        note = "the documents have no answer" if self.refused else f"arm: {self.arm}" * bool(self.arm)
+        note = self.why_refused or f"arm: {self.arm}" * bool(self.arm)
         return f"<div>{''.join(parts)}{f'<small>{notebook.html_text(note)}</small>' if note else ''}</div>"
+
+    @property
+    def why_refused(self) -> str:
+        """Why there is no answer; "" where there is one."""
+        if self.withheld:
+            return "not certain: the passages do not support the model's answer"
+        return "the documents have no answer" if self.refused else ""
 
     @property
     def beside(self) -> bool:
@@ -125,6 +138,7 @@ class Answer:
             "schema": 1,
             "answer": self.marked,
             "refused": self.refused,
+            "uncertain": self.withheld is not None,
             "beside": self.beside,
             "arm": arm,
             **({"answered_by": self.arm} if self.arm and self.arm != arm else {}),
@@ -159,11 +173,7 @@ class Answer:
             "seed": seed,
             "id": self.question.id,
             "question": self.question.question,
-            "answer": self.text,
-            "marked": self.marked,
-            "refused": self.refused,
-            "citations": [c.to_json() for c in self.citations],
-            "conflicts": [c.to_json() for c in self.conflicts],
+            **self._shown_json(),
             "context": [{"doc": h.chunk.doc, "start": h.chunk.start, "end": h.chunk.end} for h in self.hits],
             "prompt": list(self.chat),
             "prompt_tokens": self.completion.prompt_tokens,
@@ -175,6 +185,18 @@ class Answer:
             **self._labels_json(),
             **self._lookups_json(),
             **({"decision": self.found.decision.to_json()} if self.found and self.found.is_searched else {}),
+            **({"support": round(self.support, 4)} if self.support is not None else {}),
+            **({"withheld": self.withheld._shown_json()} if self.withheld else {}),
+        }
+
+    def _shown_json(self) -> dict[str, Any]:
+        """Return what is shown of the answer."""
+        return {
+            "answer": self.text,
+            "marked": self.marked,
+            "refused": self.refused,
+            "citations": [c.to_json() for c in self.citations],
+            "conflicts": [c.to_json() for c in self.conflicts],
         }
 
     def _reasoning_json(self) -> dict[str, Any]:
@@ -382,7 +404,7 @@ def stream_answer(
     The pieces are what is shown, ``marked`` of the answer: cited sentence by sentence, without marks of the
     model's own. The arguments are those of :func:`answer_all`: the model is requested when the passages are found.
     """
-    if arm.looks_up:  # which passages its sentences can cite is known when it has ended
+    if arm.looks_up or is_checked_first(plan, arm):  # what it cites is known when it has ended
         answer = answer_all(plan, arm, [question], generator, retriever, shots)[0]
         yield answer.marked
         return answer
@@ -463,10 +485,38 @@ def finish_answer(
     shown = neutralise_links(text, [question.question, *(hit.chunk.text for hit in retrieved.hits)])
     citer = citer or SentenceCiter(retrieved.hits, Formulas(plan))
     marked, citations = (shown, ()) if refused else citer.whole(shown)
-    if retrieved.reader is not None and plan.refusal.check:
-        citations = mark_beside(question.question, marked, citations, retrieved.reader)
+    citations, support = check_citations(question.question, marked, citations, retrieved.reader)
     conflicts = () if refused else find_conflicts(question.question, retrieved.hits)
-    return Answer(question, text, marked, citations, refused, retrieved, tuple(chat), completion, conflicts)
+    answer = Answer(question, text, marked, citations, refused, retrieved, tuple(chat), completion, conflicts)
+    if refused:
+        return answer
+    answer = replace(answer, support=support)
+    least = plan.refusal.least_support
+    least = (0.0 if retrieved.reader else 1.0) if least is None else least
+    return _withheld(plan, answer) if plan.refusal.check == "refuse" and support < least else answer
+
+
+def with_check(plan: Plan, check: Check | None) -> Plan:
+    """Return the plan with this for answers without support; None leaves it as it is."""
+    return (
+        plan
+        if check is None
+        else plan.model_copy(update={"refusal": plan.refusal.model_copy(update={"check": check})})
+    )
+
+
+def is_checked_first(plan: Plan, arm: EvaluateStep) -> bool:
+    """Return whether an arm's answers are shown after they are checked, not while they are generated."""
+    return arm.retrieval and plan.refusal.check == "refuse"
+
+
+def _withheld(plan: Plan, answer: Answer) -> Answer:
+    """Return the house's refusal in place of an answer, with the nearest passage as the place to look."""
+    text = plan.prompts.refusals[0]
+    nearest = answer.hits[0].chunk if answer.hits else None
+    place = sanitize.single_line(f"{nearest.title} ({nearest.location(short=True)})") if nearest else ""
+    shown = f"{text}\n→ {neutralise_links(place)}" if place else text
+    return replace(answer, text=text, marked=shown, citations=(), conflicts=(), refused=True, withheld=answer)
 
 
 def _writes_json(plan: Plan) -> bool:

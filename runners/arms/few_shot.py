@@ -12,8 +12,10 @@
 - with passages: of an arm that retrieves, one or two examples whose turn has the form of the question's own: with the
   passages that hold the answer.
 
-Instructions are the plan's; the same followed by the labels, or by the keys of the JSON object, where replies have that
-form and the instructions do not name them; and the same followed by the plan's style checks as rules.
+Layouts are the plan's instructions as the system turn; of an arm that retrieves the same after the passages and the
+question, between them, or with the question before the passages too, because small models follow what they read last; the
+first sentence of the instructions alone; the instructions followed by the labels, or by the keys of the JSON object, where
+replies have that form and the instructions do not name them; and the same followed by the plan's style checks as rules.
 
 The order is the order in which they are tried where the budget is too small for all: with labels and JSON the nearest
 examples come first after the fixed bank.
@@ -25,15 +27,18 @@ write it into ``prompts.system``.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from rag.files import sha256_text
+from rag.text.words import sentences
 from runners.arms.prompts import FewShotExamples, choose_shots
 from runners.data.examples import Example
 from runners.data.labels import labels_of
 from runners.data.questions import Question
+from runners.plan.data import PLACEHOLDERS
 from runners.plan.schema import Plan
 from runners.scoring.style_checks import rule_text
 
@@ -46,6 +51,8 @@ FIXED_BANK = "fixed"
 """Name of the default bank: drawn by the seed, with the plan's instructions."""
 PLAN_INSTRUCTIONS = "the plan's instructions"
 """Name of the default of an arm without examples."""
+SHORT = "short instructions"
+"""Label of the layout that has the first sentence of the instructions alone."""
 TURN_TOKENS = 8
 """Tokens that a chat template adds to a turn, at most: ChatML, Llama 3 and Gemma add 5."""
 QUESTION_TOKENS_KEPT = 256
@@ -73,8 +80,8 @@ MAX_LISTED_CHARACTERS = 4_000
 """Longest list of labels, about 1,000 tokens, that is written into instructions."""
 MAX_REMEMBERED = 10_000
 """Questions whose nearest examples are remembered."""
-_INSTRUCTION_RANK = 2
-"""Ranks of banks that other instructions come after the plan's: see :func:`prompt_candidates`."""
+_LAYOUT_RANK = 2
+"""Ranks of banks that another layout comes after the plan's: see :func:`prompt_candidates`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,11 +105,22 @@ class NearestSetting:
 
 
 @dataclass(frozen=True, slots=True)
+class Layout:
+    """Where a prompt has its instructions, and which."""
+
+    label: str
+    system: str
+    context: str
+    """The user turn with passages, as ``prompts.context`` of a plan."""
+
+
+@dataclass(frozen=True, slots=True)
 class PromptCandidate:
-    """One prompt to try: instructions, and the examples below them in order."""
+    """One prompt to try: a layout, and the examples in order."""
 
     name: str
     system: str
+    context: str
     shots: tuple[Example, ...] = ()
     nearest: NearestSetting | None = None
     """Where the examples are chosen for each question; ``shots`` are shown before those."""
@@ -113,7 +131,7 @@ class PromptCandidate:
         The examples are stored with it, so that the run can be asked without the examples' file; those that the nearest
         are chosen from are stored once for all arms.
         """
-        stored: dict[str, Any] = {"name": self.name, "system": self.system}
+        stored: dict[str, Any] = {"name": self.name, "system": self.system, "context": self.context}
         stored["shots"] = list(map(shot_json, self.shots))
         if self.nearest:
             order = "nearest last" if self.nearest.nearest_last else "nearest first"
@@ -131,7 +149,13 @@ class PromptCandidate:
         if "nearest" in stored:
             last = stored["order"] != "nearest first"
             nearest = NearestSetting(stored["nearest"], last, stored["max_tokens"])
-        return cls(stored["name"], stored["system"], tuple(map(stored_shot, stored["shots"])), nearest)
+        shots = tuple(map(stored_shot, stored["shots"]))
+        return cls(stored["name"], stored["system"], stored["context"], shots, nearest)
+
+    def applied(self, plan: Plan) -> Plan:
+        """Return the plan with the candidate's layout, for one arm."""
+        layout = {"system": self.system, "context": self.context}
+        return plan.model_copy(update={"prompts": plan.prompts.model_copy(update=layout)})
 
     def shown(self, pool: ExamplePool | None) -> FewShotExamples:
         """Return the examples that the arm shows; ``pool`` is what the nearest are chosen from."""
@@ -233,42 +257,43 @@ def prompt_candidates(
     plan: Plan,
     examples: Sequence[Example],
     count: int,
-    own: bool = False,
+    layouts: Sequence[Layout],
     pool: ExamplePool | None = None,
     limits: ShotLimits | None = None,
     with_passages: Sequence[Example] = (),
 ) -> tuple[PromptCandidate, ...]:
     """Return the prompts to try, the default first and the others in the order in which they deserve a try.
 
-    Banks have a rank, and so have instructions (twice as much: a bank changes more than a sentence); those of the lower
-    sum come first. Equal prompts are listed once.
+    Banks have a rank, and so have layouts (twice as much); those of the lower sum come first. Equal prompts are listed once.
 
     Args:
         plan: the run's plan.
         examples: the examples to draw from; plain texts are left out.
-        count: examples in a bank; 0 for an arm that shows none, whose instructions alone vary.
-        own: whether the questions bring their own instructions, so that these cannot be varied.
+        count: examples in a bank; 0 for an arm that shows none, whose layout alone varies.
+        layouts: as :func:`candidate_layouts` returns them.
         pool: the examples with their lengths, for many and nearest ones; None tries neither.
         limits: the most tokens of examples; None tries neither many nor nearest ones.
         with_passages: one or two examples whose questions hold their passages, for an arm that retrieves.
     """
-    instructions = candidate_instructions(plan, own)
     if not count:
-        return tuple(PromptCandidate(label or PLAN_INSTRUCTIONS, system) for label, system in instructions)
+        plain = [PromptCandidate(o.label or PLAN_INSTRUCTIONS, o.system, o.context) for o in layouts]
+        short = [o for o in layouts if o.label == SHORT and pool]
+        one = choose_shots([row for row in examples if not row.raw], 1, plan.seed)
+        return (*plain, *(PromptCandidate(f"{SHORT}, one example", o.system, o.context, one) for o in short))
     usable = [row for row in examples if not row.raw]
     banks = _banks(plan, usable, count, pool, limits, with_passages)
     grid = sorted(
-        (bank_rank + _INSTRUCTION_RANK * rank, rank, bank_rank)
+        (bank_rank + _LAYOUT_RANK * rank, rank, bank_rank)
         for bank_rank in range(len(banks))
-        for rank in range(len(instructions))
+        for rank in range(len(layouts))
     )
     candidates: dict[Any, PromptCandidate] = {}
     for _, rank, bank_rank in grid:
-        label, system = instructions[rank]
+        layout = layouts[rank]
         name, shots, nearest = banks[bank_rank]
-        full_name = ", ".join(filter(None, (name, label)))
-        key = (system, tuple((shot.question, shot.reply) for shot in shots), nearest)
-        candidates.setdefault(key, PromptCandidate(full_name, system, shots, nearest))
+        full_name = ", ".join(filter(None, (name, layout.label)))
+        key = (layout.system, layout.context, tuple((shot.question, shot.reply) for shot in shots), nearest)
+        candidates.setdefault(key, PromptCandidate(full_name, layout.system, layout.context, shots, nearest))
     return tuple(candidates.values())
 
 
@@ -366,36 +391,54 @@ def _closed_form(plan: Plan, examples: Sequence[Example]) -> bool:
     return bool(kinds & {"labels", "json_schema"} or labels_of([row.reply for row in examples]))
 
 
-def candidate_instructions(plan: Plan, own: bool = False) -> tuple[tuple[str, str], ...]:
-    """Return the instructions to try as (label, text), the plan's first, labelled "".
+def candidate_layouts(plan: Plan, retrieval: bool, own: bool = False) -> tuple[Layout, ...]:
+    """Return the layouts to try, the plan's first, labelled "".
 
-    They are the plan's; the same and the labels, or the keys of the JSON object, unless it names them all; and the same
-    with the checks as a list of rules. ``own``: the questions bring their own, which are not varied.
+    Args:
+        plan: the run's plan.
+        retrieval: whether the arm retrieves, so that instructions may stand beside its passages.
+        own: whether the questions bring their own instructions, which are not varied.
     """
+    system, context = plan.prompts.system, plan.prompts.context
+    layouts = [Layout("", system, context)]
+    lists = [] if own else _added_lists(plan)
+    closed = {check.kind for check in plan.checks} & {"labels", "json_schema"}
+    listed = [Layout(label, f"{system}\n\n{text}" if system else text, context) for label, text in lists]
+    layouts += listed if closed else []
+    if retrieval:
+        if system and not own and not any(name in system for name in PLACEHOLDERS):
+            before = re.sub(r"(?m)^(?=.*\{question\})", lambda _: f"{system}\n\n", context, count=1)
+            layouts += [Layout("instructions last", "", f"{context}\n\n{system}")]
+            layouts += [Layout("instructions before the question", "", before)]
+        asked = next(line for line in context.split("\n") if "{question}" in line)
+        layouts += [Layout("question first and last", system, f"{asked}\n\n{context}")]
+    first = next(iter(sentences(system)), "")
+    if not own and first and first != system.strip():
+        layouts.insert(1, Layout(SHORT, first, context))
+    return tuple(layouts if closed else [*layouts, *listed])
+
+
+def _added_lists(plan: Plan) -> list[tuple[str, str]]:
+    """Return lists that instructions may end with: labels or keys of JSON that they do not name, and the checks as rules."""
     system = plan.prompts.system
-    variants = [("", system)]
-    if own:
-        return tuple(variants)
-
-    def add(label: str, text: str) -> None:
-        variants.append((label, f"{system}\n\n{text}" if system else text))
-
+    lists: list[tuple[str, str]] = []
     for check in plan.checks:
         if check.kind == "labels":
             labels = [str(label) for label in check.value]
-            listed = "Reply with one of these labels and nothing else:\n" + "\n".join(labels)
-            if len(listed) <= MAX_LISTED_CHARACTERS and not _names_all(system, labels):
-                add("labels listed", listed)
+            if not _names_all(system, labels):
+                listed = "\n".join(labels)
+                lists.append(("labels listed", f"Reply with one of these labels and nothing else:\n{listed}"))
         if check.kind == "json_schema" and (keys := list(check.value.get("properties") or {})):
             required = [key for key in keys if key in check.value.get("required", keys)]
             others = [key for key in keys if key not in required]
             line = f"Reply with one JSON object and nothing else. Its keys: {', '.join(required or others)}"
             line += f"; where they apply also: {', '.join(others)}." if required and others else "."
-            if len(line) <= MAX_LISTED_CHARACTERS and not _names_all(system, keys):
-                add("keys named", line)
+            if not _names_all(system, keys):
+                lists.append(("keys named", line))
+    lists = [(label, text) for label, text in lists if len(text) <= MAX_LISTED_CHARACTERS]
     if rules := [rule_text(check) for check in plan.checks if check.text]:
-        add("rules listed", "Rules for every reply:\n" + "\n".join(f"- {rule}" for rule in rules))
-    return tuple(variants)
+        lists.append(("rules listed", "Rules for every reply:\n" + "\n".join(f"- {rule}" for rule in rules)))
+    return lists
 
 
 def _names_all(system: str, names: Sequence[str]) -> bool:

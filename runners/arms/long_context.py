@@ -66,7 +66,7 @@ class AllPassages:
         ]
 
     def _shown(self, question: str) -> str:
-        collides = self.hits and context.contains_delimiter(question, _delimiter_of(self._shared_text))
+        collides = self.hits and context.contains_delimiter(question, self._shared_text.split("\n", 2)[1])
         return (
             self._break_controls(delimited_passages(self.hits, question)) if collides else self._shared_text
         )
@@ -156,10 +156,11 @@ def _check_fits(plan: Plan, arm: EvaluateStep, base: Model, hits: Sequence[Hit],
     size = chat.count(
         chat.render(neutralise_chat(messages, control_token_breaker(chat.control_tokens)), prompt=True)
     )
-    if readable and size + plan.max_new_tokens > readable:
+    answer = plan.max_new_tokens if arm.weights else prompts.most_room(plan, readable)
+    if readable and size + answer > readable:
         raise BadInput(
             f"the arm {arm.arm} puts all documents into the prompt: {size:,} tokens with the longest question, and "
-            f"{plan.max_new_tokens:,} for the answer; {base.name} reads {readable:,}",
+            f"{answer:,} for the answer; {base.name} reads {readable:,}",
             f"take {arm.arm} out of the plan, search instead (passages: found), or name a model that reads more",
         )
 
@@ -181,8 +182,3 @@ def _hits(chunks: Sequence[Chunk], metadata: Mapping[str, Mapping[str, Any]]) ->
     """Return the chunks as hits, in an order that no update of another document changes."""
     ordered = sorted(chunks, key=lambda chunk: (chunk.doc, chunk.ordinal))
     return tuple(Hit(chunk, 0.0, 0.0, 0.0, metadata=metadata[chunk.doc]) for chunk in ordered)
-
-
-def _delimiter_of(passages: str) -> str:
-    """Return the delimiter of formatted passages: the first word of the second line."""
-    return passages.splitlines()[1].split()[0]

@@ -43,6 +43,7 @@ from runners.arms.few_shot import (
     shot_json,
     stored_shot,
 )
+from runners.arms.prompts import MOST_ROOM
 from runners.arms.retriever import PassageFinder
 from runners.data.examples import Example
 from runners.data.questions import Question
@@ -58,6 +59,7 @@ if TYPE_CHECKING:
 
 PROMPTS = "prompts.json"
 TRIED = "tried.jsonl"
+"""Every answer to a dev question, with the prompt and the limit of tokens that it was given."""
 SHOT_VECTORS = "shots.npy"
 """The vectors of the questions of the examples in `prompts.json`, so that none is embedded again when the run is asked."""
 MIN_SHARED_QUESTIONS = 8
@@ -93,6 +95,8 @@ class SelectionContext:
     emit: OnEvent
     pool: ExamplePool | None = None
     """What nearest examples are chosen from."""
+    most_room: int = MOST_ROOM
+    """Tokens up to which the limit of answers may grow."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,7 +134,7 @@ def select_prompt(
     if not rounds:
         reason = _reason_for_no_rounds(stage, len(candidates), budget)
         return _store_choice(stage, made_from, PromptChoice(candidates[0], reason), (), [], budget)
-    tries = _try_prompts(stage, tried, rounds, made_from)
+    tries = _try_prompts(stage, tried, rounds)
     choice = _decide(tried[0], tries, _default_name(stage))
     scores = tries.scores
     rows = [
@@ -149,6 +153,8 @@ class StoredPrompts:
     """The trial's folder."""
     choices: Mapping[str, dict[str, Any]] = field(default_factory=dict)
     """The decisions by arm."""
+    settings: Mapping[str, dict[str, Any]] = field(default_factory=dict)
+    """What dev answers settled, by arm (:class:`runners.selective.on_dev.ArmSettings`)."""
     rows: Sequence[dict[str, Any]] = ()
     """The examples that the nearest are chosen from; none when no arm needs them."""
 
@@ -171,7 +177,8 @@ def read_stored_prompts(folder: Path) -> StoredPrompts:
     try:
         body = parse_json(path.read_text("utf-8"))
         choices = {arm: dict(choice) for arm, choice in body["arms"].items()}
-        return StoredPrompts(folder=folder, choices=choices, rows=body.get("examples", []))
+        rows, settings = body.get("examples", []), body.get("settings", {})
+        return StoredPrompts(folder=folder, choices=choices, settings=dict(settings), rows=rows)
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise BadInput(
             f"{path} is damaged: {error!r}",
@@ -204,11 +211,6 @@ def halving_rounds(count: int, dev: int, budget: int) -> tuple[tuple[int, int], 
     return (*rounds, (2, fresh)) if fresh >= MIN_SHARED_QUESTIONS else ()
 
 
-def with_instructions(plan: Plan, system: str) -> Plan:
-    """Return the plan with other instructions, for one arm."""
-    return plan.model_copy(update={"prompts": plan.prompts.model_copy(update={"system": system})})
-
-
 @dataclass(kw_only=True, slots=True)
 class _Tries:
     """What the rounds gave: scores and prompt tokens of every prompt, question by question."""
@@ -230,7 +232,6 @@ def _try_prompts(
     stage: SelectionContext,
     tried: Sequence[PromptCandidate],
     rounds: Sequence[tuple[int, int]],
-    made_from: str,
 ) -> _Tries:
     """Carry the rounds out."""
     tries = _Tries(scores={c.name: [] for c in tried}, tokens={c.name: [] for c in tried})
@@ -238,13 +239,13 @@ def _try_prompts(
     asked = 0
     for size, each in rounds[:-1]:
         others = _best(others, tries.scores, size)
-        _ask_round(stage, others, stage.dev[asked : asked + each], made_from, tries)
+        _ask_round(stage, others, stage.dev[asked : asked + each], tries)
         asked += each
         if tries.scored_nothing(others):
             return tries
     other = tries.other = _finalist(others, tries.scores, tries.tokens)
     tries.fresh = rounds[-1][1]
-    _ask_round(stage, [default, other], stage.dev[asked : asked + tries.fresh], made_from, tries)
+    _ask_round(stage, [default, other], stage.dev[asked : asked + tries.fresh], tries)
     return tries
 
 
@@ -252,14 +253,14 @@ def _ask_round(
     stage: SelectionContext,
     running: Sequence[PromptCandidate],
     questions: Sequence[Question],
-    made_from: str,
     tries: _Tries,
 ) -> None:
     """Ask these questions with every prompt, and add the scores and tokens."""
     weight_of = question_weights(stage.plan, stage.dev)
+    made_from = answers_digest(stage)
     for group in _groups(running, len(questions)):
-        _ask(stage, group, questions, made_from)
-    journal = _journal(stage, made_from)
+        ask_candidates(stage, group, questions, made_from)
+    journal = known_answers(stage, made_from)
     for candidate in running:
         rows = [journal[candidate.name, q.id] for q in questions]
         scores = tries.scores[candidate.name]
@@ -289,7 +290,7 @@ def _decide(default: PromptCandidate, tries: _Tries, name: str) -> PromptChoice:
 
 
 def _groups(running: Sequence[PromptCandidate], each: int) -> list[list[PromptCandidate]]:
-    """Return which prompts are asked together.
+    """Return which prompts are asked together; all of a group have the same user turn.
 
     A few questions of many prompts make one batch; many questions of one prompt share its prefix in the KV cache, and so do
     two of a long one.
@@ -298,7 +299,8 @@ def _groups(running: Sequence[PromptCandidate], each: int) -> list[list[PromptCa
         return [[c] for c in running]
     long = [c for c in running if each > 1 and len(c.shots) >= LONG_BANK]
     rest = [c for c in running if c not in long]
-    return [*([rest] if rest else []), *([c] for c in long)]
+    together = [[c for c in rest if c.context == turn] for turn in dict.fromkeys(c.context for c in rest)]
+    return [*together, *([c] for c in long)]
 
 
 def _best(
@@ -327,27 +329,35 @@ def _finalist(
     return min(cheaper, key=lambda c: size[c.name], default=best)
 
 
-def _ask(
+def ask_candidates(
     stage: SelectionContext, group: Sequence[PromptCandidate], questions: Sequence[Question], made_from: str
 ) -> None:
     """Ask these questions with every prompt of a group at once, except those that the journal holds."""
-    journal = _journal(stage, made_from)
+    journal = known_answers(stage, made_from)
     pairs = [(c, q) for c in group for q in questions]
     known = {str(n) for n, (c, q) in enumerate(pairs) if (c.name, q.id) in journal}
     if len(known) == len(pairs):
         return
-    # A question's own system turn replaces the plan's instructions: it carries those of the candidate.
+    # A question's own system turn replaces the plan's instructions, of which there are none: it carries the candidate's.
+    plan = replace(group[0], system="").applied(stage.plan)
     asked = [replace(q, id=str(n), system=q.system or c.system or None) for n, (c, q) in enumerate(pairs)]
     shown = {c.name: c.shown(stage.pool) for c in group}
 
     def row(answer: Answer) -> dict[str, Any]:
         candidate, question = pairs[int(answer.question.id)]
+        answer = answer.withheld or answer
+        scores = _scores(stage, question, answer)
+        weights = {str(name): weight for name, weight in stage.plan.weights.items()}
         return {
             "made_from": made_from,
             "prompt": candidate.name,
             "id": question.id,
             "answer": answer.text,
-            "score": _score(stage, question, answer),
+            "score": combined_score(scores, weights),
+            "right": scores.get("right"),
+            "refused": answer.refused,
+            "support": answer.support,
+            "finish": answer.completion.finish,
             "prompt_tokens": answer.completion.prompt_tokens,
             "completion_tokens": answer.completion.completion_tokens,
             "seconds": round(answer.completion.seconds, 4),
@@ -362,23 +372,22 @@ def _ask(
         # Dev questions may be drawn from the examples' file: the answer itself is not to be copied.
         return tuple(shot for shot in examples if _same_text(shot.question) != _same_text(question.question))
 
-    answer_all(stage.plan, stage.arm, asked, stage.generator, stage.finder, shots, append_batch, known)
+    answer_all(plan, stage.arm, asked, stage.generator, stage.finder, shots, append_batch, known)
 
 
 def _same_text(text: str) -> str:
     return " ".join(text.split()).casefold()
 
 
-def _journal(stage: SelectionContext, made_from: str) -> dict[tuple[str, str], dict[str, Any]]:
+def known_answers(stage: SelectionContext, made_from: str) -> dict[tuple[str, str], dict[str, Any]]:
     """Return the rows of the answers that are known, by prompt and question."""
     rows = (row for row in read_journal(stage.folder / TRIED) if row["made_from"] == made_from)
     return {(row["prompt"], row["id"]): row for row in rows}
 
 
-def _score(stage: SelectionContext, question: Question, answer: Answer) -> float:
+def _scores(stage: SelectionContext, question: Question, answer: Answer) -> dict[str, float]:
     gold = stage.gold(question)
-    scores = score_answer(stage.plan, question, answer.text, answer.citations, stage.arm.retrieval, gold)
-    return combined_score(scores, {str(name): weight for name, weight in stage.plan.weights.items()})
+    return score_answer(stage.plan, question, answer.text, answer.citations, stage.arm.retrieval, gold)
 
 
 def _default_name(stage: SelectionContext) -> str:
@@ -411,6 +420,7 @@ def _store_choice(
     chosen, lead = choice.chosen, choice.lead
     stored = {
         "made_from": made_from,
+        "answers": answers_digest(stage),
         "chosen": chosen.to_json(),
         "reason": choice.reason,
         "allowed": stage.arm.budget,
@@ -427,9 +437,7 @@ def _store_choice(
         if chosen.nearest and stage.pool:
             examples = list(map(shot_json, stage.pool.rows))
             _store_vectors(stage.pool, stage.folder)
-        write_json(
-            stage.folder / PROMPTS, {"schema": 1, "arms": arms} | ({"examples": examples} if examples else {})
-        )
+        _write_prompts(replace(before, choices=arms, rows=examples))
     untried_text = (
         f"; {count_noun(len(untried), 'prompt')} not tried, beyond {count_noun(budget, 'answer')}"
         if untried
@@ -438,6 +446,18 @@ def _store_choice(
     reason = choice.reason + untried_text
     stage.emit({"event": "prompt.chosen", "arm": stage.arm.arm, "prompt": chosen.name, "reason": reason})
     return chosen
+
+
+def store_settings(folder: Path, arm: str, settings: dict[str, Any]) -> None:
+    """Write what dev answers settled for an arm into `trial/prompts.json`."""
+    with UPDATE_LOCK:
+        stored = read_stored_prompts(folder)
+        _write_prompts(replace(stored, settings={**stored.settings, arm: settings}))
+
+
+def _write_prompts(stored: StoredPrompts) -> None:
+    body = {"schema": 1, "arms": stored.choices, "settings": stored.settings}
+    write_json(stored.folder / PROMPTS, body | ({"examples": stored.rows} if stored.rows else {}))
 
 
 def _store_vectors(pool: ExamplePool, folder: Path) -> None:
@@ -450,11 +470,15 @@ def _store_vectors(pool: ExamplePool, folder: Path) -> None:
 
 def _input_digest(stage: SelectionContext, candidates: Sequence[PromptCandidate], budget: int) -> str:
     """Return the digest of everything that the decision depends on."""
+    parts = {"candidates": [c.to_json() for c in candidates], "budget": budget}
+    return sha256_text(canonical_json({**parts, "answers": answers_digest(stage)}))
+
+
+def answers_digest(stage: SelectionContext) -> str:
+    """Return the digest of everything that a dev answer depends on besides its question and its prompt's name."""
     plan = stage.plan
     parts = {
-        "candidates": [c.to_json() for c in candidates],
-        "examples": stage.pool.digest if stage.pool and any(c.nearest for c in candidates) else "",
-        "budget": budget,
+        "examples": stage.pool.digest if stage.pool else "",
         "step": stage.arm.model_dump(mode="json"),
         "dev": [(q.id, q.question) for q in stage.dev],
         "base": stage.base,

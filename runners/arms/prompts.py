@@ -17,9 +17,12 @@ from runners.data.formats import Message, system_turn
 from runners.data.questions import Question
 from runners.data.reasoning import answer_of
 from runners.plan.data import Prompts
+from runners.plan.schema import Plan
 
 FewShotExamples = Sequence[Example] | Callable[[Question], Sequence[Example]]
 """The examples that an arm shows: the same before every question, or chosen for each."""
+MOST_ROOM = 256
+"""Tokens up to which the limit of an untrained arm's answers grows; a plan's higher limit is kept."""
 _PLACEHOLDERS = re.compile(r"\{(passages|question)\}")
 
 
@@ -53,6 +56,11 @@ def build_messages(
     ]
     chat.append({"role": "user", "content": user_turn(prompts, question, passages)})
     return chat
+
+
+def most_room(plan: Plan, context: int | None) -> int:
+    """Return the most tokens of an answer of an untrained arm, at most a quarter of what its model reads, if known."""
+    return max(plan.max_new_tokens, min(MOST_ROOM, context // 4 if context else MOST_ROOM))
 
 
 def user_turn(prompts: Prompts, question: str, passages: str | None) -> str:

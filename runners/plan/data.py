@@ -12,6 +12,8 @@ from runners.plan.train_config import implied
 
 PATH_KEYS = ("documents", "examples", "replay", "questions", "test_questions", "wordings")
 """Keys of :class:`PlanData` that name a file or a folder."""
+PLACEHOLDERS = ("{passages}", "{question}")
+"""What ``prompts.context`` holds once or more each."""
 NOT_NAMED = "<{key}>"
 """What stands for a path that a plan needs and nobody has named yet."""
 
@@ -77,7 +79,7 @@ class Prompts(StrictModel):
 
     @model_validator(mode="after")
     def _placeholders(self) -> Prompts:
-        for name in ("{passages}", "{question}"):
+        for name in PLACEHOLDERS:
             if name not in self.context:
                 raise ValueError(f"prompts.context lacks {name}")
         return self

@@ -28,10 +28,12 @@ from runners.inference.types import Completion, CompletionStream, Generator, lab
 REFUSED = "refused"
 """How an answer ends that was given without asking the model."""
 _STORED_PASSAGES = re.compile(rf"\{{({PASSAGES_FOLDER}/[0-9a-f]+\.txt)\}}")
-_DELIMITER = re.compile(rf"^{re.escape(DATA_NOTICE)}\n(\S+) \[1\] ", re.MULTILINE)
+_PASSAGES = re.compile(rf"^{re.escape(DATA_NOTICE)}\n(\S+)\n(.*?)\n\1$", re.MULTILINE | re.DOTALL)
+_PLACE = re.compile(r"^(\[\d+\] .*?) \(.*?(?::\d+(?:-\d+)?| p\. \d+)(, .*)?\)$", re.MULTILINE)
+"""The heading of a passage: "[1] Title > Heading (fares.md:12-14, 2026-03-01)" or "(guide.pdf p. 3)"; the date is group 2.
 
-_LINES = r"(?::\d+(?:-\d+)?| p\. \d+)"
-"""The end of a passage's place in its heading: ":12-14", or " p. 3"."""
+A file's name may hold parentheses too, so the place begins at the first one that leads up to lines.
+"""
 
 
 def chat_key(chat: Sequence[Mapping[str, str]]) -> str:
@@ -41,14 +43,7 @@ def chat_key(chat: Sequence[Mapping[str, str]]) -> str:
 
 def _without_places(text: str) -> str:
     """Return a turn without the delimiter of its passages, and without the document and lines in their headings."""
-    match = _DELIMITER.search(text)
-    if match is None:
-        return text
-    delimiter = re.escape(match[1])
-    # "vslx [1] Title > Heading (fares.md:12-14, 2026-03-01)": the date, and that it has expired, are words that count. A
-    # file's name may hold parentheses too, so the place begins at the first one that leads up to lines.
-    text = re.sub(rf"(?m)^{delimiter} (\[\d+\] .*?) \(.*?{_LINES}(, .*)?\)$", r"\1 (\2)", text)
-    return re.sub(rf"(?m)^{delimiter} ", "", text)
+    return _PASSAGES.sub(lambda shown: _PLACE.sub(r"\1 (\2)", shown[2]), text)
 
 
 class RecordedAnswers:

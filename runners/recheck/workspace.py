@@ -19,7 +19,7 @@ from rag.backends.files import FilesBackend
 from rag.errors import BadInput, UsageProblem
 from rag.files import check_schema, empty_folder, write_json, writer_lock
 from runners.arms.classifier import CLASSIFIER_FOLDER
-from runners.arms.few_shot import candidate_instructions
+from runners.arms.few_shot import candidate_layouts
 from runners.arms.prompt_selection import PROMPTS
 from runners.arms.retriever import index_settings
 from runners.made_from import index_updated, measured_generation
@@ -195,13 +195,14 @@ def _copy_trial(source: Path, target: Path, old: Plan, new: Plan) -> None:
 
 
 def _reword_choices(file: Path, old: Plan, new: Plan) -> None:
-    """Write the chosen prompts with the new instructions: the same wording of them, the same examples."""
-    wordings = dict(candidate_instructions(new))
-    label_of = {text: label for label, text in candidate_instructions(old)}
+    """Write the chosen prompts with the new instructions: the same layout, the same examples."""
+    layouts = {layout.label: layout for layout in candidate_layouts(new, True)}
+    label_of = {(layout.system, layout.context): layout.label for layout in candidate_layouts(old, True)}
     body = json.loads(file.read_text("utf-8"))
     for choice in body.get("arms", {}).values():
-        label = label_of.get(choice["chosen"]["system"], "")
-        choice["chosen"]["system"] = wordings.get(label, new.prompts.system)
+        chosen = choice["chosen"]
+        layout = layouts.get(label_of.get((chosen["system"], chosen["context"]), ""), layouts[""])
+        chosen |= {"system": layout.system, "context": layout.context}
     write_json(file, body)
 
 

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from rag.text.words import count_noun
+from runners.report.checks import AnswerChecks, RiskPoint
 from runners.report.lookups import LookupSummary
 
 NOT_JUDGED = "–"
@@ -266,6 +267,12 @@ class ArmReport:
     """None where no answer could be judged."""
     beside: AnswerCount | None = None
     """Of the answers given, those that cite something else than was asked; None in reports of 0.2.0."""
+    repeats_prompt: AnswerCount | None = None
+    """Of the answers that its model gave, those that repeat its instructions or the delimiter of its passages."""
+    checks: AnswerChecks | None = None
+    """Its answers with unsupported ones marked and refused; None for an arm that cites nothing."""
+    risk_coverage: tuple[RiskPoint, ...] = ()
+    """Its answers ranked by their support; () for an arm that cites nothing."""
     n: int
     """All that was asked, wordings included."""
     documents: int

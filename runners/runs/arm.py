@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rag.errors import BadInput
+from rag.files import canonical_json, sha256_text
 from runners.arms.few_shot import (
     FIXED_BANK,
     MANY_TOKENS_CPU,
@@ -26,11 +27,18 @@ from runners.arms.few_shot import (
     NearestSetting,
     PromptCandidate,
     ShotLimits,
-    candidate_instructions,
+    candidate_layouts,
     prompt_candidates,
 )
-from runners.arms.prompt_selection import SelectionContext, StoredPrompts, select_prompt, with_instructions
-from runners.arms.prompts import FewShotExamples, choose_shots, user_turn
+from runners.arms.prompt_selection import (
+    SelectionContext,
+    StoredPrompts,
+    answers_digest,
+    read_stored_prompts,
+    select_prompt,
+    store_settings,
+)
+from runners.arms.prompts import FewShotExamples, choose_shots, most_room, user_turn
 from runners.arms.retriever import PassageFinder
 from runners.data.examples import Example
 from runners.data.questions import Question, count_questions
@@ -42,6 +50,7 @@ from runners.resources.machine import detect_machine
 from runners.run_folder import INDEX, TRIAL
 from runners.runs.plan_models import model_identity
 from runners.runs.requirements import arm_memory
+from runners.selective.on_dev import ArmSettings, settings_of, settle_on_dev
 
 if TYPE_CHECKING:
     from rag.embedding.protocol import Encoder
@@ -74,14 +83,14 @@ def prepare_arm(
     """
     step = choosing_step(context.plan, step)
     finder = context.retrieval.finder(step)
-    if not step.chooses_prompt:
-        return PreparedArm(context.plan, shown_examples(context, step, context.examples), finder)
-    budget = min(step.budget, count_questions(context.split.test))
-    pool = ExamplePool(
-        context.examples,
-        context.models.token_counter(context.models.base_of(step)),
-        _encoder(context, step, budget),
-    )
+    if step.without_model:
+        return PreparedArm(context.plan, (), finder)
+    budget = min(step.budget, count_questions(context.split.test)) if step.chooses_prompt else 0
+    pool = None
+    if step.shots or step.chooses_prompt:
+        count = context.models.token_counter(context.models.base_of(step))
+        pool = ExamplePool(context.examples, count, _encoder(context, step, budget))
+    trained = (context.folder.recorded(f"train:{step.weights}") or {}).get("inputs", "")
     stage = SelectionContext(
         context.plan,
         step,
@@ -89,36 +98,60 @@ def prepare_arm(
         lambda: context.models.generator(weights, step),
         finder,
         gold,
-        f"{_model_of_choice(context, step)} {step.weights or ''}",
+        f"{_model_of_choice(context, step)} {trained}",
         context.folder.path / TRIAL,
         context.emit,
         pool,
+        most_room(context.plan, _readable(context, step)),
     )
-    candidate = select_prompt(stage, _candidates(context, step, pool, budget), budget)
-    return _with_candidate(context.plan, candidate, finder, pool)
+    candidates = _candidates(context, step, pool, budget)
+    candidate = select_prompt(stage, candidates, budget) if step.chooses_prompt else candidates[0]
+    settings = _settled(stage, candidate)
+    return PreparedArm(settings.applied(candidate.applied(context.plan)), candidate.shown(pool), finder)
+
+
+def _settled(stage: SelectionContext, candidate: PromptCandidate) -> ArmSettings:
+    """Return what dev answers settle for an arm: the stored settings where they were made from the same."""
+    arm, check = stage.arm.arm, stage.plan.refusal.check
+    made_from = sha256_text(canonical_json([answers_digest(stage), candidate.to_json(), check]))
+    stored = settings_of(read_stored_prompts(stage.folder), stage.plan, arm)
+    if stored.made_from == made_from:
+        return stored
+    settings = settle_on_dev(stage, candidate).model_copy(update={"made_from": made_from})
+    store_settings(stage.folder, arm, settings.model_dump())
+    stage.emit({"event": "arm.settled", "arm": arm, **settings.model_dump(exclude={"made_from"})})
+    return settings
 
 
 def _candidates(
-    context: OpenRun, step: EvaluateStep, pool: ExamplePool, budget: int
+    context: OpenRun, step: EvaluateStep, pool: ExamplePool | None, budget: int
 ) -> tuple[PromptCandidate, ...]:
     """Return the prompts to try for an arm, the default first."""
     plan, dev = context.plan, context.split.dev
-    own = bool(dev) and all(question.system for question in dev)
+    layouts = candidate_layouts(plan, step.retrieval, bool(dev) and all(question.system for question in dev))
+    if not step.chooses_prompt:
+        layouts = layouts[:1]
     if step.shots and step.bank != "chosen":
         nearest = NearestSetting(step.shots) if step.bank == "similar" else None
         shots = () if nearest else choose_shots(context.examples, step.shots, plan.seed)
         return tuple(
-            PromptCandidate(", ".join(filter(None, (FIXED_BANK, label))), system, shots, nearest)
-            for label, system in candidate_instructions(plan, own)
+            PromptCandidate(
+                ", ".join(filter(None, (FIXED_BANK, layout.label))),
+                layout.system,
+                layout.context,
+                shots,
+                nearest,
+            )
+            for layout in layouts
         )
-    if not (step.shots and budget):
-        return prompt_candidates(plan, context.examples, step.shots, own)
+    if not (step.shots and budget and pool):
+        return prompt_candidates(plan, context.examples, step.shots, layouts, pool)
     limits = shot_limits(context, step)
     # They are also tried below the fixed bank, and both must fit.
     fixed = choose_shots(pool.rows, step.shots, plan.seed)
     beside = limits.fixed - sum(pool.tokens(n) for n, row in enumerate(pool.rows) if row in fixed)
     with_passages = shots_with_passages(context, step, pool, beside)
-    return prompt_candidates(plan, context.examples, step.shots, own, pool, limits, with_passages)
+    return prompt_candidates(plan, context.examples, step.shots, layouts, pool, limits, with_passages)
 
 
 def shot_limits(context: OpenRun, step: EvaluateStep) -> ShotLimits:
@@ -134,12 +167,13 @@ def shot_limits(context: OpenRun, step: EvaluateStep) -> ShotLimits:
     asked = (*context.split.dev, *context.split.test)
     texts = ("\n".join([q.system or "", *(turn["content"] for turn in q.history), q.question]) for q in asked)
     longest = max(map(count, sorted(texts, key=len)[-8:]), default=0)
-    taken = max(count(system) for _, system in candidate_instructions(plan)) + longest
-    taken += QUESTION_TOKENS_KEPT + 4 * TURN_TOKENS + plan.max_new_tokens
+    taken = max(count(layout.system) for layout in candidate_layouts(plan, False)) + longest
+    readable = _readable(context, step)
+    taken += QUESTION_TOKENS_KEPT + 4 * TURN_TOKENS + most_room(plan, readable)
     taken += plan.thinking.max_tokens if plan.thinking.enabled else 0
     if step.retrieval and plan.index is not None:
         taken += plan.index.context_tokens + count(plan.prompts.context)
-    left = max(0, (context_length(read_json(base.folder / "config.json")) or 0) - taken)
+    left = max(0, (readable or 0) - taken)
     if not context.models.generates_here(step):
         return ShotLimits(min(left, REMOTE_TOKENS), min(left, REMOTE_TOKENS))
     machine = detect_machine(context.folder.path)
@@ -148,6 +182,12 @@ def shot_limits(context: OpenRun, step: EvaluateStep) -> ShotLimits:
     while fixed and arm_memory(plan, step, base.folder, machine, taken + fixed) == "no":
         fixed //= 2
     return ShotLimits(fixed, min(fixed, NEAREST_TOKENS_CPU if on_cpu else NEAREST_TOKENS_GPU))
+
+
+def _readable(context: OpenRun, step: EvaluateStep) -> int | None:
+    """Return how many tokens an arm's model reads; None where that is not known."""
+    base = context.models.base_of(step)
+    return context_length(read_json(base.folder / "config.json")) if isinstance(base, Model) else None
 
 
 def shots_with_passages(
@@ -205,9 +245,10 @@ def recall_arm(context: OpenRun, step: EvaluateStep, prompts: StoredPrompts) -> 
     """Prepare an arm as it was in the trial, which chose these prompts; BadInput where it has not chosen the arm's yet."""
     step = choosing_step(context.plan, step)
     finder = context.retrieval.finder(step)
+    settings = settings_of(prompts, context.plan, step.arm)
     if not step.chooses_prompt:
         shots = shown_examples(context, step, context.shown_examples) if step.shots else ()
-        return PreparedArm(context.plan, shots, finder)
+        return PreparedArm(settings.applied(context.plan), shots, finder)
     choice = prompts.choices.get(step.arm)
     if choice is None:
         raise BadInput(
@@ -221,7 +262,7 @@ def recall_arm(context: OpenRun, step: EvaluateStep, prompts: StoredPrompts) -> 
         pool = ExamplePool(
             rows, context.models.token_counter(context.models.base_of(step)), context.models.embedder, vectors
         )
-    return _with_candidate(context.plan, candidate, finder, pool)
+    return PreparedArm(settings.applied(candidate.applied(context.plan)), candidate.shown(pool), finder)
 
 
 def choosing_step(plan: Plan, step: EvaluateStep) -> EvaluateStep:
@@ -262,9 +303,3 @@ def _model_of_choice(context: OpenRun, step: EvaluateStep) -> str:
     if server := context.plan.servers.model_of(step):
         return f"{identity} {server.entry}"
     return identity if quantization == NO_QUANTIZATION else f"{identity} {quantization}"
-
-
-def _with_candidate(
-    plan: Plan, candidate: PromptCandidate, finder: PassageFinder | None, pool: ExamplePool | None
-) -> PreparedArm:
-    return PreparedArm(with_instructions(plan, candidate.system), candidate.shown(pool), finder)

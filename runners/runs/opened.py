@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from rag.errors import BadInput, Problem, UsageProblem
 from rag.types import OnEvent
-from runners.arms.answer import Answer, answer_all, stream_answer
+from runners.arms.answer import Answer, answer_all, stream_answer, with_check
 from runners.arms.prompt_selection import StoredPrompts, read_stored_prompts
 from runners.arms.scored_labels import labels_of_plan, read_prior
 from runners.data.examples import Example
@@ -22,6 +22,7 @@ from runners.data.sampling import QuestionSplit
 from runners.inference.types import Generator
 from runners.made_from import file_lines, match_shown
 from runners.plan.backend import Backend, check_backend_arms, parse_backend
+from runners.plan.gate import Check
 from runners.plan.schema import ArmStep, Plan
 from runners.plan.steps import EvaluateStep
 from runners.report.report_file import read_report
@@ -48,6 +49,8 @@ class Opening:
     """The folder of the run's base, when it is elsewhere than the plan says; of several models ``ALIAS=FOLDER`` each."""
     backend: Sequence[str] | None = None
     """The servers that generate, as the values of ``--backend``; None for those of the plan, if any."""
+    check: Check | None = None
+    """What becomes of answers without support; None for what the trial settled for each arm."""
     dtype: WantedDtype = "auto"
     """What models in this process compute their answers in; auto is what the device is fastest in."""
 
@@ -364,7 +367,8 @@ class OpenRun:
             self._prepared[arm.arm] = recall_arm(self, arm, self.prompts)
         # The index may have a newer generation since the last question.
         finder = self.retrieval.finder(arm)
-        return replace(self._prepared[arm.arm], finder=finder)
+        prepared = replace(self._prepared[arm.arm], finder=finder)
+        return replace(prepared, plan=with_check(prepared.plan, self._opening.check))
 
     def generator(
         self, arm: EvaluateStep, seed: int | None = None, journals: Sequence[Path] = ()

@@ -125,7 +125,7 @@ def _scores_of_choice(context: OpenRun, arm: EvaluateStep) -> dict[str, float]:
     choice = read_stored_prompts(trial).choices.get(arm.arm)
     if choice is None or not arm.chooses_prompt or choosing_step(context.plan, arm).arm != arm.arm:
         return {}
-    chosen = choice["made_from"], choice["chosen"]["name"]
+    chosen = choice["answers"], choice["chosen"]["name"]
     rows = read_journal(trial / TRIED)
     return {row["id"]: row["score"] for row in rows if (row["made_from"], row["prompt"]) == chosen}
 

@@ -13,7 +13,16 @@ from typing import TYPE_CHECKING, Any, cast
 
 from rag.errors import BadInput
 from rag.text.sanitize import strip_invisible
-from runners.arms.answer import Answer, StreamedAnswer, build_chat, finish_answer, make_refusal, stream_of
+from runners.arms.answer import (
+    Answer,
+    StreamedAnswer,
+    build_chat,
+    finish_answer,
+    is_checked_first,
+    make_refusal,
+    stream_of,
+    with_check,
+)
 from runners.arms.answer_constraint import answer_constraint
 from runners.arms.retriever import Retrieved
 from runners.data.formats import Message
@@ -75,8 +84,13 @@ class PendingRequest:
 
     def on_text(self, piece: str) -> None:
         """Pass on what may be shown after this piece of generated text."""
-        # Which lines an answer can cite is known when everything is looked up: nothing is shown before.
-        if self.request.finished or not self.request.stream or self.request.model.looks_up:
+        # Which lines an answer can cite is known when everything is looked up, and whether they support it when it has
+        # ended: nothing is shown before.
+        step = self.request.model.step
+        late = self.request.model.looks_up or (
+            step and not self.request.plain_text and is_checked_first(self.plan, step)
+        )
+        if self.request.finished or not self.request.stream or late:
             return
         try:
             if shown := self.stream.add(piece):
@@ -107,6 +121,8 @@ class PendingRequest:
             chat = [] if isinstance(self.prompt, str) else self.prompt
             citer = None if isinstance(self.stream, StreamedJson) else self.stream.citer
             answer = finish_answer(self.plan, request.prompt, self.retrieved, chat, completion, citer)
+            if request.plain_text:  # a client that asks for a form gets it, whatever supports it
+                answer = answer.withheld or answer
             unmarked = strip_invisible(answer.text)
             shown = unmarked if request.plain_text else answer.marked
         if request.plain_text and is_json(completion.text):
@@ -230,9 +246,10 @@ def _prepare_arm(
             emit(event="serve.drift", reason=text)
     pending = []
     for request, question, passages in zip(requests, questions, retrieved, strict=True):
+        plan = with_check(prepared.plan, request.check)
         stream: StreamedAnswer | StreamedJson
         if request.constraint is None:
-            stream = stream_of(prepared.plan, question, passages, request.plain_text)
+            stream = stream_of(plan, question, passages, request.plain_text)
         else:
             stream = StreamedJson(prepared.plan.prompts.refusals)
         if passages is not None and passages.refuse:
@@ -245,7 +262,7 @@ def _prepare_arm(
                 PendingRequest(
                     request=request,
                     prompt=chat,
-                    plan=prepared.plan,
+                    plan=plan,
                     stream=stream,
                     emit=emit,
                     retrieved=passages,

@@ -12,6 +12,7 @@ import json
 import time
 from collections.abc import Callable, Generator, Iterator, Mapping
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ from runners.arms.answer import Answer
 from runners.arms.retriever import Retrieved
 from runners.data.questions import Question
 from runners.inference.types import Completion, Lookups, labels_and_nearest
+from runners.plan.gate import Check
 from runners.runs.opened import OpenRun
 from runners.serving.http.auth import token_text
 from runners.serving.server_record import ServerRecord, find_servers, run_fingerprint
@@ -71,7 +73,9 @@ class RunningServer:
             raise ServerLost(f"it does not answer ({type(error).__name__})") from None
         return body if isinstance(body, dict) else {}
 
-    def stream(self, question: Question, arm: str) -> Generator[str, None, Answer]:
+    def stream(
+        self, question: Question, arm: str, check: Check | None = None
+    ) -> Generator[str, None, Answer]:
         """Yield the pieces of an answer as the server sends them; return the answer.
 
         A busy server is waited for, at most `BUSY_SECONDS`. Closing the generator ends the request on the server.
@@ -79,6 +83,7 @@ class RunningServer:
         Args:
             question: the question with the turns before it.
             arm: the arm that answers.
+            check: what becomes of an answer without support; None for what the trial settled.
 
         Raises:
             ServerLost: the server refused the request, broke off, or cut the answer.
@@ -88,6 +93,7 @@ class RunningServer:
             "messages": [*question.history, {"role": "user", "content": question.question}],
             "stream": True,
             "stream_options": {"include_usage": True},
+            "check": check,
         }
         deadline = time.monotonic() + BUSY_SECONDS
         while True:
@@ -261,7 +267,7 @@ def _answer_of(
             tuple(extra["notes"]),
             dict(extra["searched"] or {}),
         )
-    return Answer(
+    answer = Answer(
         question=question,
         text=str(extra.get("unmarked", marked)),
         marked=marked,
@@ -273,6 +279,7 @@ def _answer_of(
         conflicts=tuple(_conflict(row) for row in extra["conflicts"]),
         arm=str(extra.get("answered_by", arm)),
     )
+    return replace(answer, withheld=answer) if extra["uncertain"] else answer
 
 
 def _hit(row: Mapping[str, Any]) -> Hit:

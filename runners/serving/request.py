@@ -19,6 +19,7 @@ from runners.data.formats import Message
 from runners.data.questions import Question
 from runners.inference.constraints.constraint import OutputConstraint
 from runners.inference.types import GREEDY, Completion, Sampling
+from runners.plan.gate import Check
 from runners.serving.served_models import ServedModel
 
 
@@ -118,6 +119,8 @@ class AnswerRequest(_Deadline):
     """Leave citation marks out of the text, as for JSON."""
     constraint: OutputConstraint | None = None
     """What the answer may be, as the request asks; None where it asks for nothing."""
+    check: Check | None = None
+    """What becomes of an answer without support; None for what the trial settled."""
     stream: bool = False
     """Whether `on_text` is called."""
     timeout_s: float = 120.0

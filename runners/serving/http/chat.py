@@ -214,8 +214,10 @@ def _submit(service: Service, parsed: ParsedRequest) -> None:
     """Queue a request for each prompt; when one is refused, those before it are cancelled."""
     sampling = parsed.body.sampling(service.limits)
     limit = service.limits.max_tokens
-    max_tokens = parsed.body.length or service.session.plan.max_new_tokens
-    if max_tokens > limit:  # editors ask for thousands by default: the response reports the limit
+    max_tokens = parsed.body.length
+    if (
+        max_tokens and max_tokens > limit
+    ):  # editors ask for thousands by default: the response reports the limit
         parsed.notes["max_tokens"] = limit
     for prompt in parsed.prompts:
         bridge = EventLoopBridge(service.limits.seconds)
@@ -224,10 +226,11 @@ def _submit(service: Service, parsed: ParsedRequest) -> None:
             prompt,
             on_text=bridge.put,
             on_end=bridge.put,
-            max_tokens=min(max_tokens, limit),
+            max_tokens=max_tokens and min(max_tokens, limit),
             sampling=sampling,
             plain_text=parsed.response_format is not None,
             constraint=parsed.constraint,
+            check=parsed.body.check,
             # JSON that is only checked is sent whole, once it is: clients parse it while it arrives.
             stream=bool(parsed.body.stream)
             and (parsed.response_format is None or parsed.constraint is not None),

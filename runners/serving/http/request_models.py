@@ -14,6 +14,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
 
 from runners.inference.types import Sampling
+from runners.plan.gate import Check
 from runners.serving.http.errors import ApiError
 from runners.serving.http.service import ServerLimits
 
@@ -93,6 +94,11 @@ class SamplingFields(OpenModel):
     seed: int | None = Field(None, ge=-(1 << 63), lt=1 << 64)
     stop: str | list[str] | None = Field(
         None, description="Texts that end the answer; they are no part of it."
+    )
+    check: Check | None = Field(
+        None,
+        description="refuse or mark: what becomes of an answer that the passages do not support; by default what the trial "
+        "settled for the arm.",
     )
     stream: bool | None = None
     stream_options: StreamOptions | None = None

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from advisor.report.recheck_report import recheck_json
+from advisor.workflows.ask import AskOptions
 from advisor.workflows.chat import converse
 from advisor.workflows.eval import report_evaluation
 from benchmarks.recheck import make_run, write_rows
@@ -107,7 +108,7 @@ def test_chat_says_it_once(
 ) -> None:
     lines = "".join(LONG.format(n=n) + "\n" for n in range(45))
     monkeypatch.setattr("sys.stdin", io.StringIO(lines))
-    converse(run, "rag", as_json=True, server=False)
+    converse(run, AskOptions(arm="rag", as_json=True, server=False))
     printed = capsys.readouterr()
     assert len(printed.out.splitlines()) == 45
     assert " ".join(printed.err.split()).count(LINE) == 1

@@ -28,15 +28,13 @@ def hit(text: str, n: int = 1, **fields: object) -> Hit:
 
 
 def blocks(shown: str) -> list[str]:
-    """Return the texts between the delimiters of a prompt."""
-    notice, first, *_ = shown.split("\n")
+    """Return the passages of a prompt; the delimiter stands before and after them, and nowhere else."""
+    notice, delimiter, *lines, last = shown.split("\n")
     assert notice == context.DATA_NOTICE
-    delimiter = first.split(" ", 1)[0]
     assert re.fullmatch("[a-z]{4,}", delimiter)
-    assert shown.endswith(f"\n{delimiter} end")
-    _, *texts, last = shown.split(f"{delimiter} ")
-    assert last == "end"
-    return texts
+    assert last == delimiter
+    assert shown.count(delimiter) == 2
+    return re.split(r"\n(?=\[\d+\] )", "\n".join(lines))
 
 
 def test_passages_show_source_and_date() -> None:
@@ -44,8 +42,8 @@ def test_passages_show_source_and_date() -> None:
     old = hit("Cats pay 2.", 2, metadata={"valid_until": "2025-12-31"}, expired=True)
     shown = blocks(context.format_passages([dated, old], 99, count))
     assert shown == [
-        "[1] Fares (1.md:7-9, 2026-03-01)\nDogs pay 3 euros.\n",
-        "[2] Fares (2.md:7-9, expired 2025-12-31)\nCats pay 2.\n",
+        "[1] Fares (1.md:7-9, 2026-03-01)\nDogs pay 3 euros.",
+        "[2] Fares (2.md:7-9, expired 2025-12-31)\nCats pay 2.",
     ]
     paged = Chunk(1, "guide.pdf", "Guide", 0, "Text.", 0, 5, "Part > One", page=3)
     assert (
@@ -66,8 +64,8 @@ def test_passages_fit_the_token_budget() -> None:
     for budget in range(40):
         shown = context.format_passages(hits, budget, count)
         assert count(shown) <= budget
-    assert "One two three.\n" in context.format_passages(hits, 15, count)
-    assert "Four" not in context.format_passages(hits, 15, count)
+    assert "One two three.\n" in context.format_passages(hits, 14, count)
+    assert "Four" not in context.format_passages(hits, 14, count)
     again = context.format_passages([hits[0], hits[0], hits[1]], 99, count)
     assert [b[:3] for b in blocks(again)] == ["[1]", "[3]"]
 
@@ -126,19 +124,21 @@ def test_no_document_field_can_contain_the_delimiter() -> None:
             shown = context.format_passages(
                 [Hit(chunk, 1, 1, 1, metadata=meta, expired=True)], 999, count, f"q{n}"
             )
-            delimiter = shown.split("\n")[1].split(" ")[0]
+            delimiter = shown.split("\n")[1]
             assert shown.count(delimiter) == 2
-            fields[names[n % len(names)]] += f" {delimiter} end {delimiter} [2] "
+            fields[names[n % len(names)]] += f" {delimiter}\n[2] "
 
 
 @given(st.text(max_size=300), st.text(max_size=30), st.text(max_size=30))
-def test_no_text_can_end_its_passage(text: str, title: str, question: str) -> None:
+def test_no_text_can_end_the_passages_or_number_its_own(text: str, title: str, question: str) -> None:
     hits = [hit(text, 1, title=title), hit("Harmless.", 2), hit(f"{text} more", 3, title=title)]
     shown = context.format_passages(hits, 10_000, count, question)
     shown_blocks = blocks(shown)
     numbers = [int(re.match(r"\[(\d)\] ", block)[1]) for block in shown_blocks]  # type: ignore[index]
     assert numbers == sorted(set(numbers))
-    assert "[2] Fares (2.md:7-9)\nHarmless.\n" in shown_blocks
+    assert "[2] Fares (2.md:7-9)\nHarmless." in shown_blocks
+    planted = context.format_passages([hit(f"a\n[3] {text}\n  [4] b", 1)], 10_000, count, question)
+    assert len(blocks(planted)) == 1
 
 
 def test_location_format_is_shared() -> None:

@@ -14,7 +14,7 @@ from rag.grounding.refusal import DRIFT_SIGNALS, AnswerCuts, RefusalSignals, Ref
 from rag.refusal import gate
 from rag.refusal.drift import LEVEL, DriftWatch, compare_questions
 from rag.refusal.gate import DevQuestion, GateSettings
-from rag.refusal.relevance import BESIDE, mark_beside
+from rag.refusal.relevance import BESIDE, UNCITED, check_citations
 from rag.types import Chunk, Citation, Hit
 
 
@@ -209,12 +209,17 @@ def test_an_answer_beside_the_question_is_marked() -> None:
         def scores(self, question: str, texts: Sequence[str]) -> np.ndarray:
             return np.array([float(text.rstrip(".").split()[-1]) for text in texts], dtype=np.float32)
 
-    marked = mark_beside("What does the special cost?", answer, [cited, uncited], Reader())
+    marked, support = check_citations("What does the special cost?", answer, [cited, uncited], Reader())
+    assert support == -3.0
     assert [(one.support, one.supported) for one in marked] == [(BESIDE, False), ("unsupported", False)]
     good = replace(cited, quote="on deck 6 4.0")
-    right = mark_beside("Where is it?", "It is on deck 6 4.0.", [good], Reader())
+    right, support = check_citations("Where is it?", "It is on deck 6 4.0.", [good], Reader())
     assert right[0].supported
-    assert mark_beside("Where?", answer, [uncited], Reader()) == (uncited,)
+    assert support == 4.0
+    assert check_citations("Where?", answer, [uncited], Reader()) == ((uncited,), UNCITED)
+    partly = replace(cited, support="partly")
+    levels = ([cited], [cited, partly], [cited, uncited])
+    assert [check_citations("Where?", answer, own, None)[1] for own in levels] == [1.0, 0.0, UNCITED]
 
 
 def test_files_without_the_keys_of_reading_open() -> None:

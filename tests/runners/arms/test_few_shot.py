@@ -17,7 +17,7 @@ from runners.arms.few_shot import (
     NearestSetting,
     PromptCandidate,
     ShotLimits,
-    candidate_instructions,
+    candidate_layouts,
     many_shots,
     prompt_candidates,
 )
@@ -30,12 +30,13 @@ from runners.arms.prompt_selection import (
     read_stored_prompts,
     select_prompt,
 )
+from runners.arms.prompts import build_messages
 from runners.data.examples import Example
 from runners.data.formats import Message
 from runners.data.questions import Question
 from runners.inference.constraints.constraint import OutputConstraint
 from runners.inference.types import Completion
-from runners.plan.schema import parse_plan
+from runners.plan.schema import Plan, parse_plan
 from runners.plan.steps import EvaluateStep
 from runners.run_folder import read_journal
 from tests.support.scripted import WholeAnswers
@@ -102,10 +103,17 @@ def stage(
     )
 
 
+def candidates_of(
+    plan: Plan, rows: Sequence[Example], count: int, **more: Any
+) -> tuple[PromptCandidate, ...]:
+    """Return the prompts to try for an arm without passages."""
+    return prompt_candidates(plan, rows, count, candidate_layouts(plan, False), **more)
+
+
 @pytest.fixture
 def banks(pier_examples: tuple[Example, ...]) -> tuple[PromptCandidate, ...]:
     """The candidate prompts from the piers' examples."""
-    return prompt_candidates(PLAN, pier_examples, 2)
+    return candidates_of(PLAN, pier_examples, 2)
 
 
 def test_candidates_differ_and_fixed_bank_is_first(banks: tuple[PromptCandidate, ...]) -> None:
@@ -117,7 +125,7 @@ def test_candidates_differ_and_fixed_bank_is_first(banks: tuple[PromptCandidate,
     assert banks[3].system.endswith("Rules for every reply:\n- at most 9 words")
     stored = PromptCandidate.from_json(json.loads(json.dumps(banks[0].to_json())))
     assert [(s.question, s.reply) for s in stored.shots] == [(s.question, s.reply) for s in banks[0].shots]
-    assert candidate_instructions(PLAN, own=True) == (("", "Be brief."),)
+    assert [layout.label for layout in candidate_layouts(PLAN, False, own=True)] == [""]
 
 
 @pytest.mark.parametrize(
@@ -316,14 +324,14 @@ def test_many_examples_fill_the_limit_with_every_label(words: Any) -> None:
 def test_nearest_and_many_come_first_for_labels(words: Any) -> None:
     rows = labelled(60, 6)
     pool = ExamplePool(rows, word_count, words)
-    names = [c.name for c in prompt_candidates(PLAN, rows, 2, pool=pool, limits=ShotLimits(900, 500))]
+    names = [c.name for c in candidates_of(PLAN, rows, 2, pool=pool, limits=ShotLimits(900, 500))]
     assert names[:4] == ["fixed", "nearest 8", "many (38)", "fixed, rules listed"]
     assert {"nearest 16", "nearest 4", "nearest 8, nearest first"} < set(names)
     assert len(names) == len(set(names))
     assert all(
-        "nearest" not in c.name for c in prompt_candidates(PLAN, rows, 2, pool=ExamplePool(rows, word_count))
+        "nearest" not in c.name for c in candidates_of(PLAN, rows, 2, pool=ExamplePool(rows, word_count))
     )
-    small = [c.name for c in prompt_candidates(PLAN, rows, 2, pool=pool, limits=ShotLimits(60, 60))]
+    small = [c.name for c in candidates_of(PLAN, rows, 2, pool=pool, limits=ShotLimits(60, 60))]
     assert not any(name.startswith(("nearest 8", "many")) for name in small)
 
 
@@ -351,14 +359,46 @@ def test_instructions_name_labels_and_keys(
 ) -> None:
     body = PLAN.model_dump(mode="json", by_alias=True)
     plan = parse_plan({**body, "checks": [check], "prompts": {"system": system}})
-    variants = dict(candidate_instructions(plan))
+    variants = {layout.label: layout.system for layout in candidate_layouts(plan, False)}
     assert list(variants) == ["", *filter(None, [label])]
     if label:
         assert variants[label].startswith(system)
         assert variants[label].endswith(line)
-    prompts = prompt_candidates(plan, (), 0)
+    prompts = candidates_of(plan, (), 0)
     assert [c.name for c in prompts] == ["the plan's instructions", *filter(None, [label])]
     assert all(c.shots == () for c in prompts)
+
+
+def test_layouts_move_instructions_and_question_of_an_arm_that_retrieves() -> None:
+    body = PLAN.model_dump(mode="json", by_alias=True)
+    prompts = {
+        "system": "Answer for the ferry. Be brief.",
+        "context": "Texte:\n{passages}\n\nFrage: {question}",
+    }
+    plan = parse_plan({**body, "prompts": prompts})
+    chats = {
+        c.name: build_messages(c.applied(plan).prompts, "Wann?", "[1] A")
+        for c in candidates_of_retrieval(plan)
+    }
+    system = {"role": "system", "content": prompts["system"]}
+    usual = "Texte:\n[1] A\n\nFrage: Wann?"
+    assert chats["the plan's instructions"] == [system, {"role": "user", "content": usual}]
+    assert chats["short instructions"][0]["content"] == "Answer for the ferry."
+    assert chats["instructions last"] == [{"role": "user", "content": f"{usual}\n\n{prompts['system']}"}]
+    before = f"Texte:\n[1] A\n\n{prompts['system']}\n\nFrage: Wann?"
+    assert chats["instructions before the question"] == [{"role": "user", "content": before}]
+    assert chats["question first and last"][1]["content"] == f"Frage: Wann?\n\n{usual}"
+    assert [c.name for c in candidates_of_retrieval(plan, own=True)] == [
+        "the plan's instructions",
+        "question first and last",
+    ]
+    brace = parse_plan({**body, "prompts": {**prompts, "system": "Answer {question} well. Be brief."}})
+    assert "instructions last" not in [c.name for c in candidates_of_retrieval(brace)]
+
+
+def candidates_of_retrieval(plan: Plan, own: bool = False) -> tuple[PromptCandidate, ...]:
+    """Return the prompts to try for an arm that retrieves and shows no examples."""
+    return prompt_candidates(plan, (), 0, candidate_layouts(plan, True, own))
 
 
 def test_nearest_bank_is_chosen_stored_once_and_never_shows_the_question_itself(
@@ -373,7 +413,7 @@ def test_nearest_bank_is_chosen_stored_once_and_never_shows_the_question_itself(
         for n, q in enumerate(DEV, 1)
     )
     pool = ExamplePool(rows, word_count, words)
-    candidates = prompt_candidates(PLAN, rows, 2, pool=pool, limits=ShotLimits(0, 400))
+    candidates = candidates_of(PLAN, rows, 2, pool=pool, limits=ShotLimits(0, 400))
     seen: list[tuple[str, str]] = []
 
     def knows(prompt: str, number: str) -> bool:

@@ -1,0 +1,135 @@
+"""What an arm's dev answers settle before its trial: how long answers may get, and whether unsupported ones are refused.
+
+:func:`settle_on_dev` asks dev questions with the arm's chosen prompt. An arm that was not trained does not know how long the
+answers of the examples are: its limit is doubled until at most one answer in twenty is cut. An arm that cites refuses
+unsupported answers where the plan wants that, and dev shows that hardly any right answer is lost by it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict
+
+from rag.text.words import count_noun
+from runners.arms.answer_constraint import answer_constraint
+from runners.arms.few_shot import PromptCandidate
+from runners.arms.prompt_selection import (
+    SelectionContext,
+    StoredPrompts,
+    answers_digest,
+    ask_candidates,
+    known_answers,
+)
+from runners.data.questions import Question, with_wordings
+from runners.plan.gate import Check
+from runners.plan.schema import Plan
+
+ROOM_ANSWERS, CHECK_ANSWERS = 20, 40
+"""Most dev answers for the limit of an arm, and for the check of one that cites."""
+CUT_SHARE = 0.05
+LOST_SHARE = 0.08
+"""Largest share of an arm's right answers, right refusals among them, that is expected to be lost by the check."""
+
+
+class ArmSettings(BaseModel):
+    """What was settled for an arm."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    made_from: str = ""
+    max_new_tokens: int
+    """Most tokens of an answer."""
+    asked: int = 0
+    """Dev answers that this rests on."""
+    cut: int = 0
+    """Those of them that the limit cut."""
+    check: Check = "mark"
+    least_support: float | None = None
+    """Support under which an answer is refused."""
+    why: str = ""
+    """Why unsupported answers are refused, or only marked; "" where the plan does not want them refused."""
+
+    def applied(self, plan: Plan) -> Plan:
+        """Return the plan with these settings, for one arm."""
+        least = self.least_support if plan.refusal.least_support is None else plan.refusal.least_support
+        refusal = plan.refusal.model_copy(update={"check": self.check, "least_support": least})
+        return plan.model_copy(update={"max_new_tokens": self.max_new_tokens, "refusal": refusal})
+
+
+def settings_of(stored: StoredPrompts, plan: Plan, arm: str) -> ArmSettings:
+    """Return what a trial settled for an arm; the plan's limit and no refusal where it settled nothing."""
+    own = stored.settings.get(arm)
+    return ArmSettings.model_validate(own) if own else ArmSettings(max_new_tokens=plan.max_new_tokens)
+
+
+def settle_on_dev(stage: SelectionContext, candidate: PromptCandidate) -> ArmSettings:
+    """Return the settings of an arm with the prompt that it uses; no answer is asked twice.
+
+    Args:
+        stage: the plan, arm, dev questions and model.
+        candidate: the arm's prompt.
+    """
+    plan, arm = stage.plan, stage.arm
+    checked = arm.retrieval and plan.refusal.check == "refuse" and not arm.looks_up
+    # answers in a constrained form end by themselves, and a model that looks things up has limits of its own
+    grows = not (arm.weights or arm.looks_up or arm.labels == "scored") and answer_constraint(plan) is None
+    settings = ArmSettings(max_new_tokens=plan.max_new_tokens)
+    if not (checked or grows) or not stage.dev:
+        return settings
+    asked = _one_wording_each(stage.dev)[: CHECK_ANSWERS if checked else ROOM_ANSWERS]
+    rows = _rows(stage, candidate, asked)
+    cut = _cut(asked, rows)
+    while grows and len(cut) > CUT_SHARE * len(asked) and settings.max_new_tokens < stage.most_room:
+        limit = min(2 * settings.max_new_tokens, stage.most_room)
+        settings = settings.model_copy(update={"max_new_tokens": limit})
+        longer = replace(stage, plan=plan.model_copy(update={"max_new_tokens": limit}))
+        rows |= _rows(longer, candidate, cut)
+        cut = _cut(asked, rows)
+    settings = settings.model_copy(update={"asked": len(asked), "cut": len(cut)})
+    return _with_check(settings, list(rows.values())) if checked else settings
+
+
+def _one_wording_each(questions: Sequence[Question]) -> list[Question]:
+    """Return each question in one of its wordings, in turn, so that the words of those who ask are among them."""
+    forms = [with_wordings([question]) for question in questions]
+    return [own[number % len(own)] for number, own in enumerate(forms)]
+
+
+def _rows(
+    stage: SelectionContext, candidate: PromptCandidate, questions: Sequence[Question]
+) -> dict[str, dict[str, Any]]:
+    """Return the journal's rows of dev answers by question, after asking those that are missing."""
+    made_from = answers_digest(stage)
+    ask_candidates(stage, [candidate], questions, made_from)
+    journal = known_answers(stage, made_from)
+    return {question.id: journal[candidate.name, question.id] for question in questions}
+
+
+def _cut(questions: Sequence[Question], rows: dict[str, dict[str, Any]]) -> list[Question]:
+    return [question for question in questions if rows[question.id]["finish"] == "length"]
+
+
+def _with_check(settings: ArmSettings, rows: Sequence[Mapping[str, Any]]) -> ArmSettings:
+    """Return the settings with the highest support that may be demanded, by conformal risk control.
+
+    An answer of the trial falls below the k-th lowest of n right ones with a chance of k / (n + 1), where dev and test
+    questions are alike (Angelopoulos et al. 2022, arXiv 2208.02814): k is as large as keeps the loss that is expected
+    within :data:`LOST_SHARE` of all right answers.
+    """
+    given = [row for row in rows if row["support"] is not None]
+    right = sorted(float(row["support"]) for row in given if row["right"] == 1)
+    share = len(right) / max(1, sum(row["right"] == 1 for row in rows))
+    lost = int(LOST_SHARE * (len(right) + 1) / share + 1e-9) - 1 if right else -1
+    counts = f"{count_noun(len(given), 'dev answer')}, {len(right)} of them right"
+    if lost < 0:
+        return settings.model_copy(update={"why": f"{counts}, are too few to show what refusing loses"})
+    least = right[min(lost, len(right) - 1)]
+    refused = [row for row in given if row["support"] < least]
+    lost = sum(row["right"] == 1 for row in refused)
+    why = f"of {counts}, {len(refused)} are refused, {lost} of them right"
+    if not refused:
+        return settings.model_copy(update={"why": f"{why}: no support tells them apart"})
+    return settings.model_copy(update={"check": "refuse", "least_support": least, "why": why})
