@@ -99,6 +99,7 @@ def estimate_step_times(
             seconds_each = _answer_seconds(plan, step)
             # Candidate banks are scored on dev questions in small batches: slower for each question.
             tried = 1.5 * min(step.budget, test_questions) if _tries_prompts(plan, step) else 0
+            tried += plan.refusal.dev_answers(step)
             if step.labels == "scored":
                 tried += REFERENCE_QUESTIONS
             seconds = (

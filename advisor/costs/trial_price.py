@@ -64,6 +64,7 @@ def arm_usd(plan: Plan, step: EvaluateStep, profile: Profile, asked: int) -> flo
     if step.without_model:
         return 0.0
     answers = min(step.budget, asked) if step.route or step.chooses_prompt else 0
+    answers += plan.refusal.dev_answers(step)
     if step.route:  # its test answers are those of its arms
         step = plan.routed(step)[1]
     else:

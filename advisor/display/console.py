@@ -22,7 +22,6 @@ from advisor.questionnaire.answers import format_answer
 from advisor.questionnaire.data_facts import STATE_FACTS, DataFacts
 from advisor.recommendation.ranking import ScoredMethod
 from advisor.recommendation.recommend import BaseRecommendation
-from advisor.report import cost_plot
 from advisor.rules.agentic import NOT_MEASURED
 from advisor.rules.base import Finding
 from runners.plan.train_config import TUNING_METHODS
@@ -107,9 +106,6 @@ def render_recommendation(rec: BaseRecommendation) -> Group:
             ]
     if rec.break_even:
         parts += [Text(), Text.from_markup(f"[bold]Cost[/]  {escape(rec.break_even['text'])}")]
-        if cost_plot.crossing_point(rec.break_even):
-            width = shutil.get_terminal_size().columns
-            parts += [Text(), Text(cost_plot.plot_lines(rec.break_even, width), style="dim", no_wrap=True)]
     notes = [*([escape(rec.token_doubt)] if rec.token_doubt else []), *map(_because, rec.notes())]
     if notes:
         parts += [Text(), Text("Note", style="bold"), bulleted(notes)]

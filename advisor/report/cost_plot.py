@@ -1,15 +1,13 @@
 """Costs as pictures: USD a month against calls a month.
 
-:func:`plot_lines` draws the cost lines of a recommendation as text, one letter for each method, :func:`cost_chart` as SVG.
-What a trial measured is drawn by :mod:`advisor.report.plots.right_cost`. plotext would draw the axes, in place of some 60
-lines, for a compiled wheel of each platform and .23 s of import whenever advice is shown.
+:func:`cost_chart` draws the cost lines of a recommendation as SVG; what a trial measured is drawn by
+:mod:`advisor.report.plots.right_cost`.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from textwrap import wrap
 from typing import Any
 
 from advisor.costs.hosting import MonthlyCost
@@ -26,45 +24,6 @@ METHOD_LETTERS: Mapping[str, str] = {
     "hybrid": "H",
 }
 """One letter for each method; A is full tuning, which trains *all* weights."""
-PLOT_HEIGHT = 18
-LEAST_WIDTH, MOST_WIDTH = 40, 110
-_MARGIN = 10
-
-
-def plot_lines(break_even: Mapping[str, Any], width: int = 80) -> str:
-    """Return the picture of a recommendation's ``break_even`` in at most ``width`` columns of plain characters.
-
-    Only methods that nothing blocks are drawn. ``+`` marks where the two methods of the headline cost the same, ``:`` the
-    calls of the user. A method that costs nothing has no place on a logarithmic axis and is named below the picture.
-    """
-    lines = plotted_methods(break_even)
-    width = max(LEAST_WIDTH, min(width, MOST_WIDTH))
-    if not lines:
-        return _free_methods(break_even) or "no prices are known, so there are no lines to draw"
-    columns = width - _MARGIN
-    low, high = plotted_calls(break_even)
-    calls = [10 ** (low + (high - low) * number / (columns - 1)) for number in range(columns)]
-    bottom, top = plotted_usd(lines, low, high)
-    grid = [[" "] * columns for _ in range(PLOT_HEIGHT)]
-
-    def row(usd: float) -> int:
-        share = (math.log10(max(usd, 1e-12)) - bottom) / (top - bottom)
-        return PLOT_HEIGHT - 1 - round(max(0.0, min(1.0, share)) * (PLOT_HEIGHT - 1))
-
-    user_column = _column(break_even["calls_per_month"], low, high, columns)
-    for cells in grid:
-        cells[user_column] = ":"
-    for column, calls_here in enumerate(calls):
-        letters_by_row: dict[int, list[str]] = {}
-        for name, line in lines.items():
-            letters_by_row.setdefault(row(line.month(calls_here)), []).append(METHOD_LETTERS[name])
-        for grid_row, letters in letters_by_row.items():  # lines that coincide alternate their letters
-            grid[grid_row][column] = letters[column % len(letters)]
-    if crossing := crossing_point(break_even):
-        grid[row(crossing[1])][_column(crossing[0], low, high, columns)] = "+"
-    return "\n".join(
-        [*_axes(grid, bottom, top, low, high, columns), *_legend(break_even, lines, crossing, width)]
-    )
 
 
 def plotted_methods(break_even: Mapping[str, Any]) -> dict[str, MonthlyCost]:
@@ -165,83 +124,4 @@ def cost_chart(break_even: Mapping[str, Any], arms: Sequence[str], colours: Mapp
         volume,
         colours={", ".join(names): colours.get(names[0], len(colours)) for names in by_costs.values()},
         line_label=f"yours: {volume:,.0f} a month",
-    )
-
-
-def _axes(
-    grid: list[list[str]], bottom: float, top: float, low: float, high: float, columns: int
-) -> list[str]:
-    """Return the rows of the picture with labels of both axes; a label that would touch another is left out."""
-    labels = {
-        round((top - power) / (top - bottom) * (PLOT_HEIGHT - 1)): _money(power)
-        for power in range(round(bottom), round(top) + 1)
-    }
-    rows = ["USD a month"]
-    rows += [
-        f"{labels.get(number, ''):>{_MARGIN - 2}} |{''.join(cells)}".rstrip()
-        for number, cells in enumerate(grid)
-    ]
-    rows.append(" " * (_MARGIN - 1) + "+" + "-" * columns)
-    ticks = [" "] * (columns + _MARGIN)
-    for power in range(math.ceil(low), math.floor(high) + 1):
-        text = (
-            f"{10**power:,}"
-            if power < 4
-            else f"{10 ** (power - 3):,}k"
-            if power < 6
-            else f"{10 ** (power - 6):,}M"
-        )
-        start = _MARGIN + _column(10**power, low, high, columns)
-        start = max(_MARGIN, min(start - len(text) // 2, len(ticks) - len(text)))
-        if all(cell == " " for cell in ticks[max(0, start - 1) : start + len(text)]):
-            ticks[start : start + len(text)] = text
-    return [*rows, "".join(ticks).rstrip(), f"{'calls a month':>{_MARGIN + columns}}"]
-
-
-def _legend(
-    break_even: Mapping[str, Any],
-    lines: Mapping[str, MonthlyCost],
-    crossing: tuple[float, float] | None,
-    width: int,
-) -> list[str]:
-    keys = [f"{METHOD_LETTERS[name]} {name}" for name in lines]
-    known = break_even.get("calls_known", "")
-    keys.append(f": {break_even['calls_per_month']:,.0f} calls ({known})")
-    if crossing:
-        keys.append(f"+ {' and '.join(break_even['between'])} cost the same")
-    rows = [""]
-    for key in keys:
-        if rows[-1] and len(rows[-1]) + 3 + len(key) > width:
-            rows.append("")
-        rows[-1] += f"   {key}" if rows[-1] else key
-    if break_even.get("hosted_equivalent"):
-        rows += wrap(
-            "calls on your own machine cost about nothing; drawn is what they would cost hosted", width
-        )
-    return rows + wrap(_free_methods(break_even), width)
-
-
-def _free_methods(break_even: Mapping[str, Any]) -> str:
-    """Return the line that names open methods without running costs; "" if there are none."""
-    rows = break_even.get("per_month", {})
-    names = [name for name, row in rows.items() if row["open"] and MonthlyCost.of_json(row).month(1.0) <= 0]
-    return f"costs nothing: {', '.join(names)}" if names else ""
-
-
-def _column(calls: float, low: float, high: float, columns: int) -> int:
-    """Return the column of a number of calls, clipped to the picture."""
-    share = (math.log10(max(calls, 1.0)) - low) / (high - low)
-    return round(max(0.0, min(1.0, share)) * (columns - 1))
-
-
-def _money(power: int) -> str:
-    """Return the label of 10 ** power USD."""
-    return (
-        f"{10**power:,}"
-        if 0 <= power < 6
-        else f"{10 ** (power - 12):,}T"
-        if power >= 12
-        else f"{10 ** (power - 6):,}M"
-        if power >= 6
-        else f"{10.0**power:g}"
     )

@@ -16,7 +16,7 @@ from typing import Any
 
 from rag.grounding.citations import SentenceCiter, marked_end, remove_marks, strip_marks
 from rag.grounding.conflicts import Conflict, find_conflicts
-from rag.refusal.relevance import BESIDE, check_citations
+from rag.refusal.relevance import BESIDE, LEAST_SUPPORT, check_citations
 from rag.text import sanitize
 from rag.text.sanitize import neutralise_links, strip_invisible
 from rag.text.words import sentence_spans
@@ -485,14 +485,13 @@ def finish_answer(
     shown = neutralise_links(text, [question.question, *(hit.chunk.text for hit in retrieved.hits)])
     citer = citer or SentenceCiter(retrieved.hits, Formulas(plan))
     marked, citations = (shown, ()) if refused else citer.whole(shown)
-    citations, support = check_citations(question.question, marked, citations, retrieved.reader)
+    citations, support = check_citations(question.question, citations, retrieved.reader)
     conflicts = () if refused else find_conflicts(question.question, retrieved.hits)
     answer = Answer(question, text, marked, citations, refused, retrieved, tuple(chat), completion, conflicts)
     if refused:
         return answer
     answer = replace(answer, support=support)
-    least = plan.refusal.least_support
-    least = (0.0 if retrieved.reader else 1.0) if least is None else least
+    least = LEAST_SUPPORT if plan.refusal.least_support is None else plan.refusal.least_support
     return _withheld(plan, answer) if plan.refusal.check == "refuse" and support < least else answer
 
 

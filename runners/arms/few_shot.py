@@ -277,7 +277,8 @@ def prompt_candidates(
     """
     if not count:
         plain = [PromptCandidate(o.label or PLAN_INSTRUCTIONS, o.system, o.context) for o in layouts]
-        short = [o for o in layouts if o.label == SHORT and pool]
+        retrieves = len({o.context for o in layouts}) > 1
+        short = [o for o in layouts if o.label == SHORT and pool and retrieves]
         one = choose_shots([row for row in examples if not row.raw], 1, plan.seed)
         return (*plain, *(PromptCandidate(f"{SHORT}, one example", o.system, o.context, one) for o in short))
     usable = [row for row in examples if not row.raw]

@@ -6,10 +6,14 @@ from typing import Literal
 
 from pydantic import Field
 
-from runners.plan.steps import StrictModel
+from runners.plan.steps import EvaluateStep, StrictModel
 from runners.plan.train_config import implied
 
 Check = Literal["refuse", "mark"]
+CHECK_ANSWERS = 40
+"""Most dev answers for the check of an arm that cites."""
+MIN_ANSWERS = 10
+"""Dev answers for the limit of tokens of an arm that chose no prompt, or with fewer answers."""
 
 
 class PlanGate(StrictModel):
@@ -62,3 +66,12 @@ class RefusalSettings(StrictModel):
         default_factory=dict,
         description="Why each setting has its value: read from the comment behind it.",
     )
+
+    def checks(self, step: EvaluateStep) -> bool:
+        """Return whether dev answers decide if an arm refuses what no passage supports."""
+        return self.check == "refuse" and step.retrieval and not (step.looks_up or step.route)
+
+    def dev_answers(self, step: EvaluateStep) -> int:
+        """Return the most dev answers that an arm's check or limit takes, beside those that chose its prompt."""
+        grows = not (step.weights or step.chooses_prompt or step.looks_up or step.without_model)
+        return CHECK_ANSWERS if self.checks(step) else MIN_ANSWERS if grows and step.labels != "scored" else 0

@@ -8,7 +8,7 @@ from typing import Any
 
 from rag.grounding.context import contains_delimiter, shown_delimiter
 from rag.grounding.curve import evenly
-from rag.refusal.relevance import UNCITED
+from rag.refusal.relevance import LEAST_SUPPORT, UNCITED
 from rag.text.words import words
 from runners.arms.prompt_selection import StoredPrompts
 from runners.data.questions import Question
@@ -75,14 +75,14 @@ def answer_checks(
         fault = fault_by_plan(plan, question, shown["answer"]) if question else None
         if fault is None:
             continue
-        if shown["refused"]:
+        if shown.get("refused"):
             refused += 1
         else:
             given.append((row.get("support", UNCITED), not fault))
     if not any("support" in row for row in rows):
         return None
     least = settings.applied(plan).refusal.least_support
-    least = 0.0 if least is None else least
+    least = LEAST_SUPPORT if least is None else least
     checks = AnswerChecks(
         applied=settings.check,
         why=settings.why,
@@ -112,7 +112,7 @@ def _curve(given: Sequence[tuple[float, bool]], asked: int) -> tuple[RiskPoint, 
 
 def repeated_prompts(plan: Plan, rows: Sequence[Row]) -> AnswerCount:
     """Return how many of the answers that an arm's model gave repeat its prompt: its instructions, or the delimiter."""
-    given = [row for row in rows if row.get("prompt") and not (row.get("withheld") or row)["refused"]]
+    given = [row for row in rows if row.get("prompt") and not (row.get("withheld") or row).get("refused")]
     runs = _runs(plan.prompts.system)
     for text in (*plan.prompts.refusals, *plan.prompts.formulas):  # which instructions may quote
         runs -= _runs(text)

@@ -24,11 +24,11 @@ from runners.arms.prompt_selection import (
     known_answers,
 )
 from runners.data.questions import Question, with_wordings
-from runners.plan.gate import Check
+from runners.plan.gate import CHECK_ANSWERS, MIN_ANSWERS, Check
 from runners.plan.schema import Plan
 
-ROOM_ANSWERS, CHECK_ANSWERS = 20, 40
-"""Most dev answers for the limit of an arm, and for the check of one that cites."""
+ROOM_ANSWERS = 20
+"""Most dev answers for the limit of an arm."""
 CUT_SHARE = 0.05
 LOST_SHARE = 0.08
 """Largest share of an arm's right answers, right refusals among them, that is expected to be lost by the check."""
@@ -73,13 +73,19 @@ def settle_on_dev(stage: SelectionContext, candidate: PromptCandidate) -> ArmSet
         candidate: the arm's prompt.
     """
     plan, arm = stage.plan, stage.arm
-    checked = arm.retrieval and plan.refusal.check == "refuse" and not arm.looks_up
+    checked = plan.refusal.checks(arm)
     # answers in a constrained form end by themselves, and a model that looks things up has limits of its own
     grows = not (arm.weights or arm.looks_up or arm.labels == "scored") and answer_constraint(plan) is None
     settings = ArmSettings(max_new_tokens=plan.max_new_tokens)
     if not (checked or grows) or not stage.dev:
         return settings
-    asked = _one_wording_each(stage.dev)[: CHECK_ANSWERS if checked else ROOM_ANSWERS]
+    known = known_answers(stage, answers_digest(stage))
+    # what was answered to choose the prompt comes first, and is enough for the limit
+    forms = sorted(
+        _one_wording_each(stage.dev), key=lambda question: (candidate.name, question.id) not in known
+    )
+    enough = max(MIN_ANSWERS, sum((candidate.name, question.id) in known for question in forms))
+    asked = forms[: CHECK_ANSWERS if checked else min(ROOM_ANSWERS, enough)]
     rows = _rows(stage, candidate, asked)
     cut = _cut(asked, rows)
     while grows and len(cut) > CUT_SHARE * len(asked) and settings.max_new_tokens < stage.most_room:

@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,6 @@ from rag.files import (
     disk_full_as_problem,
     sha256_file,
     sha256_text,
-    write_json,
     writer_lock,
 )
 from rag.index import newest_generation
@@ -25,7 +24,7 @@ from rag.refusal.drift import Drift
 from rag.types import OnEvent
 from runners.data.questions import Question, count_questions, read_question_file, with_wordings
 from runners.lookup.journal import LOOKUPS
-from runners.made_from import MADE_FROM, file_lines, match_files, recorded_answers, rows_digest
+from runners.made_from import file_lines, match_files, rows_digest
 from runners.plan.backend import LOCAL_BACKEND
 from runners.plan.schema import Plan, step_name
 from runners.plan.steps import EvaluateStep
@@ -207,18 +206,15 @@ def _answer(
         on_event({"event": "step.start", "step": name, "number": position[0], "total": position[1]})
     made_from = {
         "plan": plan.digest(),
-        "questions": list(map(_recorded_question, questions)),
+        "questions": [{**asdict(question), "weight": None} for question in questions],
         "generation": newest_generation(session.folder.path / INDEX) if _searches(plan, arm) else 0,
     }
     if (server := session.backend.model_of(arm)) != plan.servers.model_of(arm):
         made_from["backend"] = server.entry if server else LOCAL_BACKEND
-    by_0_2_0 = sha256_text(canonical_json(made_from))
     steps = (name, f"train:{arm.weights}", step_name(plan.embedder_step) if plan.embedder_step else "")
     made_from["trial"] = [(session.folder.recorded(step) or {}).get("inputs") for step in steps]
     made_from["shown"] = rows_digest(session.shown_examples) if shows_file(plan, arm) else ""
     digest = sha256_text(canonical_json(made_from))
-    if (recorded := recorded_answers(folder)).get(arm.arm) == by_0_2_0:
-        _keep_answers_of_0_2_0(folder, arm.arm, {**recorded, arm.arm: digest}, on_event)
     trial.drop_outdated_answers(folder, arm.arm, digest)
     if arm.route:
         _answer_routed(session, arm, questions, folder, on_event, position)
@@ -241,25 +237,6 @@ def _answer(
     rows = [row for row in read_journal(folder / ANSWERS) if row["arm"] == arm.arm]
     if on_event:
         on_event({"event": "step.end", "step": name, "cut": sum(row["finish"] == "length" for row in rows)})
-
-
-def _recorded_question(question: Question) -> dict[str, Any]:
-    """Return what an answer depends on; what is not set is left out, so that evaluations by 0.2.0 stay valid."""
-    later = ("made", "wordings", "wording_of", "all_of", "split_by", "labelled")
-    return {
-        key: value
-        for key, value in asdict(question).items()
-        if key != "weight" and (value or key not in later)
-    }
-
-
-def _keep_answers_of_0_2_0(
-    folder: Path, arm: str, digests: Mapping[str, str], on_event: OnEvent | None
-) -> None:
-    write_json(folder / MADE_FROM, dict(digests))
-    if on_event:
-        reason = f"{arm}: answers of 0.2.0 are kept; of which weights and examples was not recorded"
-        on_event({"event": "plan.note", "reason": reason})
 
 
 def _searches(plan: Plan, arm: EvaluateStep) -> bool:

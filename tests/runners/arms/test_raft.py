@@ -15,7 +15,7 @@ from runners.arms.raft import RetrievalRows, retrieval_rows, with_passages
 from runners.data.examples import Example
 from runners.plan.data import Prompts
 
-BLOCK = r"^[a-z]{4,} \[\d+\] "
+BLOCK = r"^\[\d+\] "
 PROMPTS = Prompts(system="Be brief.", refusals=("Not in our papers.", "Our papers are silent."))
 
 

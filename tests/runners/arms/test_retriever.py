@@ -18,12 +18,11 @@ def test_question_gets_k_best_numbered_passages(make_retriever: Callable[..., An
     for name, result in zip(("Heron", "Kelp"), results, strict=True):
         assert result.hits[0].chunk.text.startswith(f"The {name} Pier")
         assert result.hits[0].score >= result.hits[1].score
-        stated, first, *_ = result.passages.split("\n")
-        fence = first.split()[0]
+        stated, fence, first, *_, last = result.passages.split("\n")
         assert stated == context.DATA_NOTICE
-        assert first.startswith(f"{fence} [1] {name} Pier")
-        assert f"\n{fence} [2] " in result.passages
-        assert result.passages.endswith(f"\n{fence} end")
+        assert first.startswith(f"[1] {name} Pier")
+        assert "\n[2] " in result.passages
+        assert last == fence == context.shown_delimiter(result.passages)
         assert not result.refuse
         assert result.searched == {"documents": 12, "passages": 12, "generation": 1}
 
