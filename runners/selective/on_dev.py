@@ -13,7 +13,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict
 
-from rag.text.words import count_noun
+from rag.text.words import count_noun, words
 from runners.arms.answer_constraint import answer_constraint
 from runners.arms.few_shot import PromptCandidate
 from runners.arms.prompt_selection import (
@@ -30,6 +30,8 @@ from runners.plan.schema import Plan
 ROOM_ANSWERS = 20
 """Most dev answers for the limit of an arm."""
 CUT_SHARE = 0.05
+REPEATED_END = 6
+"""Last words of an answer that ends in a loop."""
 LOST_SHARE = 0.08
 """Largest share of an arm's right answers, right refusals among them, that is expected to be lost by the check."""
 
@@ -115,7 +117,17 @@ def _rows(
 
 
 def _cut(questions: Sequence[Question], rows: dict[str, dict[str, Any]]) -> list[Question]:
-    return [question for question in questions if rows[question.id]["finish"] == "length"]
+    """Return the questions whose answers the limit cut; one that repeats itself would not end with more room either."""
+    return [
+        q for q in questions if rows[q.id]["finish"] == "length" and not repeats_itself(rows[q.id]["answer"])
+    ]
+
+
+def repeats_itself(answer: str) -> bool:
+    """Return whether the last words of an answer stand in it before, in the same order; the very last one may be cut."""
+    own = words(answer)[:-1]
+    end = own[-REPEATED_END:]
+    return any(own[n : n + REPEATED_END] == end for n in range(len(own) - REPEATED_END))
 
 
 def _with_check(settings: ArmSettings, rows: Sequence[Mapping[str, Any]]) -> ArmSettings:

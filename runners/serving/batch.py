@@ -80,7 +80,7 @@ class PendingRequest:
     @property
     def max_tokens(self) -> int:
         """Most tokens of the answer."""
-        return self.request.max_tokens or self.plan.max_new_tokens
+        return min(self.request.max_tokens or self.plan.max_new_tokens, self.request.most_tokens)
 
     def on_text(self, piece: str) -> None:
         """Pass on what may be shown after this piece of generated text."""

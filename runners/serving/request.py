@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import sys
 import time
 import traceback
 from collections.abc import Callable, Iterator
@@ -113,7 +114,9 @@ class AnswerRequest(_Deadline):
     on_end: Callable[[RequestResult | Exception], None]
     """Called once, with the result or the error."""
     max_tokens: int | None = None
-    """Most tokens of the answer; None is the plan's."""
+    """Most tokens of the answer; None is the arm's."""
+    most_tokens: int = sys.maxsize
+    """The server's limit of both."""
     sampling: Sampling = GREEDY
     plain_text: bool = False
     """Leave citation marks out of the text, as for JSON."""

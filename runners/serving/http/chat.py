@@ -214,10 +214,8 @@ def _submit(service: Service, parsed: ParsedRequest) -> None:
     """Queue a request for each prompt; when one is refused, those before it are cancelled."""
     sampling = parsed.body.sampling(service.limits)
     limit = service.limits.max_tokens
-    max_tokens = parsed.body.length
-    if (
-        max_tokens and max_tokens > limit
-    ):  # editors ask for thousands by default: the response reports the limit
+    # editors ask for thousands by default: the response reports the limit
+    if (parsed.body.length or service.session.plan.max_new_tokens) > limit:
         parsed.notes["max_tokens"] = limit
     for prompt in parsed.prompts:
         bridge = EventLoopBridge(service.limits.seconds)
@@ -226,7 +224,8 @@ def _submit(service: Service, parsed: ParsedRequest) -> None:
             prompt,
             on_text=bridge.put,
             on_end=bridge.put,
-            max_tokens=max_tokens and min(max_tokens, limit),
+            max_tokens=parsed.body.length,
+            most_tokens=limit,
             sampling=sampling,
             plain_text=parsed.response_format is not None,
             constraint=parsed.constraint,
