@@ -337,6 +337,7 @@ def support_chart(arms: Sequence[ArmReport]) -> str:
         return ""
     series = {name: [(p.answered, p.wrong) for p in arm.risk_coverage] for name, arm in curves.items()}
     marks = [points[-1] for points in series.values()]
+    worst = max(y for own in series.values() for _, y in own)
     said = []
     for name, arm in curves.items():
         assert arm.checks
@@ -351,11 +352,7 @@ def support_chart(arms: Sequence[ArmReport]) -> str:
         "; ".join(said),
         series,
         Axis("share of the questions that is answered", 0, 1),
-        Axis(
-            "share of these answers that is wrong",
-            0,
-            min(1.0, 1.05 * max(y for own in series.values() for _, y in own)),
-        ),
+        Axis("share of these answers that is wrong", 0, max(0.1, min(1.0, 1.05 * worst))),
         marks,
     )
 

@@ -109,6 +109,8 @@ class PromptChoice:
     """Of the best other prompt over the default, on fresh questions; None where nothing was tried."""
     used: int = 0
     """Answers that were generated to choose."""
+    answered: Sequence[str] = ()
+    """Ids of the dev questions that were answered with the chosen prompt."""
 
 
 def select_prompt(
@@ -136,6 +138,7 @@ def select_prompt(
         return _store_choice(stage, made_from, PromptChoice(candidates[0], reason), (), [], budget)
     tries = _try_prompts(stage, tried, rounds)
     choice = _decide(tried[0], tries, _default_name(stage))
+    choice = replace(choice, answered=tries.asked[choice.chosen.name])
     scores = tries.scores
     rows = [
         {**_described(c), "questions": len(scores[c.name]), "score": _mean(scores[c.name])}
@@ -211,12 +214,13 @@ def halving_rounds(count: int, dev: int, budget: int) -> tuple[tuple[int, int], 
     return (*rounds, (2, fresh)) if fresh >= MIN_SHARED_QUESTIONS else ()
 
 
-@dataclass(kw_only=True, slots=True)
+@dataclass(slots=True)
 class _Tries:
     """What the rounds gave: scores and prompt tokens of every prompt, question by question."""
 
     scores: dict[str, list[float]]
     tokens: dict[str, list[int]]
+    asked: dict[str, list[str]]
     other: PromptCandidate | None = None
     """The best prompt beside the default; None where no prompt scored anything."""
     fresh: int = 0
@@ -234,7 +238,8 @@ def _try_prompts(
     rounds: Sequence[tuple[int, int]],
 ) -> _Tries:
     """Carry the rounds out."""
-    tries = _Tries(scores={c.name: [] for c in tried}, tokens={c.name: [] for c in tried})
+    names = [c.name for c in tried]
+    tries = _Tries({name: [] for name in names}, {name: [] for name in names}, {name: [] for name in names})
     default, *others = tried
     asked = 0
     for size, each in rounds[:-1]:
@@ -264,6 +269,7 @@ def _ask_round(
     for candidate in running:
         rows = [journal[candidate.name, q.id] for q in questions]
         scores = tries.scores[candidate.name]
+        tries.asked[candidate.name] += [question.id for question in questions]
         tries.tokens[candidate.name] += [row["prompt_tokens"] for row in rows]
         scores += [row["score"] * weight_of[q.id] for row, q in zip(rows, questions, strict=True)]
         stage.emit(
@@ -426,6 +432,7 @@ def _store_choice(
         "allowed": stage.arm.budget,
         "budget": budget,
         "used": choice.used,
+        "answered": list(choice.answered),
         "lead": lead and asdict(lead),
         "tried": list(tried),
         "untried": list(untried),

@@ -67,6 +67,8 @@ def answer_checks(
         questions: the test questions by id.
         settings: what dev answers settled for the arm.
     """
+    if not any("support" in row for row in rows):
+        return None
     given: list[tuple[float, bool]] = []
     refused = 0
     for row in rows:
@@ -79,8 +81,6 @@ def answer_checks(
             refused += 1
         else:
             given.append((row.get("support", UNCITED), not fault))
-    if not any("support" in row for row in rows):
-        return None
     least = settings.applied(plan).refusal.least_support
     least = LEAST_SUPPORT if least is None else least
     checks = AnswerChecks(

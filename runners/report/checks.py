@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from runners.plan.gate import Check
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RiskPoint:
@@ -36,7 +34,8 @@ class CheckedAnswers:
 class AnswerChecks:
     """The same answers with unsupported ones marked, and with them refused."""
 
-    applied: Check
+    applied: str
+    """refuse or mark."""
     why: str
     """Why one or the other is applied, "" where the plan wants them marked."""
     least_support: float

@@ -114,10 +114,12 @@ def _settled(stage: SelectionContext, candidate: PromptCandidate) -> ArmSettings
     """Return what dev answers settle for an arm: the stored settings where they were made from the same."""
     arm, check = stage.arm.arm, stage.plan.refusal.check
     made_from = sha256_text(canonical_json([answers_digest(stage), candidate.to_json(), check]))
-    stored = settings_of(read_stored_prompts(stage.folder), stage.plan, arm)
+    prompts = read_stored_prompts(stage.folder)
+    stored = settings_of(prompts, stage.plan, arm)
     if stored.made_from == made_from:
         return stored
-    settings = settle_on_dev(stage, candidate).model_copy(update={"made_from": made_from})
+    answered = prompts.choices.get(arm, {}).get("answered", ())
+    settings = settle_on_dev(stage, candidate, answered).model_copy(update={"made_from": made_from})
     store_settings(stage.folder, arm, settings.model_dump())
     stage.emit({"event": "arm.settled", "arm": arm, **settings.model_dump(exclude={"made_from"})})
     return settings

@@ -13,6 +13,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict
 
+from rag.refusal.relevance import LEAST_SUPPORT, UNCITED
 from rag.text.words import count_noun, words
 from runners.arms.answer_constraint import answer_constraint
 from runners.arms.few_shot import PromptCandidate
@@ -67,12 +68,15 @@ def settings_of(stored: StoredPrompts, plan: Plan, arm: str) -> ArmSettings:
     return ArmSettings.model_validate(own) if own else ArmSettings(max_new_tokens=plan.max_new_tokens)
 
 
-def settle_on_dev(stage: SelectionContext, candidate: PromptCandidate) -> ArmSettings:
+def settle_on_dev(
+    stage: SelectionContext, candidate: PromptCandidate, answered: Sequence[str] = ()
+) -> ArmSettings:
     """Return the settings of an arm with the prompt that it uses; no answer is asked twice.
 
     Args:
         stage: the plan, arm, dev questions and model.
         candidate: the arm's prompt.
+        answered: ids of the dev questions that were answered with it when it was chosen.
     """
     plan, arm = stage.plan, stage.arm
     checked = plan.refusal.checks(arm)
@@ -81,12 +85,9 @@ def settle_on_dev(stage: SelectionContext, candidate: PromptCandidate) -> ArmSet
     settings = ArmSettings(max_new_tokens=plan.max_new_tokens)
     if not (checked or grows) or not stage.dev:
         return settings
-    known = known_answers(stage, answers_digest(stage))
     # what was answered to choose the prompt comes first, and is enough for the limit
-    forms = sorted(
-        _one_wording_each(stage.dev), key=lambda question: (candidate.name, question.id) not in known
-    )
-    enough = max(MIN_ANSWERS, sum((candidate.name, question.id) in known for question in forms))
+    forms = sorted(_one_wording_each(stage.dev), key=lambda question: question.id not in answered)
+    enough = max(MIN_ANSWERS, sum(question.id in answered for question in forms))
     asked = forms[: CHECK_ANSWERS if checked else min(ROOM_ANSWERS, enough)]
     rows = _rows(stage, candidate, asked)
     cut = _cut(asked, rows)
@@ -131,23 +132,27 @@ def repeats_itself(answer: str) -> bool:
 
 
 def _with_check(settings: ArmSettings, rows: Sequence[Mapping[str, Any]]) -> ArmSettings:
-    """Return the settings with the highest support that may be demanded, by conformal risk control.
+    """Return the settings with the highest support that may be demanded: the usual one, or one that is set on these answers.
 
-    An answer of the trial falls below the k-th lowest of n right ones with a chance of k / (n + 1), where dev and test
-    questions are alike (Angelopoulos et al. 2022, arXiv 2208.02814): k is as large as keeps the loss that is expected
-    within :data:`LOST_SHARE` of all right answers.
+    The usual one is not set on them, so that the loss counted on them is that of other questions; one that is set on them is
+    set by conformal risk control: a right answer of the trial falls below the k-th lowest of n right ones with a chance of
+    k / (n + 1), where dev and test questions are alike (Angelopoulos et al. 2022, arXiv 2208.02814). Either way at most
+    :data:`LOST_SHARE` of all right answers may be lost.
     """
     given = [row for row in rows if row["support"] is not None]
     right = sorted(float(row["support"]) for row in given if row["right"] == 1)
-    share = len(right) / max(1, sum(row["right"] == 1 for row in rows))
-    lost = int(LOST_SHARE * (len(right) + 1) / share + 1e-9) - 1 if right else -1
-    counts = f"{count_noun(len(given), 'dev answer')}, {len(right)} of them right"
-    if lost < 0:
-        return settings.model_copy(update={"why": f"{counts}, are too few to show what refusing loses"})
-    least = right[min(lost, len(right) - 1)]
+    of = sum(row["right"] == 1 for row in rows)
+    allowed = int(LOST_SHARE * of * (len(right) + 1) / len(right) + 1e-9) - 1 if right else -1
+    cuts = [right[min(allowed, len(right) - 1)]] if allowed >= 0 else []
+    if 0 < LOST_SHARE * of >= sum(support < LEAST_SUPPORT for support in right):
+        cuts.append(LEAST_SUPPORT)
+    least = max(cuts, default=UNCITED)
     refused = [row for row in given if row["support"] < least]
-    lost = sum(row["right"] == 1 for row in refused)
-    why = f"of {counts}, {len(refused)} are refused, {lost} of them right"
+    counts = f"of {count_noun(len(given), 'dev answer')}, {len(right)} of them right"
     if not refused:
-        return settings.model_copy(update={"why": f"{why}: no support tells them apart"})
+        below = sum(support < LEAST_SUPPORT for support in right)
+        why = f"{counts}, {below} right ones have little support, and {of} are right in all"
+        return settings.model_copy(update={"why": why})
+    lost = sum(row["right"] == 1 for row in refused)
+    why = f"{counts}, {len(refused)} are refused, {lost} of them right"
     return settings.model_copy(update={"check": "refuse", "least_support": least, "why": why})

@@ -218,7 +218,7 @@ def test_an_answer_beside_the_question_is_marked() -> None:
     assert check_citations("Where?", [uncited], Reader()) == ((uncited,), UNCITED)
     partly = replace(cited, support="partly")
     levels = ([cited], [cited, partly], [cited, uncited])
-    assert [check_citations("Where?", own, None)[1] for own in levels] == [1.0, 0.0, UNCITED]
+    assert [check_citations("Where?", own, None)[1] for own in levels] == [1.0, -1.0, UNCITED]
 
 
 def test_files_without_the_keys_of_reading_open() -> None:

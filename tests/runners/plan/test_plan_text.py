@@ -162,7 +162,7 @@ PLANS = st.fixed_dictionaries(
             {},
             optional={
                 "most_wrong": st.sampled_from([0.05, 0.15]),
-                "check": st.booleans(),
+                "check": st.sampled_from(["refuse", "mark"]),
                 "reasons": st.dictionaries(st.sampled_from(["most_wrong", "gate", "other"]), ODD_TEXT),
             },
         ),

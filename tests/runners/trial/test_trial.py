@@ -74,7 +74,7 @@ class Echo(WholeAnswers):
             turn = chat[-1]["content"]
             self.asked.append(turn)
             lines = turn.splitlines()
-            completions.append(Completion(lines[3] if len(lines) > 3 else turn, 9, 4, 0.25, "stop"))
+            completions.append(Completion(lines[4] if len(lines) > 4 else turn, 9, 4, 0.25, "stop"))
             if on_batch:
                 on_batch([position], completions[-1:])
         return completions
