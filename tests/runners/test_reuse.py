@@ -241,31 +241,6 @@ def test_eval_asks_again_what_the_run_answers_otherwise_now(finished: Path, serv
     assert (notes, lines) == ((), []), "the trial was carried out with them"
 
 
-def test_answers_that_0_2_0_evaluated_are_kept_once_with_a_line(finished: Path, server: Any) -> None:
-    """It recorded neither weights nor examples: nothing is refused, and from then on they are known."""
-    from dataclasses import asdict
-
-    from rag.files import canonical_json, sha256_text
-    from runners.data.questions import load_questions
-
-    file = write(finished.parent / "other.jsonl", [{"question": "Is hut 1 warm?", "answers": ["Aye."]}])
-    done = evaluate(finished, file, ["few-shot"])
-    # keys that 0.2.0 did not record
-    later = ("made", "wordings", "wording_of", "all_of", "weight", "split_by", "labelled")
-    rows = [{k: v for k, v in asdict(q).items() if k not in later} for q in load_questions(file)]
-    plan = OpenRun.open(finished).plan
-    recorded = {"plan": plan.digest(), "questions": rows, "generation": 0}
-    (done.folder / "made_from.json").write_text(
-        json.dumps({"few-shot": sha256_text(canonical_json(recorded))}), "utf-8"
-    )
-    for said in (1, 0):
-        events: list[dict[str, Any]] = []
-        before = len(server.seen)
-        evaluate(finished, file, ["few-shot"], on_event=events.append)
-        assert len(server.seen) == before
-        assert sum("answers of 0.2.0 are kept" in str(event.get("reason")) for event in events) == said
-
-
 def test_server_of_a_run_is_known_by_the_content_of_its_examples(finished: Path) -> None:
     """Not by their size and time of change, which a file that was copied over them can have too."""
     plan, file = OpenRun.open(finished).plan, finished.parent / "examples.jsonl"

@@ -53,7 +53,7 @@ def test_arm_can_use_other_model_than_plan(tiny: Model, server: Any, tmp_path: P
     }
     assert answers["prompting-remote"] == ["Aye."] * 4
     assert len(answers["prompting"]) == 4
-    assert len(server.seen) == 4
+    assert len(server.seen) == 4 + 2, "the test questions, and the dev questions for the limit"
     assert {body["seed"] for body in server.seen} == {5}
 
 
@@ -71,7 +71,7 @@ def test_model_of_arm_is_part_of_step_inputs(tiny: Model, server: Any, tmp_path:
     plan = two_models(tiny, server, tmp_path)
     run_plan(plan, tmp_path / "run")
     run_plan(plan, tmp_path / "run", resume=True)
-    assert len(server.seen) == 4
+    assert len(server.seen) == 4 + 2, "the test questions, and the dev questions for the limit"
     steps = (plan.steps[0], plan.steps[1].model_copy(update={"model": None}))
     with pytest.raises(BadInput, match=r"steps\[1\].model"):
         run_plan(plan.model_copy(update={"steps": steps}), tmp_path / "run", resume=True)

@@ -9,6 +9,7 @@ from typing import Any
 from advisor.report.report import judge
 from runners.models.resolve import Model
 from runners.plan.schema import read_plan
+from runners.runs.opened import OpenRun
 from runners.trial.execute import RunRequest, carry_out
 
 ROWS = 12
@@ -50,8 +51,8 @@ forgetting: {{prompts: 0}}
     plan = read_plan(tmp_path / "plan.yaml")
     run = carry_out(RunRequest(plan=plan, out=tmp_path / "run"))
     report = judge(run).content
-    questions = len(run.questions)
-    assert len(server.seen) == questions > 0
+    questions = len(run.questions) + len(OpenRun.open(tmp_path / "run").split.dev)
+    assert len(server.seen) == questions > len(run.questions) > 0
     assert report.teacher is not None
     assert (report.teacher.arm, report.teacher.license) == ("prompting@teacher", "yes")
     assert [(student.arm, student.rows) for student in report.teacher.students] == [("lora", ROWS)]

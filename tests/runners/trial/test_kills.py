@@ -38,9 +38,9 @@ on the disk as one before the next operation, so no clock decides where."""
 TORN = 0.5
 """Share of the kills that leave a truncated last line."""
 SEEDS, TEST, DEV = (0, 1), 40, 12
-TRIED = 12
-"""Dev answers for the choice of few-shot's examples: nothing that the tiny model says scores anything, so the final
-questions are not asked."""
+TRIED = 47
+"""Dev answers: 12 for the choice of few-shot's examples (nothing that the tiny model says scores anything, so the final
+questions are not asked), the others for the limits of the three arms without weights."""
 FORGETTING_ROWS = 3 * (12 + 4)
 """Rows of forgetting: texts and prompts, for the base and both seeds' weights."""
 ARMS = {"prompting": (0,), "few-shot": (0,), "rag": (0,), "lora": SEEDS}
