@@ -69,7 +69,7 @@ class Lookups:
     """How often it was asked, for calls or for the answer."""
     calls: int
     own: int
-    """Calls that it asked for itself: all but the search for the question, which comes before its first request."""
+    """Those beyond the search for the question, which comes before its first request, without repeated ones."""
     limit: str = ""
     """The limit that ended it: steps, tokens, seconds, usd or context; "" where it answered by itself."""
     repeated: int = 0

@@ -44,6 +44,7 @@ class ContextFull(BadInput):
 class ToolModel(Protocol):
     """A model that answers a chat, or asks for calls of tools."""
 
+    generator: LocalGenerator | RemoteGenerator
     at_once: int
     """Answers that may be asked for at a time."""
     note: str
@@ -92,7 +93,7 @@ class EndpointCalls:
                 raise ContextFull(problem.message, problem.hint) from None
             raise
         # llama-server takes no heed of tool_choice, but of the form; others leave calls in the text that they cannot parse
-        return completion if completion.calls and tools else _as_asked(completion, tools)
+        return completion if completion.calls and tools else with_calls(completion, tools)
 
     def refusal(self) -> str:
         """Send a small request with tools; a server that does not know them says so, or breaks.
@@ -149,7 +150,7 @@ class TemplateCalls:
             return not caller.is_waiting() or time.monotonic() >= caller.deadline
 
         running = self.generator.follow(prompt, limit, GREEDY, is_cancelled, constraint=form)
-        return _as_asked(CompletionStream(running).finish(), tools)
+        return with_calls(CompletionStream(running).finish(), tools)
 
     def refusal(self) -> str:
         """Return why the template takes no tools, "" where it does; nothing is generated."""
@@ -168,17 +169,11 @@ def _call_form(tools: Sequence[dict[str, Any]]) -> OutputConstraint | None:
     return OutputConstraint.of_schema({"anyOf": calls}) if calls else None
 
 
-def _as_asked(completion: Completion, tools: Sequence[dict[str, Any]]) -> Completion:
-    """Return a completion with the calls in its text; where no tools were offered they are left out, and are no answer."""
-    read = with_calls(completion)
-    return read if tools else replace(read, calls=())
-
-
-def with_calls(completion: Completion) -> Completion:
+def with_calls(completion: Completion, tools: Sequence[dict[str, Any]]) -> Completion:
     """Return a completion with the calls that its text asks for; what the model writes behind the first one is left out.
 
     A model that goes on after its call invents the result. A text with the usual opening of a call and without a valid one
-    is a malformed call.
+    is a malformed call. Where no tools were offered there are no calls, but they are no answer either.
     """
     calls: list[ToolCall] = []
     first = len(completion.text)
@@ -189,10 +184,8 @@ def with_calls(completion: Completion) -> Completion:
     if not calls and USUAL_OPENING in completion.text:
         first = completion.text.index(USUAL_OPENING)
         calls.append(ToolCall("call-1", "", completion.text[first:]))
-    if not calls:
-        return completion
-    text = completion.text[:first].rstrip().removesuffix(USUAL_OPENING).strip()
-    return replace(completion, text=text, calls=tuple(calls))
+    text = completion.text[:first].rstrip().removesuffix(USUAL_OPENING).strip() if calls else completion.text
+    return replace(completion, text=text, calls=tuple(calls) if tools else ())
 
 
 def template_problem(chat: ChatTokenizer) -> str:

@@ -92,18 +92,18 @@ TOOLS: dict[str, type[_Arguments]] = {
 
 def tool_definitions(search: bool) -> list[dict[str, Any]]:
     """Return the tools as a request's ``tools`` has them."""
-    return [_definition(name, model) for name, model in TOOLS.items() if search or name != "search"]
-
-
-def _definition(name: str, model: type[_Arguments]) -> dict[str, Any]:
-    schema = model.model_json_schema()
-    described = {
-        key: {part: value for part, value in about.items() if part in ("type", "description")}
-        for key, about in schema["properties"].items()
-    }
-    parameters = {"type": "object", "properties": described, "required": schema.get("required", [])}
-    function = {"name": name, "description": model.__doc__, "parameters": parameters}
-    return {"type": "function", "function": function}
+    definitions = []
+    for name, model in TOOLS.items():
+        schema = model.model_json_schema()
+        described = {
+            key: {part: value for part, value in about.items() if part in ("type", "description")}
+            for key, about in schema["properties"].items()
+        }
+        parameters = {"type": "object", "properties": described, "required": schema.get("required", [])}
+        function = {"name": name, "description": model.__doc__, "parameters": parameters}
+        if search or name != "search":
+            definitions.append({"type": "function", "function": function})
+    return definitions
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,40 +150,33 @@ class DocumentTools:
             name: the tool's name.
             arguments: its arguments, a JSON object.
         """
-        parsed, problem = self._parsed(name, arguments)
-        if parsed is None:
-            return problem
+        parsed = self._parsed(name, arguments)
+        if isinstance(parsed, ToolResult):
+            return parsed
         key = f"{name} {parsed.model_dump_json()}"
         if key in self._calls:
             return ToolResult("This call was made before: its result is above.", repeat=True)
         self._calls.add(key)
         return self._carried_out(parsed)
 
-    def _parsed(self, name: str, arguments: str) -> tuple[_Arguments | None, ToolResult]:
+    def _parsed(self, name: str, arguments: str) -> _Arguments | ToolResult:
         """Return the arguments of a call, or what is wrong with it."""
         model = TOOLS.get(name)
         if model is None or (name == "search" and self.search is None):
             offered = ", ".join(tool for tool in TOOLS if tool != "search" or self.search)
-            return None, ToolResult(
-                f"There is no tool of this name. The tools are: {offered}.", "unknown tool"
-            )
+            return ToolResult(f"There is no tool of this name. The tools are: {offered}.", "unknown tool")
         if shares_words(arguments, self.instructions, SAME_WORDS, self.question):
-            text = "The call was not carried out: its arguments repeat the instructions."
-            return None, ToolResult(text, "instructions")
+            return _not_carried_out("its arguments repeat the instructions.", "instructions")
         try:
             values = json.loads(arguments or "{}")
         except (ValueError, RecursionError):
-            return None, ToolResult(
-                "The call was not carried out: its arguments are not valid JSON.", "malformed"
-            )
+            return _not_carried_out("its arguments are not valid JSON.")
         if not isinstance(values, dict):
-            return None, ToolResult(
-                "The call was not carried out: its arguments are no JSON object.", "malformed"
-            )
+            return _not_carried_out("its arguments are no JSON object.")
         try:
-            return model.model_validate(values), ToolResult("")
+            return model.model_validate(values)
         except (ValidationError, UnicodeError) as error:
-            return None, ToolResult(_wrong_arguments(error, model), "malformed")
+            return _not_carried_out(_wrong_argument(error, model))
 
     def _carried_out(self, arguments: _Arguments) -> ToolResult:
         try:
@@ -206,11 +199,12 @@ class DocumentTools:
             if wanted in name.casefold() or wanted in lines.document.title.casefold()
         ]
         first = arguments.first - 1
-        rows = [
-            f"{single_line(name)}: {single_line(lines.document.title)} ({count_noun(lines.total, 'line')})"
-            for name, lines in listed[first : first + LISTED_DOCUMENTS]
-        ]
-        rows = _within(rows)
+        rows = _within(
+            [
+                f"{single_line(name)}: {single_line(lines.document.title)} ({count_noun(lines.total, 'line')})"
+                for name, lines in listed[first : first + LISTED_DOCUMENTS]
+            ]
+        )
         if not rows:
             return ToolResult(f"The list ends before: it has {count_noun(len(listed), 'document')}.")
         return self._fenced(f"documents {first + 1} to {first + len(rows)} of {len(listed):,}", rows)
@@ -221,10 +215,10 @@ class DocumentTools:
         from pyarrow import compute
 
         documents = self.documents.by_name
-        if arguments.document:
-            if arguments.document not in documents:
+        if name := arguments.document:
+            if name not in documents:
                 return _no_such_document()
-            documents = {arguments.document: documents[arguments.document]}
+            documents = {name: documents[name]}
         matching: list[tuple[str, int]] = []
         searched = 0
         until = time.monotonic() + GREP_SECONDS
@@ -245,10 +239,12 @@ class DocumentTools:
         )
         if not matching:
             return ToolResult(f"No line matches{part}.")
-        rows = []
-        for name, position in matching[:GREP_LINES]:
-            rows.append(f"{single_line(name)}:{_numbered(documents[name].lines[position])}")
-        rows = _within(rows)
+        rows = _within(
+            [
+                f"{single_line(name)}:{_numbered(documents[name].lines[n])}"
+                for name, n in matching[:GREP_LINES]
+            ]
+        )
         for name, position in matching[: len(rows)]:
             self._shown.add(name, [position])
         return self._fenced(f"{len(rows)} of {count_noun(len(matching), 'matching line')}{part}", rows)
@@ -334,12 +330,16 @@ def _no_such_document() -> ToolResult:
     return ToolResult("No such document: list_documents shows the names.", "no such document")
 
 
-def _wrong_arguments(error: Exception, model: type[_Arguments]) -> str:
+def _not_carried_out(why: str, problem: Problem = "malformed") -> ToolResult:
+    return ToolResult(f"The call was not carried out: {why}", problem)
+
+
+def _wrong_argument(error: Exception, model: type[_Arguments]) -> str:
     """Return which argument is wrong, in the words of the tool's own definition."""
     wrong = error.errors()[0]["loc"] if isinstance(error, ValidationError) else ()
     name = str(wrong[0]) if wrong and wrong[0] in model.model_fields else "an argument"
     about = model.model_fields[name].description if name in model.model_fields else ""
-    return f"The call was not carried out: {name} is missing or of the wrong kind. {about}".strip()
+    return f"{name} is missing or of the wrong kind. {about}".strip()
 
 
 def _numbered(line: DocumentLine) -> str:

@@ -349,7 +349,7 @@ class RunRetrieval:
         )
         journal = LookupJournal(journals[0], journals[1:]) if journals else None
         tool_model = tool_model_of(model, base.name, models.generates_here(arm))
-        return LookupGenerator(model, tool_model, setting, journal, models.note)
+        return LookupGenerator(tool_model, setting, journal, models.note)
 
     def refresh(self) -> bool:
         """Open the newest generation of each index, as :meth:`OpenIndex.refresh` does; return whether one changed."""

@@ -82,7 +82,7 @@ def looking_up(documents: Path, server: Any) -> Iterator[Callable[..., LookupGen
             search=search,
         )
         kept = LookupJournal(journal) if journal else None
-        return LookupGenerator(remote, EndpointCalls(remote), setting, kept, on_note)
+        return LookupGenerator(EndpointCalls(remote), setting, kept, on_note)
 
     yield make
     for remote in opened:

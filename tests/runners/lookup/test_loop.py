@@ -45,7 +45,7 @@ def test_model_greps_reads_and_answers(looking_up: Callable[..., LookupGenerator
     assert looked_up(done).to_json() == {"requests": 4, "calls": 2, "own": 2, "passages": 1}
     *looking, last = server.seen
     assert [body["messages"][0]["role"] for body in looking] == ["system"] * 3
-    assert looking[0]["messages"][0]["content"].startswith("Be brief.\n\nBefore you answer")
+    assert looking[0]["messages"][0]["content"].startswith("Be brief.\n\nCall answer when")
     assert {(body["max_tokens"], body["tool_choice"]) for body in looking} == {(CALL_TOKENS, "required")}
     assert all(len(body["tools"]) == 4 for body in looking), "without an index there is nothing to search"
     assert last["messages"][0] == ASKED[0], "the answer is asked for as in an arm with a search"
@@ -164,7 +164,7 @@ def test_reply_that_asks_for_nothing_new_ends_the_loop(
     server.answer = lambda body: calling(READ) if "tools" in body else "The Amber Pier has 20 berths."
     done = ask(looking_up())
     assert done.text == "The Amber Pier has 20 berths."
-    counts = {"requests": 3, "calls": 2, "own": 2, "passages": 1, "repeated": 1}
+    counts = {"requests": 3, "calls": 2, "own": 1, "passages": 1, "repeated": 1}
     assert looked_up(done).to_json() == counts
 
 

@@ -55,7 +55,7 @@ def test_model_without_tools_is_refused_in_one_line(tiny: Model) -> None:
 
 
 def written(text: str) -> tuple[str, list[tuple[str, Any]]]:
-    done = with_calls(Completion(text, 1, 1, 0.1, "stop"))
+    done = with_calls(Completion(text, 1, 1, 0.1, "stop"), tool_definitions(search=True))
     return done.text, [(c.name, json.loads(c.arguments) if c.name else c.arguments) for c in done.calls]
 
 
