@@ -278,10 +278,9 @@ class DocumentTools:
             nearest = retriever.candidates([arguments.query], k + len(known))[0]
             found = [hit for hit in nearest if (hit.chunk.doc, hit.chunk.start) not in known][:k]
         current = [hit for hit in found if self._is_current(hit)]
-        older = count_noun(len(found) - len(current), "passage")
-        note = (
-            f"\n({older} of an earlier state of the documents not shown)" if len(current) < len(found) else ""
-        )
+        older = len(found) - len(current)
+        earlier = f"\n({count_noun(older, 'passage')} of an earlier state of the documents not shown)"
+        note = earlier if older else ""
         if not current:
             return ToolResult(f"No other passages.{note}")
         self._hits += current
@@ -291,11 +290,11 @@ class DocumentTools:
         """Return whether the documents still say what an index has of them."""
         chunk = hit.chunk
         lines = self.documents.by_name.get(chunk.doc)
-        positions = lines.overlapping(chunk.start, chunk.end) if lines else range(0)
-        if lines is None or not positions:
+        if lines is None:
             return False
         known = _plain_words(chunk.text)
-        words = {word for n in positions for word in _plain_words(lines.lines[n].text)}
+        shown = lines.overlapping(chunk.start, chunk.end)
+        words = {word for n in shown for word in _plain_words(lines.lines[n].text)}
         # the header of a table is repeated in every passage of it
         return sum(word in words for word in known) >= 0.8 * len(known)
 
