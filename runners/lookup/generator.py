@@ -194,7 +194,7 @@ class LookupGenerator:
         constraint: OutputConstraint | None,
     ) -> Completion:
         parts = self.setting, self._model, self.journal
-        return _Answering(*parts, list(chat), max_new_tokens, caller, constraint).answer()
+        return _Answering(*parts, chat, max_new_tokens, caller, constraint).answer()
 
 
 def check_lookup_arms(plan: Plan, bases: Mapping[str, Model | RemoteModel]) -> None:
@@ -252,7 +252,7 @@ class _Answering:
     setting: LookupSetting
     model: ToolModel
     journal: LookupJournal
-    chat: list[Message]
+    chat: Sequence[Message]
     max_new_tokens: int
     caller: RequestCaller
     constraint: OutputConstraint | None
@@ -295,18 +295,18 @@ class _Answering:
 
     def _last(self, limit: str) -> tuple[Completion, str]:
         """Return the answer from all that was found, or from as much as the model can read; and the limit."""
-        found, first = list(self.tools.found), self.tools.first
+        excerpts, first = list(self.tools.excerpts), self.tools.first
         prompts = self.setting.prompts
-        if first and first.refuse and len(found) < 2:
+        if first and first.refuse and len(excerpts) < 2:
             return Completion(prompts.refusals[0], 0, 0, 0.0, "stop"), limit
         while True:
-            asked = user_turn(prompts, self.question, "\n\n".join(found))
+            asked = user_turn(prompts, self.question, "\n\n".join(excerpts))
             try:
                 return self._ask([*self.chat[:-1], {"role": "user", "content": asked}], ())[1], limit
             except ContextFull:
-                if not found:
+                if not excerpts:
                     raise
-                found.pop()
+                excerpts.pop()
                 limit = "context"
 
     def _limit_reached(self) -> str:

@@ -19,7 +19,7 @@ from runners.data.formats import Message
 from runners.inference.constraints.constraint import OutputConstraint
 from runners.inference.http_client import NO_DEADLINE, RequestCaller
 from runners.inference.servers.dialect import is_too_long
-from runners.inference.types import GREEDY, Completion, CompletionStream, ToolCall
+from runners.inference.types import GREEDY, Completion, CompletionStream, Generator, ToolCall
 from runners.lookup.tools import TOOLS, tool_definitions
 from runners.tokenization.chat_template import ChatTokenizer, control_token_breaker, neutralise_chat
 from runners.tokenization.token_estimate import estimate_tokens
@@ -44,11 +44,15 @@ class ContextFull(BadInput):
 class ToolModel(Protocol):
     """A model that answers a chat, or asks for calls of tools."""
 
-    generator: LocalGenerator | RemoteGenerator
     at_once: int
     """Answers that may be asked for at a time."""
     note: str
     """What :meth:`refusal` noticed of a model that takes tools; "" for nothing."""
+
+    @property
+    def generator(self) -> Generator:
+        """The model as it answers chats."""
+        ...
 
     def reply(
         self,

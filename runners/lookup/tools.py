@@ -129,7 +129,7 @@ class DocumentTools:
     search: PassageSearch | None = None
     first: Retrieved | None = None
     """What the search for the question itself found."""
-    found: list[str] = field(default_factory=list)
+    excerpts: list[str] = field(default_factory=list)
     """The results with text of documents, in order."""
     _hits: list[Hit] = field(default_factory=list)
     _calls: set[str] = field(default_factory=set)
@@ -271,20 +271,20 @@ class DocumentTools:
         retriever = self.search()
         if self.first is None and arguments.query == self.question:
             self.first = retriever.find([self.question])[0]
-            found = list(self.first.hits)
+            hits = list(self.first.hits)
         else:
             known = {(hit.chunk.doc, hit.chunk.start) for hit in self._hits}
             k = retriever.step.k
             nearest = retriever.candidates([arguments.query], k + len(known))[0]
-            found = [hit for hit in nearest if (hit.chunk.doc, hit.chunk.start) not in known][:k]
-        current = [hit for hit in found if self._is_current(hit)]
-        older = len(found) - len(current)
+            hits = [hit for hit in nearest if (hit.chunk.doc, hit.chunk.start) not in known][:k]
+        current = [hit for hit in hits if self._is_current(hit)]
+        older = len(hits) - len(current)
         earlier = f"\n({count_noun(older, 'passage')} of an earlier state of the documents not shown)"
         note = earlier if older else ""
         if not current:
             return ToolResult(f"No other passages.{note}")
         self._hits += current
-        return self._found(retriever.format_hits(current, self.question), note)
+        return self._excerpt(retriever.format_hits(current, self.question), note)
 
     def _is_current(self, hit: Hit) -> bool:
         """Return whether the documents still say what an index has of them."""
@@ -302,10 +302,10 @@ class DocumentTools:
         """Return rows between delimiters that occur in none of them, nor in the question."""
         text = neutralise_control_tokens(strip_invisible("\n".join((heading, *rows))))
         delimiter = make_delimiter(self.question, text)
-        return self._found(f"{DATA_NOTICE}\n{delimiter}\n{text}\n{delimiter}")
+        return self._excerpt(f"{DATA_NOTICE}\n{delimiter}\n{text}\n{delimiter}")
 
-    def _found(self, text: str, note: str = "") -> ToolResult:
-        self.found.append(text)
+    def _excerpt(self, text: str, note: str = "") -> ToolResult:
+        self.excerpts.append(text)
         return ToolResult(text + note)
 
 

@@ -174,7 +174,7 @@ def test_same_call_is_not_carried_out_again() -> None:
     first, second, third = (tools.call("read", text) for text in same)
     assert (first.repeat, second.repeat, third.repeat) == (False, True, True)
     assert second.text == third.text == "This call was made before: its result is above."
-    assert tools.found == [first.text]
+    assert tools.excerpts == [first.text]
 
 
 def test_long_documents_are_read_in_parts() -> None:
@@ -238,7 +238,7 @@ def test_search_leaves_out_what_the_documents_do_not_say_any_more(
         text = call(tools, "search", query=query)
         assert tuple(hit.chunk.doc for hit in tools.hits) == shown
         if shown:
-            assert text == search().find([query])[0].passages == tools.found[0]
+            assert text == search().find([query])[0].passages == tools.excerpts[0]
         else:
             assert text == "No other passages.\n(1 passage of an earlier state of the documents not shown)"
     call(tools, "read", document="amber.md")
