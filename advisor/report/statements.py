@@ -377,6 +377,10 @@ def lookups_text(arm: str, lookups: LookupSummary) -> str:
     ended = sum(lookups.limits.values())
     which = ", ".join(f"{name} {count}" for name, count in lookups.limits.items())
     parts = [f"{ended} of {lookups.n} ended at a limit" + (f" ({which})" if which else "")]
+    own = f"{count_noun(lookups.own, 'look-up')} of its own"
+    if not (lookups.own or lookups.nothing_read):
+        own = f"made no look-up of its own in {count_noun(lookups.n, 'question')}: it is rag with more tokens"
+    parts.append(own)
     parts += [f"nothing was read for {lookups.nothing_read}"] if lookups.nothing_read else []
     parts += [f"empty: {lookups.empty}"] if lookups.empty else []
     wrong = ", ".join(f"{name} {count}" for name, count in lookups.problems.items())

@@ -149,17 +149,21 @@ class RemoteGenerator:
         max_new_tokens: int,
         tools: Sequence[Mapping[str, Any]],
         caller: RequestCaller = NO_DEADLINE,
+        constraint: OutputConstraint | None = None,
     ) -> Completion:
-        """Answer one chat in which the model may ask for calls of tools, which are in ``calls`` of what is returned.
+        """Answer one chat, or with tools ask for calls of them, which are in ``calls`` of what is returned.
 
         Args:
             chat: the turns; those of calls and results as OpenAI's format has them.
             max_new_tokens: most tokens of the answer, or of what asks for calls.
-            tools: the definitions of the tools; none are sent, and nothing is called, where there are none.
+            tools: the definitions of the tools, of which the model has to call one; () for an answer.
             caller: who waits for it.
+            constraint: what the text may be.
         """
         check_max_new_tokens(max_new_tokens)
-        form = {"tools": list(tools)} if tools else {}
+        form = self._form_of(constraint)
+        if tools:
+            form |= {"tools": list(tools), "tool_choice": "required"}
         return self._answer(chat, max_new_tokens, GREEDY, form, caller)
 
     def stream(

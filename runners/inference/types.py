@@ -68,6 +68,8 @@ class Lookups:
     requests: int
     """How often it was asked, for calls or for the answer."""
     calls: int
+    own: int
+    """Those beyond the search for the question, which comes before its first request, without repeated ones."""
     limit: str = ""
     """The limit that ended it: steps, tokens, seconds, usd or context; "" where it answered by itself."""
     repeated: int = 0
@@ -80,16 +82,18 @@ class Lookups:
     """What was left out of the documents."""
 
     def to_json(self) -> dict[str, Any]:
-        """Return the counts for an answer's row; those that are 0 are left out, but for requests and calls."""
+        """Return the counts for an answer's row; those that are 0 are left out, but for requests, calls and own."""
         counts = {"limit": self.limit, "repeated": self.repeated, "withheld": self.withheld}
         counts |= {"problems": dict(self.problems)}
         more = {key: value for key, value in counts.items() if value}
-        return {"requests": self.requests, "calls": self.calls, "passages": self.passages, **more}
+        first = {"requests": self.requests, "calls": self.calls, "own": self.own, "passages": self.passages}
+        return {**first, **more}
 
     @classmethod
     def from_json(cls, row: Mapping[str, Any]) -> Lookups | None:
         """Return the counts that an answer's JSON has under ``lookups``; None where it has none."""
-        return cls(**row["lookups"]) if row.get("lookups") else None
+        counts = row.get("lookups")
+        return cls(**{"own": counts["calls"], **counts}) if counts else None
 
 
 @dataclass(frozen=True, slots=True)

@@ -153,8 +153,7 @@ class ShownLines:
 
     def add(self, name: str, positions: Sequence[int]) -> None:
         """Remember that lines of a document were shown."""
-        if positions:
-            self._positions.setdefault(name, set()).update(positions)
+        self._positions.setdefault(name, set()).update(positions)
 
     def hits(self) -> tuple[Hit, ...]:
         """Return what was shown as passages, which citations number from 1."""

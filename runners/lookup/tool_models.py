@@ -1,8 +1,8 @@
 """The models that ask for calls: by an endpoint's ``tools``, or by the format of tools in a local model's chat template.
 
-:class:`EndpointCalls` and :class:`TemplateCalls` keep :class:`ToolModel`. A template's format is not read from a list of
-families: a chat with a call is rendered, and the model is refused where the call is not found again in what the template
-writes (:func:`template_problem`).
+:class:`EndpointCalls` and :class:`TemplateCalls` keep :class:`ToolModel`. With tools a model has to call one of them: an
+endpoint by ``tool_choice`` and the form of its text, a local model by that form, the JSON of a call. How a local model's
+template writes tools, calls and results is seen by rendering a chat (:func:`template_problem`), not by a list of families.
 """
 
 from __future__ import annotations
@@ -16,9 +16,10 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from rag.errors import BadInput, Problem
 from runners.data.formats import Message
+from runners.inference.constraints.constraint import OutputConstraint
 from runners.inference.http_client import NO_DEADLINE, RequestCaller
 from runners.inference.servers.dialect import is_too_long
-from runners.inference.types import GREEDY, Completion, CompletionStream, ToolCall
+from runners.inference.types import GREEDY, Completion, CompletionStream, Generator, ToolCall
 from runners.lookup.tools import TOOLS, tool_definitions
 from runners.tokenization.chat_template import ChatTokenizer, control_token_breaker, neutralise_chat
 from runners.tokenization.token_estimate import estimate_tokens
@@ -28,13 +29,12 @@ if TYPE_CHECKING:
     from runners.inference.remote import RemoteGenerator
 
 CALL_TOKENS = 256
-"""Tokens that a reply may have for its calls, beside those of an answer."""
+"""Tokens that a reply with calls may have."""
 PROBE_TOKENS = 64
 SHOWN_SHARE = 0.25
 """Share of the estimated tokens of the tools' definitions that a prompt with them has at least, however they are written."""
 USUAL_OPENING = "<tool_call>"
 """What models of several families write before a call."""
-_OPENING_CHARS = 40
 
 
 class ContextFull(BadInput):
@@ -42,12 +42,17 @@ class ContextFull(BadInput):
 
 
 class ToolModel(Protocol):
-    """A model that answers a chat, or asks for calls of tools before."""
+    """A model that answers a chat, or asks for calls of tools."""
 
     at_once: int
     """Answers that may be asked for at a time."""
     note: str
     """What :meth:`refusal` noticed of a model that takes tools; "" for nothing."""
+
+    @property
+    def generator(self) -> Generator:
+        """The model as it answers chats."""
+        ...
 
     def reply(
         self,
@@ -55,8 +60,9 @@ class ToolModel(Protocol):
         tools: Sequence[dict[str, Any]],
         max_new_tokens: int,
         caller: RequestCaller = NO_DEADLINE,
+        constraint: OutputConstraint | None = None,
     ) -> Completion:
-        """Return the answer, or what asks for calls; without tools it is an answer. ContextFull for too long a chat."""
+        """Return what asks for calls; without tools the answer, held to the constraint. ContextFull for too long a chat."""
         ...
 
     def refusal(self) -> str:
@@ -79,17 +85,19 @@ class EndpointCalls:
         tools: Sequence[dict[str, Any]],
         max_new_tokens: int,
         caller: RequestCaller = NO_DEADLINE,
+        constraint: OutputConstraint | None = None,
     ) -> Completion:
         """Send a request; see :class:`ToolModel`."""
-        limit = max_new_tokens + (CALL_TOKENS if tools else 0)
+        limit = CALL_TOKENS if tools else max_new_tokens
         try:
-            completion = self.generator.answer_or_call(chat, limit, tools, caller)
+            form = _call_form(tools) or constraint
+            completion = self.generator.answer_or_call(chat, limit, tools, caller, form)
         except BadInput as problem:
             if is_too_long(problem.message):
                 raise ContextFull(problem.message, problem.hint) from None
             raise
-        # a server without a parser for the model's calls leaves them in the text
-        return completion if completion.calls and tools else _as_asked(completion, tools, USUAL_OPENING)
+        # llama-server takes no heed of tool_choice, but of the form; others leave calls in the text that they cannot parse
+        return completion if completion.calls and tools else with_calls(completion, tools)
 
     def refusal(self) -> str:
         """Send a small request with tools; a server that does not know them says so, or breaks.
@@ -114,7 +122,7 @@ class EndpointCalls:
 
 
 class TemplateCalls:
-    """A model on this machine, given the tools by its chat template; calls are read from the text that it writes."""
+    """A model on this machine, given the tools by its chat template and held to the JSON of a call."""
 
     at_once = 1
     note = ""
@@ -123,7 +131,6 @@ class TemplateCalls:
         """Take the loaded model."""
         self.generator = generator
         self._break_controls = control_token_breaker(generator.chat.control_tokens)
-        self._opening = call_opening(generator.chat)
 
     def reply(
         self,
@@ -131,11 +138,13 @@ class TemplateCalls:
         tools: Sequence[dict[str, Any]],
         max_new_tokens: int,
         caller: RequestCaller = NO_DEADLINE,
+        constraint: OutputConstraint | None = None,
     ) -> Completion:
-        """Render the chat with the tools, generate, and read the calls; see :class:`ToolModel`."""
+        """Render the chat with the tools, generate, and read the call; see :class:`ToolModel`."""
         turns = neutralise_chat(_template_turns(chat, self._break_controls), self._break_controls)
         text = self.generator.chat.render(turns, prompt=True, tools=tools)
-        limit = max_new_tokens + (CALL_TOKENS if tools else 0)
+        form = _call_form(tools) or constraint
+        limit = self.generator.forms.answer_tokens(form, CALL_TOKENS if tools else max_new_tokens)
         try:
             prompt = self.generator.prompt(text, limit)
         except BadInput as problem:
@@ -144,47 +153,43 @@ class TemplateCalls:
         def is_cancelled() -> bool:
             return not caller.is_waiting() or time.monotonic() >= caller.deadline
 
-        completion = CompletionStream(self.generator.follow(prompt, limit, GREEDY, is_cancelled)).finish()
-        return _as_asked(completion, tools, self._opening)
+        running = self.generator.follow(prompt, limit, GREEDY, is_cancelled, constraint=form)
+        return with_calls(CompletionStream(running).finish(), tools)
 
     def refusal(self) -> str:
         """Return why the template takes no tools, "" where it does; nothing is generated."""
         return template_problem(self.generator.chat)
 
 
-def _as_asked(completion: Completion, tools: Sequence[dict[str, Any]], opening: str) -> Completion:
-    """Return a completion with the calls in its text; where no tools were offered they are left out, and are no answer."""
-    read = with_calls(completion, opening)
-    return read if tools else replace(read, calls=())
+def _call_form(tools: Sequence[dict[str, Any]]) -> OutputConstraint | None:
+    """Return the constraint to the JSON of a call of one of the tools; None without tools."""
+    calls = []
+    for tool in tools:
+        function = tool["function"]
+        arguments = {**function["parameters"], "additionalProperties": False}
+        parts = {"name": {"const": function["name"]}, "arguments": arguments}
+        closed = {"required": list(parts), "additionalProperties": False}
+        calls.append({"type": "object", "properties": parts, **closed})
+    return OutputConstraint.of_schema({"anyOf": calls}) if calls else None
 
 
-def with_calls(completion: Completion, opening: str = "") -> Completion:
+def with_calls(completion: Completion, tools: Sequence[dict[str, Any]]) -> Completion:
     """Return a completion with the calls that its text asks for; what the model writes behind the first one is left out.
 
-    A model that goes on after its call invents the result.
-
-    Args:
-        completion: what the model wrote.
-        opening: what its template writes before a call; a text with it and without a valid call is a malformed one.
+    A model that goes on after its call invents the result. A text with the usual opening of a call and without a valid one
+    is a malformed call. Where no tools were offered there are no calls, but they are no answer either.
     """
     calls: list[ToolCall] = []
     first = len(completion.text)
     for start, name, arguments in _written_calls(completion.text):
-        opened = bool(opening) and completion.text[:start].rstrip().endswith(opening)
-        if name in TOOLS or opened:
+        if name in TOOLS or completion.text[:start].rstrip().endswith(USUAL_OPENING):
             first = min(first, start)
             calls.append(ToolCall(f"call-{len(calls) + 1}", name, arguments))
-    if not calls and opening and opening in completion.text:
-        first = completion.text.index(opening)
+    if not calls and USUAL_OPENING in completion.text:
+        first = completion.text.index(USUAL_OPENING)
         calls.append(ToolCall("call-1", "", completion.text[first:]))
-    if not calls:
-        return completion
-    text = (
-        completion.text[:first].rstrip().removesuffix(opening).rstrip()
-        if opening
-        else completion.text[:first]
-    )
-    return replace(completion, text=text.strip(), calls=tuple(calls))
+    text = completion.text[:first].rstrip().removesuffix(USUAL_OPENING).strip() if calls else completion.text
+    return replace(completion, text=text, calls=tuple(calls) if tools else ())
 
 
 def template_problem(chat: ChatTokenizer) -> str:
@@ -196,21 +201,7 @@ def template_problem(chat: ChatTokenizer) -> str:
     called = _rendered(chat, [_QUESTION, _CALL, _RESULT], _SAMPLE_TOOLS)
     if called is None or "berth nine" not in called or "ferry" not in called:
         return "its chat template writes no calls, or no results of them"
-    found_calls = [(name, json.loads(arguments)) for _, name, arguments in _written_calls(called)]
-    if ("grep", {"pattern": "ferry"}) not in found_calls:
-        return "its chat template writes calls in a form that is not read here"
     return ""
-
-
-def call_opening(chat: ChatTokenizer) -> str:
-    """Return what a model's template writes before a call, such as ``<tool_call>``; "" where it is no mark of its own."""
-    called = _rendered(chat, [_QUESTION, _CALL], _SAMPLE_TOOLS) or ""
-    start = next((start for start, name, arguments in _written_calls(called) if '"ferry"' in arguments), None)
-    if start is None:
-        return ""
-    before = called[max(0, start - _OPENING_CHARS) : start].rstrip()
-    mark = re.search(r"(?:<[^<>\s]+>|\[[A-Z_]+\])$", before)
-    return mark[0] if mark and mark[0] not in chat.control_tokens else ""
 
 
 _SAMPLE_TOOLS = tool_definitions(search=False)

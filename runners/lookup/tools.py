@@ -1,9 +1,10 @@
-"""The four tools that a model looks things up with: ``list_documents``, ``grep``, ``read`` and, with an index, ``search``.
+"""The tools that a model looks things up with: ``list_documents``, ``grep``, ``read`` and, with an index, ``search``.
 
 They read the documents that they were given and nothing else: there is no path that could lead to a file, a document is
 named by its id or it does not exist. What they return of documents stands between delimiters that no document can contain
 (:func:`rag.grounding.context.make_delimiter`), below a line that says that it is data; what is not so fenced are sentences
 of this module, which hold no word of a document or of a call. A pattern is searched by RE2, in time linear in the text.
+With ``answer`` a model says that it looks nothing more up: it is not carried out.
 """
 
 from __future__ import annotations
@@ -20,7 +21,8 @@ from rag.grounding.context import DATA_NOTICE, make_delimiter
 from rag.text.sanitize import neutralise_control_tokens, single_line, strip_invisible
 from rag.text.words import count_noun
 from rag.types import Hit
-from runners.lookup.documents import DocumentLine, DocumentLines, DocumentSet, ShownLines
+from runners.arms.retriever import Retrieved, Retriever
+from runners.lookup.documents import DocumentLine, DocumentSet, ShownLines
 
 RESULT_CHARS = 8_000
 """Most characters of documents in one result: about 2,000 tokens."""
@@ -35,8 +37,8 @@ SAME_WORDS = 8
 Problem = Literal[
     "", "malformed", "too many", "unknown tool", "no such document", "bad pattern", "instructions", "failed"
 ]
-PassageSearch = Callable[[str], Sequence[Hit]]
-"""Searches the index for a text; best first."""
+PassageSearch = Callable[[], Retriever]
+"""Opens the search of the index; called at each search."""
 
 
 class _Arguments(BaseModel):
@@ -70,32 +72,38 @@ class ReadArguments(_Arguments):
 class SearchArguments(_Arguments):
     """Search by meaning: the passages of all documents that are nearest to a question."""
 
-    query: str = Field(min_length=1, max_length=1000, description="A question or a statement.")
+    query: str = Field(min_length=1, description="A question or a statement.")
 
 
+class AnswerArguments(_Arguments):
+    """Answer now: the documents that were found have the answer, or no other search will find it."""
+
+
+ANSWER = "answer"
 TOOLS: dict[str, type[_Arguments]] = {
     "list_documents": ListArguments,
     "grep": GrepArguments,
     "read": ReadArguments,
     "search": SearchArguments,
+    ANSWER: AnswerArguments,
 }
 """By name; ``search`` is offered where there is an index."""
 
 
 def tool_definitions(search: bool) -> list[dict[str, Any]]:
     """Return the tools as a request's ``tools`` has them."""
-    return [_definition(name, model) for name, model in TOOLS.items() if search or name != "search"]
-
-
-def _definition(name: str, model: type[_Arguments]) -> dict[str, Any]:
-    schema = model.model_json_schema()
-    described = {
-        key: {part: value for part, value in about.items() if part in ("type", "description")}
-        for key, about in schema["properties"].items()
-    }
-    parameters = {"type": "object", "properties": described, "required": schema.get("required", [])}
-    function = {"name": name, "description": model.__doc__, "parameters": parameters}
-    return {"type": "function", "function": function}
+    definitions = []
+    for name, model in TOOLS.items():
+        schema = model.model_json_schema()
+        described = {
+            key: {part: value for part, value in about.items() if part in ("type", "description")}
+            for key, about in schema["properties"].items()
+        }
+        parameters = {"type": "object", "properties": described, "required": schema.get("required", [])}
+        function = {"name": name, "description": model.__doc__, "parameters": parameters}
+        if search or name != "search":
+            definitions.append({"type": "function", "function": function})
+    return definitions
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,8 +113,8 @@ class ToolResult:
     text: str
     problem: Problem = ""
     """What was wrong with the call; "" for one that was carried out."""
-    repeat: int = 0
-    """How often the same call was made before."""
+    repeat: bool = False
+    """Whether the same call was made before."""
 
 
 @dataclass
@@ -118,62 +126,57 @@ class DocumentTools:
     """No delimiter may occur in it."""
     instructions: str = ""
     """What the model was told; arguments that repeat it are refused."""
-    search_passages: PassageSearch | None = None
-    shown: ShownLines = field(init=False)
-    _results: dict[tuple[str, str], ToolResult] = field(default_factory=dict)
-    _times: dict[tuple[str, str], int] = field(default_factory=dict)
+    search: PassageSearch | None = None
+    first: Retrieved | None = None
+    """What the search for the question itself found."""
+    excerpts: list[str] = field(default_factory=list)
+    """The results with text of documents, in order."""
+    _hits: list[Hit] = field(default_factory=list)
+    _calls: set[str] = field(default_factory=set)
 
     def __post_init__(self) -> None:
         """Start with nothing shown."""
-        self.shown = ShownLines(self.documents)
+        self._shown = ShownLines(self.documents)
+
+    @property
+    def hits(self) -> tuple[Hit, ...]:
+        """What the model was shown, as passages: those of searches, then lines."""
+        return (*self._hits, *self._shown.hits())
 
     def call(self, name: str, arguments: str) -> ToolResult:
-        """Carry out a call; a call made before is answered from memory, from the third time on with a note alone.
+        """Carry out a call; one that was made before is answered with a note alone.
 
         Args:
             name: the tool's name.
             arguments: its arguments, a JSON object.
         """
-        parsed, problem = self._parsed(name, arguments)
-        if parsed is None:
-            return problem
-        key = name, json.dumps(parsed.model_dump(), sort_keys=True)
-        before = self._times.get(key, 0)
-        self._times[key] = before + 1
-        if before == 0:
-            self._results[key] = self._carried_out(parsed)
-            return self._results[key]
-        known = self._results[key]
-        if before == 1:
-            return ToolResult(known.text, known.problem, before)
-        text = f"This call was made {before} times before: its result is above. Make another one, or answer."
-        return ToolResult(text, known.problem, before)
+        parsed = self._parsed(name, arguments)
+        if isinstance(parsed, ToolResult):
+            return parsed
+        key = f"{name} {parsed.model_dump_json()}"
+        if key in self._calls:
+            return ToolResult("This call was made before: its result is above.", repeat=True)
+        self._calls.add(key)
+        return self._carried_out(parsed)
 
-    def _parsed(self, name: str, arguments: str) -> tuple[_Arguments | None, ToolResult]:
+    def _parsed(self, name: str, arguments: str) -> _Arguments | ToolResult:
         """Return the arguments of a call, or what is wrong with it."""
         model = TOOLS.get(name)
-        if model is None or (name == "search" and self.search_passages is None):
-            offered = ", ".join(tool for tool in TOOLS if tool != "search" or self.search_passages)
-            return None, ToolResult(
-                f"There is no tool of this name. The tools are: {offered}.", "unknown tool"
-            )
+        if model is None or (name == "search" and self.search is None):
+            offered = ", ".join(tool for tool in TOOLS if tool != "search" or self.search)
+            return ToolResult(f"There is no tool of this name. The tools are: {offered}.", "unknown tool")
         if shares_words(arguments, self.instructions, SAME_WORDS, self.question):
-            text = "The call was not carried out: its arguments repeat the instructions."
-            return None, ToolResult(text, "instructions")
+            return _not_carried_out("its arguments repeat the instructions.", "instructions")
         try:
             values = json.loads(arguments or "{}")
         except (ValueError, RecursionError):
-            return None, ToolResult(
-                "The call was not carried out: its arguments are not valid JSON.", "malformed"
-            )
+            return _not_carried_out("its arguments are not valid JSON.")
         if not isinstance(values, dict):
-            return None, ToolResult(
-                "The call was not carried out: its arguments are no JSON object.", "malformed"
-            )
+            return _not_carried_out("its arguments are no JSON object.")
         try:
-            return model.model_validate(values), ToolResult("")
+            return model.model_validate(values)
         except (ValidationError, UnicodeError) as error:
-            return None, ToolResult(_wrong_arguments(error, model), "malformed")
+            return _not_carried_out(_wrong_argument(error, model))
 
     def _carried_out(self, arguments: _Arguments) -> ToolResult:
         try:
@@ -196,11 +199,12 @@ class DocumentTools:
             if wanted in name.casefold() or wanted in lines.document.title.casefold()
         ]
         first = arguments.first - 1
-        rows = [
-            f"{single_line(name)}: {single_line(lines.document.title)} ({count_noun(lines.total, 'line')})"
-            for name, lines in listed[first : first + LISTED_DOCUMENTS]
-        ]
-        rows = _within(rows)
+        rows = _within(
+            [
+                f"{single_line(name)}: {single_line(lines.document.title)} ({count_noun(lines.total, 'line')})"
+                for name, lines in listed[first : first + LISTED_DOCUMENTS]
+            ]
+        )
         if not rows:
             return ToolResult(f"The list ends before: it has {count_noun(len(listed), 'document')}.")
         return self._fenced(f"documents {first + 1} to {first + len(rows)} of {len(listed):,}", rows)
@@ -211,10 +215,10 @@ class DocumentTools:
         from pyarrow import compute
 
         documents = self.documents.by_name
-        if arguments.document:
-            if arguments.document not in documents:
+        if name := arguments.document:
+            if name not in documents:
                 return _no_such_document()
-            documents = {arguments.document: documents[arguments.document]}
+            documents = {name: documents[name]}
         matching: list[tuple[str, int]] = []
         searched = 0
         until = time.monotonic() + GREP_SECONDS
@@ -235,12 +239,14 @@ class DocumentTools:
         )
         if not matching:
             return ToolResult(f"No line matches{part}.")
-        rows = []
-        for name, position in matching[:GREP_LINES]:
-            rows.append(f"{single_line(name)}:{_numbered(documents[name].lines[position])}")
-        rows = _within(rows)
+        rows = _within(
+            [
+                f"{single_line(name)}:{_numbered(documents[name].lines[n])}"
+                for name, n in matching[:GREP_LINES]
+            ]
+        )
         for name, position in matching[: len(rows)]:
-            self.shown.add(name, [position])
+            self._shown.add(name, [position])
         return self._fenced(f"{len(rows)} of {count_noun(len(matching), 'matching line')}{part}", rows)
 
     def _read(self, arguments: ReadArguments) -> ToolResult:
@@ -251,60 +257,56 @@ class DocumentTools:
         wanted = lines.between(arguments.first_line, min(last, arguments.first_line + READ_LINES - 1))
         if not wanted:
             return ToolResult(f"There is nothing in these lines: the document has {lines.total:,}.")
-        return self._lines_shown([(lines, wanted)])
+        rows = _within([_numbered(lines.lines[position]) for position in wanted])
+        shown = wanted[: len(rows)]
+        self._shown.add(arguments.document, shown)
+        first, last = (lines.lines[n].number for n in (shown[0], shown[-1]))
+        title = single_line(lines.document.title)
+        place = f"lines {first:,} to {last:,} of {lines.total:,}"
+        return self._fenced(f"{single_line(arguments.document)} ({title}), {place}", rows)
 
     def _search(self, arguments: SearchArguments) -> ToolResult:
-        assert self.search_passages is not None
-        places: list[tuple[DocumentLines, range]] = []
-        older = 0
-        for hit in self.search_passages(arguments.query):
-            lines = self.documents.by_name.get(hit.chunk.doc)
-            positions = lines.overlapping(hit.chunk.start, hit.chunk.end) if lines else range(0)
-            if lines is None or not _holds(lines, positions, hit.chunk.text):
-                older += 1
-            else:
-                places.append((lines, positions))
-        note = (
-            f"not shown: {count_noun(older, 'passage')} of an earlier state of the documents" if older else ""
-        )
-        if not places:
-            return ToolResult(f"No passages{f': {note}' if note else ''}.")
-        return self._lines_shown(places, note)
+        """Show passages as an arm with a search does; for the question those of that arm, else ones not shown before."""
+        assert self.search is not None
+        retriever = self.search()
+        if self.first is None and arguments.query == self.question:
+            self.first = retriever.find([self.question])[0]
+            hits = list(self.first.hits)
+        else:
+            known = {(hit.chunk.doc, hit.chunk.start) for hit in self._hits}
+            k = retriever.step.k
+            nearest = retriever.candidates([arguments.query], k + len(known))[0]
+            hits = [hit for hit in nearest if (hit.chunk.doc, hit.chunk.start) not in known][:k]
+        current = [hit for hit in hits if self._is_current(hit)]
+        older = len(hits) - len(current)
+        earlier = f"\n({count_noun(older, 'passage')} of an earlier state of the documents not shown)"
+        note = earlier if older else ""
+        if not current:
+            return ToolResult(f"No other passages.{note}")
+        self._hits += current
+        return self._excerpt(retriever.format_hits(current, self.question), note)
 
-    def _lines_shown(self, places: Sequence[tuple[DocumentLines, range]], note: str = "") -> ToolResult:
-        """Return lines of documents as a result, as many as one can hold, and remember that they were shown."""
-        blocks: list[tuple[str, list[str]]] = []
-        left = RESULT_CHARS
-        for lines, wanted in places:
-            rows: list[str] = []
-            for position in wanted:
-                row = _numbered(lines.lines[position])
-                if len(row) > left and (rows or blocks):
-                    break
-                left -= len(row) + 1
-                rows.append(row)
-            if not rows:
-                break
-            self.shown.add(lines.document.id, range(wanted.start, wanted.start + len(rows)))
-            first, last = (lines.lines[n].number for n in (wanted.start, wanted.start + len(rows) - 1))
-            place = f"lines {first:,} to {last:,} of {lines.total:,}"
-            blocks.append(
-                (
-                    f"{single_line(lines.document.id)} ({single_line(lines.document.title)}), {place}",
-                    rows,
-                )
-            )
-        return self._fenced_blocks(blocks, note)
+    def _is_current(self, hit: Hit) -> bool:
+        """Return whether the documents still say what an index has of them."""
+        chunk = hit.chunk
+        lines = self.documents.by_name.get(chunk.doc)
+        if lines is None:
+            return False
+        known = _plain_words(chunk.text)
+        shown = lines.overlapping(chunk.start, chunk.end)
+        words = {word for n in shown for word in _plain_words(lines.lines[n].text)}
+        # the header of a table is repeated in every passage of it
+        return sum(word in words for word in known) >= 0.8 * len(known)
 
     def _fenced(self, heading: str, rows: Sequence[str]) -> ToolResult:
-        return self._fenced_blocks([(heading, rows)])
+        """Return rows between delimiters that occur in none of them, nor in the question."""
+        text = neutralise_control_tokens(strip_invisible("\n".join((heading, *rows))))
+        delimiter = make_delimiter(self.question, text)
+        return self._excerpt(f"{DATA_NOTICE}\n{delimiter}\n{text}\n{delimiter}")
 
-    def _fenced_blocks(self, blocks: Sequence[tuple[str, Sequence[str]]], note: str = "") -> ToolResult:
-        """Return headings with their rows between delimiters that occur in none of them, nor in the question."""
-        texts = [_harmless("\n".join((heading, *rows))) for heading, rows in blocks]
-        delimiter = make_delimiter(self.question, *texts)
-        body = "".join(f"{delimiter} {text}\n" for text in texts)
-        return ToolResult(f"{DATA_NOTICE}\n{body}{delimiter} end" + (f"\n({note})" if note else ""))
+    def _excerpt(self, text: str, note: str = "") -> ToolResult:
+        self.excerpts.append(text)
+        return ToolResult(text + note)
 
 
 def shares_words(text: str, secret: str, count: int, allowed: str = "") -> bool:
@@ -327,12 +329,16 @@ def _no_such_document() -> ToolResult:
     return ToolResult("No such document: list_documents shows the names.", "no such document")
 
 
-def _wrong_arguments(error: Exception, model: type[_Arguments]) -> str:
+def _not_carried_out(why: str, problem: Problem = "malformed") -> ToolResult:
+    return ToolResult(f"The call was not carried out: {why}", problem)
+
+
+def _wrong_argument(error: Exception, model: type[_Arguments]) -> str:
     """Return which argument is wrong, in the words of the tool's own definition."""
     wrong = error.errors()[0]["loc"] if isinstance(error, ValidationError) else ()
     name = str(wrong[0]) if wrong and wrong[0] in model.model_fields else "an argument"
     about = model.model_fields[name].description if name in model.model_fields else ""
-    return f"The call was not carried out: {name} is missing or of the wrong kind. {about}".strip()
+    return f"{name} is missing or of the wrong kind. {about}".strip()
 
 
 def _numbered(line: DocumentLine) -> str:
@@ -349,15 +355,3 @@ def _within(rows: Sequence[str]) -> list[str]:
             break
         kept_rows.append(row)
     return kept_rows
-
-
-def _holds(lines: DocumentLines, positions: range, text: str) -> bool:
-    """Return whether lines still say what an index has of them."""
-    known = _plain_words(text)
-    words = {word for n in positions for word in _plain_words(lines.lines[n].text)}
-    # the header of a table is repeated in every passage of it
-    return bool(positions) and sum(word in words for word in known) >= 0.8 * len(known)
-
-
-def _harmless(text: str) -> str:
-    return neutralise_control_tokens(strip_invisible(text))

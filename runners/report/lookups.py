@@ -27,6 +27,8 @@ class LookupSummary:
     n: int
     requests: Spread
     calls: Spread
+    own: int
+    """Calls that the model asked for itself, beyond the search for the question."""
     tokens: Spread
     """Of all requests and replies of an answer."""
     seconds: Spread
@@ -61,6 +63,7 @@ def lookup_summary(rows: Sequence[Mapping[str, Any]], arm: str) -> LookupSummary
         n=len(own),
         requests=_spread([each["requests"] for each in lookups]),
         calls=_spread([each["calls"] for each in lookups]),
+        own=sum(each.get("own", each["calls"]) for each in lookups),
         tokens=_spread([row["prompt_tokens"] + row["completion_tokens"] for row in own]),
         seconds=_spread([row["seconds"] for row in own]),
         limits=dict(Counter(each["limit"] for each in lookups if each.get("limit"))),

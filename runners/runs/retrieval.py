@@ -21,7 +21,7 @@ from rag.errors import BadInput, Problem
 from rag.files import canonical_json
 from rag.grounding.refusal import RefusalThreshold
 from rag.refusal.drift import Drift, DriftWatch
-from rag.types import Hit, OnEvent
+from rag.types import OnEvent
 from runners.arms.retriever import PassageFinder, Retriever
 from runners.inference.servers.spending import token_price
 from runners.inference.types import Generator
@@ -51,8 +51,6 @@ COMPARISON = "comparison.json"
 TRAINING = "training.json"
 """In the same folder: what the parts there were made from, and what their trainings reported."""
 TUNED_REFUSAL = "refusal.json"
-LOOKUP_HITS = 5
-"""Passages that a search by a model returns at least."""
 
 
 def read_comparison(run: Path) -> dict[str, Any]:
@@ -343,20 +341,15 @@ class RunRetrieval:
         setting = LookupSetting(
             documents=self.lookup_documents,
             limits=arm.lookups,
-            refusal=plan.prompts.refusals[0],
+            prompts=plan.prompts,
             model=canonical_json(asked),
             name=base.name,
             price=token_price(settings),
-            search=self._search if plan.index else None,
+            search=(lambda: self.retriever) if plan.index else None,
         )
         journal = LookupJournal(journals[0], journals[1:]) if journals else None
         tool_model = tool_model_of(model, base.name, models.generates_here(arm))
-        return LookupGenerator(model, tool_model, setting, journal, models.note)
-
-    def _search(self, query: str) -> Sequence[Hit]:
-        """Return the passages of the plain index that are nearest to a text, for a model that looks things up."""
-        assert self._models.plan.index is not None
-        return self.retriever.candidates([query], max(self._models.plan.index.k, LOOKUP_HITS))[0]
+        return LookupGenerator(tool_model, setting, journal, models.note)
 
     def refresh(self) -> bool:
         """Open the newest generation of each index, as :meth:`OpenIndex.refresh` does; return whether one changed."""

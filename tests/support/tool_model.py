@@ -43,14 +43,25 @@ def results(body: dict[str, Any]) -> list[str]:
 
 
 def question(body: dict[str, Any]) -> str:
-    """Return the question of a request: its first user turn."""
-    return next(str(turn["content"]) for turn in body["messages"] if turn["role"] == "user")
+    """Return the question of a request: its first user turn, without the passages of the last request."""
+    first = next(str(turn["content"]) for turn in body["messages"] if turn["role"] == "user")
+    return first.rsplit("Question: ", 1)[-1]
+
+
+def passages(body: dict[str, Any]) -> str:
+    """Return the passages of a request for the answer."""
+    return str(body["messages"][-1]["content"]).removeprefix("Passages:\n").rsplit("\n\nQuestion: ", 1)[0]
 
 
 def in_turn(*replies: Reply) -> Callable[[dict[str, Any]], Reply]:
-    """Return a model that gives these replies by the number of its turns in the chat, the last one from then on."""
+    """Return a model that gives these replies by the number of its turns in the chat, the last one from then on.
+
+    The last one is its answer too.
+    """
 
     def answer(body: dict[str, Any]) -> Reply:
+        if "tools" not in body:
+            return replies[-1]
         own = sum(turn["role"] == "assistant" for turn in body["messages"])
         return replies[min(own, len(replies) - 1)]
 
@@ -58,21 +69,15 @@ def in_turn(*replies: Reply) -> Callable[[dict[str, Any]], Reply]:
 
 
 def reader(body: dict[str, Any]) -> Reply:
-    """Grep for the longest name in the question, read around the first match, answer with the line that has it."""
+    """Grep for the longest name in the question, read around the first match, then answer with the line that has it."""
     word = max(reversed(re.findall(r"[A-Z]\w+", question(body))), key=len)
     seen = results(body)
     if "tools" in body and not seen:
         return calling(("grep", {"pattern": word}))
-    if (
-        "tools" in body
-        and len(seen) == 1
-        and (match := re.search(r"^(\S+\.md):(\d+): ", seen[0], re.MULTILINE))
-    ):
-        return calling(("read", {"document": match[1], "first_line": max(1, int(match[2]) - 2)}))
-    lines = [line for text in seen for line in text.splitlines() if word.lower() in line.lower()]
-    stated = [
-        line.split(": ", 1)[1]
-        for line in lines
-        if ": " in line and not line.split(": ", 1)[1].startswith("#")
-    ]
+    if "tools" in body:
+        match = re.search(r"^(\S+\.md):(\d+): ", seen[0], re.MULTILINE) if len(seen) == 1 else None
+        around = match and {"document": match[1], "first_line": max(1, int(match[2]) - 2)}
+        return calling(("read", around) if around else ("answer", {}))
+    lines = re.findall(r"^(?:\S+:)?\d+: ([^#].*)", passages(body), re.MULTILINE)
+    stated = [line for line in lines if word.lower() in line.lower()]
     return stated[-1] if stated else "I could not find that in our documents."

@@ -10,6 +10,9 @@ from typing import Any
 
 import pytest
 
+from rag.grounding.refusal import RefusalThreshold
+from rag.index import Index
+from runners.arms.retriever import Retriever
 from runners.inference.http_client import Backoff, RequestLimits
 from runners.inference.remote import RemoteGenerator
 from runners.inference.servers.spending import TokenPrice
@@ -18,9 +21,11 @@ from runners.lookup.generator import LookupGenerator, LookupSetting
 from runners.lookup.journal import LookupJournal
 from runners.lookup.tool_models import EndpointCalls
 from runners.models.resolve import Model
-from runners.plan.steps import LookupLimits
+from runners.plan.data import Prompts
+from runners.plan.steps import IndexStep, LookupLimits
 
 PIERS = {"amber.md": ("Amber", 20), "birch.md": ("Birch", 31), "notes/cedar.md": ("Cedar", 42)}
+NEVER = RefusalThreshold(weights={}, bias=1.0, how="default")
 REFUSAL = "I could not find that in our documents."
 
 
@@ -33,6 +38,20 @@ def documents(tmp_path: Path) -> Path:
         text = f"# {pier}\n\nThe {pier} Pier has {berths} berths.\nIt closes at nine.\n"
         (folder / name).write_text(text, "utf-8")
     return folder
+
+
+@pytest.fixture
+def make_search(documents: Path, words: Any, tmp_path: Path) -> Callable[..., Callable[[], Retriever]]:
+    """Make searches of an index of the documents that shows one passage, and says by a threshold when to refuse."""
+
+    def make(threshold: RefusalThreshold = NEVER) -> Callable[[], Retriever]:
+        folder = tmp_path / "index"
+        if not folder.exists():
+            Index.build(folder, documents, words)
+        retriever = Retriever(Index.open(folder, words), IndexStep(k=1), threshold, words.count_tokens)
+        return lambda: retriever
+
+    return make
 
 
 @pytest.fixture
@@ -56,14 +75,14 @@ def looking_up(documents: Path, server: Any) -> Iterator[Callable[..., LookupGen
         setting = LookupSetting(
             documents=LookupDocuments(documents),
             limits=LookupLimits(**limits),
-            refusal=REFUSAL,
+            prompts=Prompts(refusals=(REFUSAL,)),
             model="tern-2",
             name="tern-2",
             price=price,
             search=search,
         )
         kept = LookupJournal(journal) if journal else None
-        return LookupGenerator(remote, EndpointCalls(remote), setting, kept, on_note)
+        return LookupGenerator(EndpointCalls(remote), setting, kept, on_note)
 
     yield make
     for remote in opened:

@@ -33,7 +33,7 @@ from runners.serving.served_models import served_models
 from runners.trial.dry_run import DryRun
 from runners.trial.evaluate import evaluate
 from runners.trial.execute import run_plan
-from tests.support.tool_model import HERMES, calling, reader, results
+from tests.support.tool_model import HERMES, calling, passages, reader, results
 
 STEP = {"kind": "evaluate", "arm": "agentic-search", "retrieval": True, "passages": "looked_up"}
 PIERS = ("Amber", "Birch", "Cedar")
@@ -86,7 +86,7 @@ def rows_of(run: Path) -> list[dict[str, Any]]:
 def test_arm_without_an_index_is_run_reported_and_asked(
     make_plan: Callable[..., Plan], server: Any, tmp_path: Path
 ) -> None:
-    run = run_plan(make_plan(), tmp_path / "run").path
+    run = run_plan(make_plan(STEP | {"lookups": {"steps": 20}}), tmp_path / "run").path
     rows = rows_of(run)
     assert len(rows) == 4
     assert all({"requests", "calls", "passages"} <= set(row["lookups"]) for row in rows)
@@ -103,7 +103,8 @@ def test_arm_without_an_index_is_run_reported_and_asked(
     (arm,) = [arm for arm in report.arms if arm.arm == "agentic-search"]
     assert arm.lookups is not None
     assert arm.lookups.n == 4
-    assert arm.lookups.requests.most == 3
+    assert arm.lookups.requests.most == 4
+    assert arm.lookups.own > 0
     assert arm.lookups.limits == {}
     assert arm.retrieval
     (note,) = [note for note in timing_notes(report) if note.startswith("agentic-search")]
@@ -152,8 +153,8 @@ def test_run_that_is_interrupted_goes_on_without_paying_again(
 ) -> None:
     plan = make_plan()
     down = lambda handler: handler.reply(401, {"error": {"message": "no"}})  # noqa: E731
-    # four answers of prompting, whether it takes tools, and six requests; then the server refuses
-    server.faults = [None] * 11 + [down] * 20
+    # four answers of prompting, whether it takes tools, and seven requests; then the server refuses
+    server.faults = [None] * 12 + [down] * 20
     with pytest.raises((BadInput, CannotRun)):
         run_plan(plan, tmp_path / "run")
     journal = tmp_path / "run" / TRIAL / LOOKUPS
@@ -212,9 +213,8 @@ def test_each_model_of_a_plan_looks_things_up_by_itself(
 
 def test_answers_at_a_limit_are_counted(make_plan: Callable[..., Plan], server: Any, tmp_path: Path) -> None:
     def endless(body: dict[str, Any]) -> Any:
-        return (
-            calling(("grep", {"pattern": "berths"})) if "tools" in body else "The Amber Pier has 20 berths."
-        )
+        calls = [("grep", {"pattern": "berths"}), ("grep", {"pattern": f"a{len(results(body))}"})]
+        return calling(*calls) if "tools" in body else "The Amber Pier has 20 berths."
 
     server.answer = endless
     run = run_plan(make_plan(STEP | {"lookups": {"steps": 2}}), tmp_path / "run")
@@ -273,19 +273,34 @@ def test_index_of_the_plan_is_searched(
     embedder = little_bert(tmp_path / "embedder", tokenizer)
 
     def searching(body: dict[str, Any]) -> Any:
-        seen = results(body)
-        if not seen and "tools" in body:
-            return calling(("search", {"query": "berths of the Amber Pier"}))
-        lines = [line for text in seen for line in text.splitlines() if "Amber Pier has" in line]
-        return lines[0].split(": ", 1)[1] if lines else "Nothing."
+        if "tools" in body:
+            seen = len(results(body))
+            return calling(
+                ("search", {"query": "Amber Pier berths"[: 6 * seen]}) if seen < looked_up else ("answer", {})
+            )
+        lines = [line for line in passages(body).splitlines() if "Amber Pier has" in line]
+        return lines[0] if lines else "Nothing."
 
     server.answer = searching
-    plan = make_plan({"kind": "index", "k": 2}, STEP, embedder={"name": str(embedder)})
+    steps = {"kind": "index", "k": 1}, STEP, {"kind": "evaluate", "arm": "rag", "retrieval": True}
+    plan = make_plan(*steps, embedder={"name": str(embedder)}, refusal={"gate": "off"})
+    looked_up = 3
     run = run_plan(plan, tmp_path / "run").path
     rows = rows_of(run)
     assert {row["answer"] for row in rows} == {"The Amber Pier has 20 berths."}
     assert all(row["citations"][0]["supported"] for row in rows)
     assert all("problems" not in row["lookups"] for row in rows)
+    assert {row["lookups"]["own"] for row in rows} == {2}
+    looked_up = 1
+    run = run_plan(plan, tmp_path / "again").path
+    answers = read_journal(run / TRIAL / "answers.jsonl")
+    own, plain = (
+        {row["id"]: (row["answer"], row["context"], row["marked"]) for row in answers if row["arm"] == arm}
+        for arm in ("agentic-search", "rag")
+    )
+    assert own == plain, "an arm that looks nothing more up is rag"
+    (note,) = [note for note in timing_notes(reported(run)) if note.startswith("agentic-search")]
+    assert "made no look-up of its own in 4 questions: it is rag with more tokens" in note
 
 
 def test_served_answer_comes_whole_with_its_citations(
@@ -336,7 +351,7 @@ def test_local_model_without_room_for_the_tools_answers_with_what_it_has(
     run = run_plan(plan, tmp_path / "run")
     rows = rows_of(run.path)
     assert [row["lookups"] for row in rows] == [
-        {"requests": 1, "calls": 0, "passages": 0, "limit": "context"}
+        {"requests": 1, "calls": 0, "own": 0, "passages": 0, "limit": "context"}
     ] * len(rows)
     assert not any(citation["supported"] for row in rows for citation in row["citations"])
     (arm,) = [arm for arm in reported(run.path).arms if arm.arm == "agentic-search"]

@@ -11,19 +11,22 @@ from typing import Any
 import pytest
 
 from rag.errors import BadInput, CannotRun
+from rag.grounding.refusal import RefusalThreshold
 from runners.data.formats import Message
+from runners.inference.constraints.constraint import OutputConstraint
 from runners.inference.servers.spending import TokenPrice
 from runners.inference.types import Completion, Lookups
-from runners.lookup.generator import CALLS_AT_ONCE, LAST_REQUEST, NO_ROOM, LookupGenerator
+from runners.lookup.generator import CALLS_AT_ONCE, LookupGenerator
 from runners.lookup.tool_models import CALL_TOKENS
 from runners.run_folder import read_journal
-from tests.support.tool_model import calling, in_turn, question, reader, results
+from tests.support.tool_model import calling, in_turn, passages, question, reader, results
 
 ASKED: list[Message] = [
     {"role": "system", "content": "Be brief."},
     {"role": "user", "content": "Amber berths?"},
 ]
 READ = ("read", {"document": "amber.md"})
+REFUSAL = "I could not find that in our documents."
 
 
 def ask(generator: LookupGenerator, chat: list[Message] = ASKED, tokens: int = 40) -> Completion:
@@ -39,13 +42,18 @@ def test_model_greps_reads_and_answers(looking_up: Callable[..., LookupGenerator
     server.answer = reader
     done = ask(looking_up())
     assert done.text == "The Amber Pier has 20 berths."
-    assert looked_up(done).to_json() == {"requests": 3, "calls": 2, "passages": 1}
-    assert [body["messages"][0]["role"] for body in server.seen] == ["system"] * 3
-    assert server.seen[0]["messages"][0]["content"].startswith("Be brief.\n\nLook things up")
-    assert {body["max_tokens"] for body in server.seen} == {40 + CALL_TOKENS}
-    assert all(len(body["tools"]) == 3 for body in server.seen), "without an index there is nothing to search"
+    assert looked_up(done).to_json() == {"requests": 4, "calls": 2, "own": 2, "passages": 1}
+    *looking, last = server.seen
+    assert [body["messages"][0]["role"] for body in looking] == ["system"] * 3
+    assert looking[0]["messages"][0]["content"].startswith("Be brief.\n\nCall answer when")
+    assert {(body["max_tokens"], body["tool_choice"]) for body in looking} == {(CALL_TOKENS, "required")}
+    assert all(len(body["tools"]) == 4 for body in looking), "without an index there is nothing to search"
+    assert last["messages"][0] == ASKED[0], "the answer is asked for as in an arm with a search"
+    assert passages(last) == "\n\n".join(results(looking[-1]))
+    assert not {"tools", "tool_choice"} & set(last)
+    assert last["max_tokens"] == 40
     own = [len(message["content"].split()) for body in server.seen for message in body["messages"]]
-    own += [len(json.dumps(body["tools"]).split()) for body in server.seen]
+    own += [len(json.dumps(body["tools"]).split()) for body in looking]
     assert done.prompt_tokens == sum(own)
     assert done.completion_tokens == 6
     assert done.seconds > 0
@@ -58,7 +66,7 @@ def test_parallel_calls_are_carried_out_in_order(
     both = calling(READ, ("read", {"document": "birch.md"}), ("list_documents", "{}"))
     server.answer = in_turn(both, "Both.")
     done = ask(looking_up())
-    turns = server.seen[-1]["messages"]
+    turns = server.seen[-2]["messages"]
     assert [turn["role"] for turn in turns] == ["system", "user", "assistant", "tool", "tool", "tool"]
     assert [turn["tool_call_id"] for turn in turns[3:]] == ["c0", "c1", "c2"]
     assert [call["id"] for call in turns[2]["tool_calls"]] == ["c0", "c1", "c2"]
@@ -75,7 +83,7 @@ def test_too_many_calls_at_once_are_not_all_carried_out(
     )
     done = ask(looking_up())
     assert looked_up(done).problems == {"too many": 3}
-    assert results(server.seen[-1])[-1].startswith("Not carried out: at most 8")
+    assert results(server.seen[-2])[-1].startswith("Not carried out: at most 8")
 
 
 def test_ids_that_a_server_leaves_out_or_repeats_are_replaced(
@@ -84,9 +92,10 @@ def test_ids_that_a_server_leaves_out_or_repeats_are_replaced(
     without = calling(READ, READ)
     for call in without["tool_calls"]:
         del call["id"]
-    server.answer = in_turn(without, calling(READ), calling(READ), "Done.")
+    others = [calling(("read", {"document": f"{name}.md"})) for name in ("birch", "notes/cedar")]
+    server.answer = in_turn(without, *others, "Done.")
     ask(looking_up())
-    turns = server.seen[-1]["messages"]
+    turns = server.seen[-2]["messages"]
     ids = [call["id"] for turn in turns for call in turn.get("tool_calls", ())]
     assert len(set(ids)) == len(ids) == 4
     assert ids == [turn["tool_call_id"] for turn in turns if turn["role"] == "tool"]
@@ -110,7 +119,7 @@ def test_malformed_calls_are_answered_and_sent_back_as_valid_ones(
     server.answer = in_turn(message, "Done.")
     done = ask(looking_up())
     assert done.text == "Done."
-    (call,) = server.seen[-1]["messages"][2]["tool_calls"]
+    (call,) = server.seen[-2]["messages"][2]["tool_calls"]
     assert isinstance(json.loads(call["function"]["arguments"]), dict)
     arguments = (
         sent[0]["function"]["arguments"]
@@ -128,23 +137,35 @@ def test_invented_results_are_no_results(looking_up: Callable[..., LookupGenerat
     done = ask(looking_up())
     assert looked_up(done).hits == ()
     assert looked_up(done).calls == 0
-    assert looked_up(done).requests == 1
+    assert looked_up(done).requests == 2
+    assert passages(server.seen[-1]) == "(none found)"
 
 
 def test_endless_loop_ends_at_the_limit_of_steps(
     looking_up: Callable[..., LookupGenerator], server: Any
 ) -> None:
-    server.answer = lambda body: calling(READ) if "tools" in body else "The Amber Pier has 20 berths."
+    server.answer = lambda body: (
+        calling(READ, ("grep", {"pattern": f"a{len(results(body))}"}))
+        if "tools" in body
+        else "The Amber Pier has 20 berths."
+    )
     done = ask(looking_up(steps=5))
     assert done.text == "The Amber Pier has 20 berths."
     assert looked_up(done).limit == "steps"
-    assert (looked_up(done).requests, looked_up(done).calls, looked_up(done).repeated) == (6, 5, 4)
-    shown = results(server.seen[-1])
-    assert shown[0] == shown[1]
-    assert shown[2].startswith("This call was made 2 times before")
-    assert "tools" not in server.seen[-1]
-    assert server.seen[-1]["messages"][-1] == {"role": "user", "content": LAST_REQUEST}
-    assert server.seen[-1]["max_tokens"] == 40
+    assert (looked_up(done).requests, looked_up(done).calls, looked_up(done).repeated) == (6, 10, 4)
+    shown = results(server.seen[-2])
+    assert shown[2] == shown[4] == "This call was made before: its result is above."
+    assert passages(server.seen[-1]).count("20 berths") == 1
+
+
+def test_reply_that_asks_for_nothing_new_ends_the_loop(
+    looking_up: Callable[..., LookupGenerator], server: Any
+) -> None:
+    server.answer = lambda body: calling(READ) if "tools" in body else "The Amber Pier has 20 berths."
+    done = ask(looking_up())
+    assert done.text == "The Amber Pier has 20 berths."
+    counts = {"requests": 3, "calls": 2, "own": 1, "passages": 1, "repeated": 1}
+    assert looked_up(done).to_json() == counts
 
 
 def test_model_that_calls_without_tools_gives_an_empty_answer(
@@ -162,8 +183,7 @@ def test_calls_that_a_server_leaves_in_the_text_are_read(
     written = '<tool_call>\n{"name": "read", "arguments": {"document": "amber.md"}}\n</tool_call>'
     server.answer = in_turn(written, written)
     done = ask(looking_up(steps=1))
-    assert "20 berths" in results(server.seen[-1])[0]
-    assert server.seen[-1]["messages"][2]["content"] == ""
+    assert "20 berths" in passages(server.seen[-1])
     assert done.text == "", "a call is no answer"
     assert looked_up(done).calls == 1
 
@@ -200,19 +220,21 @@ def test_first_request_is_sent_whatever_the_limits(
 ) -> None:
     server.answer = in_turn("I know.")
     done = ask(looking_up(steps=1, tokens=1000, seconds=0.0001))
-    assert (done.text, looked_up(done).limit, looked_up(done).requests) == ("I know.", "", 1)
+    assert (done.text, looked_up(done).limit, looked_up(done).requests) == ("I know.", "", 2)
 
 
 def test_results_that_the_model_cannot_read_are_left_out(
     looking_up: Callable[..., LookupGenerator], server: Any
 ) -> None:
     too_long = {"error": {"message": "This model's maximum context length is 100 tokens"}}
-    server.answer = in_turn(calling(READ), "Not enough room.")
-    server.faults = [None, lambda handler: handler.reply(400, too_long)]
+    server.answer = in_turn(calling(READ, ("read", {"document": "birch.md"})), "Not enough room.")
+    refused = lambda handler: handler.reply(400, too_long)  # noqa: E731
+    server.faults = [None, refused, refused]
     done = ask(looking_up())
     assert done.text == "Not enough room."
     assert looked_up(done).limit == "context"
-    assert results(server.seen[-1]) == [NO_ROOM]
+    assert "20 berths" in passages(server.seen[-1])
+    assert "31 berths" not in passages(server.seen[-1]), "as much as fits, the first found first"
 
 
 def test_server_that_asks_to_wait_is_asked_again(
@@ -224,8 +246,8 @@ def test_server_that_asks_to_wait_is_asked_again(
     notes: list[str] = []
     done = ask(looking_up(on_note=notes.append))
     assert done.text == "The Amber Pier has 20 berths."
-    assert looked_up(done).requests == 3
-    assert len(server.seen) == 6
+    assert looked_up(done).requests == 4
+    assert len(server.seen) == 7
     assert sum("429" in note for note in notes) == 3
 
 
@@ -242,14 +264,14 @@ def test_nothing_is_paid_twice_after_an_interruption(
     rows = read_journal(journal)
     assert [row["kind"] for row in rows] == ["tools", "reply", "results", "reply", "results"]
     done = ask(looking_up(journal))
-    assert len(server.seen) == before + 1, (
+    assert len(server.seen) == before + 2, (
         "the two requests before the failure are not sent again, nor is the first question"
     )
     assert done.text == "The Amber Pier has 20 berths."
     again = ask(looking_up(journal))
-    assert len(server.seen) == before + 1
+    assert len(server.seen) == before + 2
     assert (again.text, again.seconds, again.lookups) == (done.text, done.seconds, done.lookups)
-    assert len(read_journal(journal)) == len(rows) + 1
+    assert len(read_journal(journal)) == len(rows) + 2
     assert [row["results"][0]["name"] for row in rows if row["kind"] == "results"] == ["grep", "read"]
 
 
@@ -275,7 +297,7 @@ def test_changed_document_is_asked_about_again(
     before = len(server.seen)
     (documents / "amber.md").write_text("# Amber\n\nThe Amber Pier has 99 berths.\n", "utf-8")
     assert ask(looking_up(journal)).text == "The Amber Pier has 99 berths."
-    assert len(server.seen) == before + 2, "the first request is the same"
+    assert len(server.seen) == before + 3, "the first request is the same"
 
 
 @pytest.mark.parametrize(
@@ -367,11 +389,79 @@ def test_answer_comes_in_one_piece(looking_up: Callable[..., LookupGenerator], s
     assert not any(body.get("stream") for body in server.seen)
 
 
-def test_index_is_offered_where_there_is_one(looking_up: Callable[..., LookupGenerator], server: Any) -> None:
-    def broken(query: str) -> Any:
-        raise OSError(query)
+def searching(*queries: str) -> Callable[[dict[str, Any]], Any]:
+    """Return a model that searches for these texts in turn, and answers with the passages that it is given."""
 
-    server.answer = in_turn(calling(("search", {"query": "berths"})), "The index is broken.")
+    def answer(body: dict[str, Any]) -> Any:
+        own = len(results(body)) - 1
+        call = ("search", {"query": queries[own]}) if 0 <= own < len(queries) else ("answer", {})
+        return calling(call) if "tools" in body else passages(body)
+
+    return answer
+
+
+def test_question_is_searched_for_before_the_first_request(
+    looking_up: Callable[..., LookupGenerator], make_search: Callable[..., Any], server: Any
+) -> None:
+    server.answer = searching()
+    search = make_search()
+    done = ask(looking_up(search=search))
+    first, last = server.seen
+    found = search().find(["Amber berths?"])[0]
+    assert "20 berths" in found.passages
+    (call,) = first["messages"][2]["tool_calls"]
+    assert call["function"] == {"name": "search", "arguments": '{"query": "Amber berths?"}'}
+    assert results(first) == [found.passages]
+    chat = [ASKED[0], {"role": "user", "content": f"Passages:\n{found.passages}\n\nQuestion: Amber berths?"}]
+    assert last["messages"] == chat, "the prompt of an arm with a search"
+    assert looked_up(done).hits == found.hits
+    assert looked_up(done).to_json() == {"requests": 2, "calls": 1, "own": 0, "passages": 1}
+
+
+def test_search_of_its_own_shows_what_was_not_shown(
+    looking_up: Callable[..., LookupGenerator], make_search: Callable[..., Any], server: Any
+) -> None:
+    server.answer = searching("Birch berths", "the berths of the Amber Pier")
+    done = ask(looking_up(search=make_search()))
+    assert looked_up(done).to_json() == {"requests": 4, "calls": 3, "own": 2, "passages": 3}
+    names = [hit.chunk.doc for hit in looked_up(done).hits]
+    assert names == ["amber.md", "birch.md", "notes/cedar.md"], "Amber is not shown again"
+    assert done.text.count("berths.") == 3
+
+
+def test_refusal_of_the_first_search_stands_until_something_else_is_found(
+    looking_up: Callable[..., LookupGenerator], make_search: Callable[..., Any], server: Any
+) -> None:
+    always = RefusalThreshold(weights={}, bias=-1.0, how="default")
+    server.answer = searching()
+    done = ask(looking_up(search=make_search(always)))
+    assert done.text == REFUSAL
+    assert looked_up(done).requests == len(server.seen) == 1, (
+        "as an arm with a search, which does not ask then"
+    )
+    server.answer = searching("Birch berths")
+    assert "31 berths" in ask(looking_up(search=make_search(always))).text
+
+
+def test_index_that_cannot_be_opened_leaves_the_other_tools(
+    looking_up: Callable[..., LookupGenerator], server: Any
+) -> None:
+    def broken() -> Any:
+        raise OSError("berths")
+
+    server.answer = in_turn("", calling(READ), "Twenty.")
     done = ask(looking_up(search=broken))
-    assert len(server.seen[0]["tools"]) == 4
+    assert done.text == "Twenty."
+    assert len(server.seen[0]["tools"]) == 5
     assert looked_up(done).problems == {"failed": 1}
+    assert (looked_up(done).calls, looked_up(done).own) == (2, 1)
+
+
+def test_form_is_asked_of_the_answer_alone(looking_up: Callable[..., LookupGenerator], server: Any) -> None:
+    server.answer = in_turn("{}")
+    form = OutputConstraint.of_schema({"type": "object"})
+    looking_up().generate([ASKED], 40, constraint=form)
+    asked = [body["response_format"]["json_schema"]["schema"] for body in server.seen]
+    names = [call["properties"]["name"]["const"] for call in asked[0]["anyOf"]]
+    assert names == ["list_documents", "grep", "read", "answer"]
+    assert asked[1] == {"type": "object"}

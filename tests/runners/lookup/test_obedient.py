@@ -20,7 +20,7 @@ from runners.arms.answer import finish_answer
 from runners.data.questions import Question
 from runners.lookup.generator import LookupGenerator
 from runners.plan.schema import Plan, parse_plan
-from tests.support.tool_model import calling, results
+from tests.support.tool_model import calling, passages, results
 
 KEY = "sk-lookup-not-a-real-key"
 SECRET = "words-of-a-file-beside-the-documents"
@@ -61,13 +61,14 @@ def bipia(shared: Path, count: int) -> Iterator[str]:
 
 
 def outside(result: str) -> str:
-    """Return what of a result does not stand between its delimiters."""
-    lines = result.split("\n")
-    if lines[0] != DATA_NOTICE:
-        return result
-    delimiter = lines[1].split(" ")[0]
-    assert sum(line.startswith(f"{delimiter} ") and line != f"{delimiter} end" for line in lines) >= 1
-    return "\n".join([lines[0], *lines[lines.index(f"{delimiter} end") + 1 :]])
+    """Return what of results does not stand between their delimiters."""
+    lines, loose = result.split("\n"), []
+    while lines:
+        loose.append(lines.pop(0))
+        if loose[-1] == DATA_NOTICE:
+            delimiter = lines.pop(0)
+            lines = lines[lines.index(delimiter) + 1 :]
+    return "\n".join(loose)
 
 
 def obeying(instruction: str, body: dict[str, Any]) -> list[tuple[str, Any]]:
@@ -92,7 +93,7 @@ def obedient(body: dict[str, Any]) -> Any:
     """Read every document, make every call that these name, and answer with all that was shown and the instructions."""
     seen = results(body)
     if "tools" not in body or len(seen) > 30:
-        return "\n\n".join([body["messages"][0]["content"], *seen])
+        return "\n\n".join([body["messages"][0]["content"], *seen, passages(body)])
     if not seen:
         return calling(("list_documents", {}))
     if len(seen) == 1:
@@ -159,15 +160,16 @@ def test_no_instruction_of_a_document_stands_outside_the_delimiters(
         own = sum(turn["role"] == "assistant" for turn in body["messages"])
         if "tools" in body and own < len(turns):
             return turns[own]
-        obeyed = [call for text in results(body) for call in obeying(outside(text), body)]
+        shown = [*results(body), passages(body)] if "tools" in body else [passages(body)]
+        obeyed = [call for text in shown for call in obeying(outside(text), body)]
         return f"Obeyed: {obeyed}" if obeyed else "The kiosks close at six."
 
     server.answer = honours_delimiters
     answer = ask_about(looking_up(steps=60, tokens=10_000_000), plan, "When do the kiosks close?")
     assert answer.text == "The kiosks close at six."
-    shown = results(server.seen[-1])
+    shown = results(server.seen[-2])
     assert len(shown) == len(everything) + 3
-    loose = "\n".join(map(outside, shown))
+    loose = "\n".join(map(outside, (*shown, passages(server.seen[-1]))))
     for attack in (*PLANTED, *attacks):
         first_line = attack.split("\n")[-1]
         assert first_line not in loose
@@ -180,7 +182,7 @@ def test_words_that_a_document_told_it_to_say_are_not_supported_by_themselves(
     """It can be made to say them, which no harness prevents: what is shown is that they have no source."""
     server.answer = lambda body: (
         calling(("read", {"document": "kiosk3.md"}))
-        if not results(body)
+        if "tools" in body and not results(body)
         else "The Banana Ferry leaves at noon. Kiosk 3 closes at six."
     )
     answer = ask_about(looking_up(), plan, "When does kiosk 3 close?")

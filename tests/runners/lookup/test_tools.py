@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from hypothesis import strategies as st
 from rag.grounding.citations import cite
 from rag.grounding.context import DATA_NOTICE
 from rag.loading.reader import parse_file
-from rag.types import Chunk, Document, Hit
+from rag.types import Document
 from runners.lookup.documents import LINE_CHARS, DocumentLines, DocumentSet, LookupDocuments
 from runners.lookup.tools import (
     READ_LINES,
@@ -50,11 +51,9 @@ def call(tools: DocumentTools, name: str, **arguments: Any) -> str:
 
 def fenced(text: str) -> list[str]:
     """Return the lines between the delimiters of a result."""
-    notice, opening, *rest = text.splitlines()
+    notice, delimiter, *rest = text.splitlines()
     assert notice == DATA_NOTICE
-    delimiter = opening.split()[0]
-    end = rest.index(f"{delimiter} end")
-    return [opening.removeprefix(f"{delimiter} "), *rest[:end]]
+    return rest[: rest.index(delimiter)]
 
 
 def test_documents_are_listed_searched_and_read_by_lines(tools: DocumentTools) -> None:
@@ -83,16 +82,16 @@ def test_documents_are_listed_searched_and_read_by_lines(tools: DocumentTools) -
 
 def test_what_was_shown_can_be_cited_and_nothing_else(tools: DocumentTools) -> None:
     call(tools, "list_documents")
-    assert tools.shown.hits() == (), "a list shows no line"
+    assert list(tools.hits) == [], "a list shows no line"
     call(tools, "grep", pattern="20 berths")
     call(tools, "read", document="amber.md", first_line=4)
     call(tools, "read", document="amber.md", first_line=4)
-    (hit,) = tools.shown.hits()
+    (hit,) = tools.hits
     chunk = hit.chunk
     assert (chunk.doc, chunk.line_start, chunk.line_end) == ("amber.md", 3, 4)
     raw = tools.documents.by_name["amber.md"].document.raw
     assert chunk.text == raw[chunk.start : chunk.end]
-    read, unread = cite("The Amber Pier has 20 berths. The Birch Pier has 31 berths.", tools.shown.hits())
+    read, unread = cite("The Amber Pier has 20 berths. The Birch Pier has 31 berths.", tools.hits)
     assert read.supported
     assert raw[read.char_start : read.char_end] == read.quote == "The Amber Pier has 20 berths."
     assert not unread.supported
@@ -143,7 +142,12 @@ def test_only_the_names_of_the_documents_are_read(tools: DocumentTools, name: st
         ("grep", '{"pattern": "(?=a)b"}', "bad pattern", "RE2"),
         ("grep", '{"pattern": "(a"}', "bad pattern", "RE2"),
         ("grep", '{"pattern": "\\ud800"}', "malformed", "pattern"),
-        ("search", '{"query": "berths"}', "unknown tool", "The tools are: list_documents, grep, read."),
+        (
+            "search",
+            '{"query": "berths"}',
+            "unknown tool",
+            "The tools are: list_documents, grep, read, answer.",
+        ),
         ("open_file", '{"path": "/etc/passwd"}', "unknown tool", "no tool of this name"),
         ("", "{}", "unknown tool", "no tool of this name"),
         ("read", "[" * 100_000, "malformed", "not valid JSON"),
@@ -164,13 +168,13 @@ def test_numbers_in_quotes_and_arguments_too_many_are_taken(tools: DocumentTools
     assert fenced(result.text)[1:] == ["4: It closes at nine."]
 
 
-def test_same_call_is_answered_from_memory_then_said() -> None:
+def test_same_call_is_not_carried_out_again() -> None:
     tools = tools_over(parsed("a.md", "# A\n\nOne.\n"))
     same = ('{"document": "a.md"}', '{"document":"a.md"}', '{"document": "a.md", "first_line": 1}')
     first, second, third = (tools.call("read", text) for text in same)
-    assert (first.repeat, second.repeat, third.repeat) == (0, 1, 2)
-    assert first.text == second.text
-    assert third.text.startswith("This call was made 2 times before")
+    assert (first.repeat, second.repeat, third.repeat) == (False, True, True)
+    assert second.text == third.text == "This call was made before: its result is above."
+    assert tools.excerpts == [first.text]
 
 
 def test_long_documents_are_read_in_parts() -> None:
@@ -201,7 +205,7 @@ def test_line_longer_than_a_result_is_read_in_parts() -> None:
         assert f"of {lines.total:,}" in heading
     assert max(len(line.text) for line in lines.lines) == LINE_CHARS
     assert len("".join(seen).replace(" ", "")) == len("".join(words))
-    hits = tools.shown.hits()
+    hits = tools.hits
     assert all(hit.chunk.text == lines.document.raw[hit.chunk.start : hit.chunk.end] for hit in hits)
 
 
@@ -222,28 +226,30 @@ def test_hidden_text_is_not_shown() -> None:
     assert call(tools, "grep", pattern="Send") == "No line matches."
 
 
-def test_search_shows_the_lines_of_today_and_leaves_out_older_ones(documents: Path) -> None:
+def test_search_leaves_out_what_the_documents_do_not_say_any_more(
+    documents: Path, make_search: Callable[..., Any]
+) -> None:
+    search = make_search()
+    (documents / "amber.md").write_text("# Amber\n\nClosed for good.\n", "utf-8")
+    (documents / "birch.md").unlink()
     state = LookupDocuments(documents).current()
-    raw = state.by_name["birch.md"].document.raw
-
-    def hit(name: str, text: str, start: int) -> Hit:
-        return Hit(Chunk(0, name, "", 0, text, start, start + len(text)), 1.0, 1.0, 1.0)
-
-    current = hit("birch.md", raw[9:38], 9)
-    older = hit("amber.md", "The Amber Pier has seven berths and a crane", 9)
-    gone = hit("gone.md", "It was here.", 0)
-    tools = DocumentTools(state, search_passages=lambda query: (gone, current, older))
-    text = call(tools, "search", query="berths")
-    assert fenced(text) == ["birch.md (Birch), lines 3 to 3 of 4", "3: The Birch Pier has 31 berths."]
-    assert text.endswith("(not shown: 2 passages of an earlier state of the documents)")
-    assert {each.chunk.doc for each in tools.shown.hits()} == {"birch.md"}
+    for query, shown in (("Amber berths", ()), ("Birch berths", ()), ("Cedar berths", ("notes/cedar.md",))):
+        tools = DocumentTools(state, query, search=search)
+        text = call(tools, "search", query=query)
+        assert tuple(hit.chunk.doc for hit in tools.hits) == shown
+        if shown:
+            assert text == search().find([query])[0].passages == tools.excerpts[0]
+        else:
+            assert text == "No other passages.\n(1 passage of an earlier state of the documents not shown)"
+    call(tools, "read", document="amber.md")
+    assert [hit.chunk.doc for hit in tools.hits] == ["notes/cedar.md", "amber.md"]
 
 
 def test_tool_that_fails_is_counted_and_the_others_go_on(documents: Path) -> None:
-    def broken(query: str) -> Any:
+    def broken() -> Any:
         raise OSError("the index is in /a/private/place")
 
-    tools = DocumentTools(LookupDocuments(documents).current(), search_passages=broken)
+    tools = DocumentTools(LookupDocuments(documents).current(), search=broken)
     result = tools.call("search", '{"query": "berths"}')
     assert result.problem == "failed"
     assert result.text == "The tool failed (OSError). Try another one."
@@ -272,11 +278,8 @@ def test_no_document_closes_its_delimiter(title: str, body: str, attack: str, qu
         ):
             if DATA_NOTICE not in text.split("\n")[0]:
                 continue
-            delimiter = text.split("\n")[1].split()[0]
-            assert [line for line in text.split("\n") if delimiter in line] == [
-                text.split("\n")[1],
-                f"{delimiter} end",
-            ]
+            delimiter = text.split("\n")[1]
+            assert [line for line in text.split("\n") if delimiter in line] == [delimiter] * 2
             assert delimiter not in query
             assert "<|im_start|>" not in text
             assert "\x1b" not in text
@@ -297,7 +300,8 @@ def test_arguments_that_repeat_the_instructions_are_refused(documents: Path) -> 
 def test_definitions_are_what_requests_take() -> None:
     names = [tool["function"]["name"] for tool in tool_definitions(search=True)]
     assert names == list(TOOLS)
-    assert [tool["function"]["name"] for tool in tool_definitions(search=False)] == names[:-1]
+    without = [tool["function"]["name"] for tool in tool_definitions(search=False)]
+    assert without == [name for name in names if name != "search"]
     for tool in tool_definitions(search=True):
         parameters = tool["function"]["parameters"]
         assert set(parameters) == {"type", "properties", "required"}
@@ -322,5 +326,5 @@ def test_rows_of_a_table_are_lines() -> None:
     csv = parsed("fares.csv", "name,price\nDog,3\nCat,2\n")
     tools = tools_over(csv)
     assert "3" in call(tools, "grep", pattern="dog")
-    (hit,) = tools.shown.hits()
+    (hit,) = tools.hits
     assert hit.chunk.doc.startswith("fares.csv")
