@@ -26,7 +26,6 @@ from advisor.report.learning_curve import (
     loss_chart,
     smoothing_window,
 )
-from advisor.report.plots.lookups import lookup_charts
 from advisor.report.plots.right_cost import not_in_plot, right_cost_chart, sortable_table
 from advisor.report.question_browser import arm_letters, browse_questions, example_answers, first_opened
 from advisor.verdict import guards as guard_results
@@ -192,7 +191,6 @@ def render_page(report: TrialReport, records: RunRecords) -> str:
         letters=arm_letters(arms),
         examples=example_answers(browsed, used),
         opened=first_opened(browsed, used),
-        looked_up=lookup_charts(report, records.answers, records.plan.arms),
         **_score_names(report),
         **_cost_parts(report, loss_curves(records.events)),
         **memory_chart(report),

@@ -232,10 +232,7 @@ def test_answers_at_a_limit_are_counted(make_plan: Callable[..., Plan], server: 
     note = next(note for note in timing_notes(reported(run.path)) if note.startswith("agentic-search"))
     assert "4 of 4 ended at a limit (steps 4)" in note
     assert "4 calls made twice or more" in note
-    page = (run.path / "report.html").read_text("utf-8")
-    assert page.count('class="answers ended"') >= 3, "a histogram of requests, of tokens and of seconds"
-    assert "requests of 4 answers: 3 (3–3); 4 ended at a limit" in page
-    assert "Red bars are answers that ended at a limit" in page
+    assert "4 of 4 ended at a limit (steps 4)" in (run.path / "report.html").read_text("utf-8")
 
 
 def test_other_questions_and_a_recheck_send_what_is_new_alone(
