@@ -109,8 +109,7 @@ def _resume(run: Path) -> str:
 def read_report(run: Path) -> TrialReport:
     """Read the finished report of a run; BadInput when it has none yet."""
     open_run_folder(run)
-    report = report_file.read_report(run)
-    if report is None:
+    if (report := report_file.read_report(run)) is None:
         raise BadInput(f"{run} has no report yet", _resume(run))
     return report
 
@@ -180,22 +179,18 @@ def report_of_run(records: RunRecords) -> TrialReport:
 
 def _models_asked(plan: Plan) -> dict[str, str] | None:
     """Return the names of the models that are compared, and of a teacher beside them, by alias; None of one model."""
-    models = asked_models(plan.models, plan.teacher) if plan.models else {}
-    return {
-        alias: name_and_precision(model.name, model.quantization) for alias, model in models.items()
-    } or None
+    models = (asked_models(plan.models, plan.teacher) if plan.models else {}).items()
+    return {alias: name_and_precision(model.name, model.quantization) for alias, model in models} or None
 
 
 def _with_conclusion(report: TrialReport, plan: Plan) -> TrialReport:
     """Return a report with its forecast beside the measurements, and its conclusion."""
     forecast = compare_forecast(plan, report.verdict, report.candidates, report.measured.seconds)
     today = today_arm(plan, [arm.arm for arm in report.candidates])
-    conclusion = Conclusion(
-        report=report, verdict=report.verdict, prompt_in_use=report.task.prompt, today=today
-    )
+    prompt = report.task.prompt
+    conclusion = Conclusion(report=report, verdict=report.verdict, prompt_in_use=prompt, today=today)
     notes = (report.verdict.text, report.graded_note, words_note(report.question_words, report.arms))
-    text = " ".join(filter(None, notes))
-    verdict = replace(report.verdict, conclusion=conclusion.sentences, text=text)
+    verdict = replace(report.verdict, conclusion=conclusion.sentences, text=" ".join(filter(None, notes)))
     return replace(report, forecast=forecast, verdict=verdict)
 
 

@@ -76,7 +76,7 @@ class Answer:
 
     def _repr_html_(self) -> str:
         """Return the answer and the passages it cites as HTML for a notebook; all text is escaped."""
-        cited = [f"[{c.n}] {c.doc}, {_location(c)}: “{c.quote}”" for c in self.citations if c.n]
+        cited = [f"[{c.n}] {c.location()}: “{c.quote}”" for c in self.citations if c.n]
         unsupported = sum(1 for c in self.citations if not c.n)
         beside = self.beside
         parts = [notebook.html_paragraph(self.marked)]
@@ -404,7 +404,7 @@ def stream_answer(
     The pieces are what is shown, ``marked`` of the answer: cited sentence by sentence, without marks of the
     model's own. The arguments are those of :func:`answer_all`: the model is requested when the passages are found.
     """
-    if arm.looks_up or is_checked_first(plan, arm):  # what it cites is known when it has ended
+    if arm.looks_up or plan.refusal.checks(arm):  # what it cites is known when it has ended
         answer = answer_all(plan, arm, [question], generator, retriever, shots)[0]
         yield answer.marked
         return answer
@@ -504,11 +504,6 @@ def with_check(plan: Plan, check: Check | None) -> Plan:
     )
 
 
-def is_checked_first(plan: Plan, arm: EvaluateStep) -> bool:
-    """Return whether an arm's answers are shown after they are checked, not while they are generated."""
-    return arm.retrieval and plan.refusal.check == "refuse"
-
-
 def _withheld(plan: Plan, answer: Answer) -> Answer:
     """Return the house's refusal in place of an answer, with the nearest passage as the place to look."""
     text = plan.prompts.refusals[0]
@@ -539,11 +534,3 @@ def _is_settled(text: str) -> bool:
 def _last_space(text: str) -> int:
     """Return the offset of a text's last white space; 0 when there is none."""
     return max(0, *(text.rfind(space) for space in " \n\t"))
-
-
-def _location(citation: Citation) -> str:
-    """Return where a cited passage is in its document: the page, else the lines."""
-    if citation.page:
-        return f"page {citation.page}"
-    first, last = citation.line_start, citation.line_end
-    return f"line {first}" if first >= last else f"lines {first}–{last}"

@@ -17,6 +17,7 @@ Every arm without weights has the same budget of answers. Where it is too small 
 from __future__ import annotations
 
 import io
+from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -70,9 +71,8 @@ ANSWERS_PER_PROMPT = 6
 """Answers of the budget for each prompt that is tried: 10 prompts for 60 answers. Eight to twelve gain as much as each
 other when simulated, five less (`benchmarks/audition.py`)."""
 MIN_WITHOUT_SCORE = 4
-"""Questions on which no prompt of a round scores anything, after which none is tried further. Simulated with 10 prompts and
-60 answers of grade 0 or 1: where a single prompt is right at all, on .2 or .3 of the questions, 86 and 92 % of the gain is
-kept; where all are right on .1, 98 %."""
+"""Questions on which no prompt of a round scores anything, after which none is tried further: simulated with 10 prompts and
+60 answers, 86 to 98 % of the gain is kept where few prompts are right, or all are right on few questions."""
 LONG_BANK = 16
 """Examples of a bank whose questions are asked apart from those of other prompts, so that it is read once."""
 
@@ -218,9 +218,9 @@ def halving_rounds(count: int, dev: int, budget: int) -> tuple[tuple[int, int], 
 class _Tries:
     """What the rounds gave: scores and prompt tokens of every prompt, question by question."""
 
-    scores: dict[str, list[float]]
-    tokens: dict[str, list[int]]
-    asked: dict[str, list[str]]
+    scores: dict[str, list[float]] = field(default_factory=lambda: defaultdict(list))
+    tokens: dict[str, list[int]] = field(default_factory=lambda: defaultdict(list))
+    asked: dict[str, list[str]] = field(default_factory=lambda: defaultdict(list))
     other: PromptCandidate | None = None
     """The best prompt beside the default; None where no prompt scored anything."""
     fresh: int = 0
@@ -233,13 +233,10 @@ class _Tries:
 
 
 def _try_prompts(
-    stage: SelectionContext,
-    tried: Sequence[PromptCandidate],
-    rounds: Sequence[tuple[int, int]],
+    stage: SelectionContext, tried: Sequence[PromptCandidate], rounds: Sequence[tuple[int, int]]
 ) -> _Tries:
     """Carry the rounds out."""
-    names = [c.name for c in tried]
-    tries = _Tries({name: [] for name in names}, {name: [] for name in names}, {name: [] for name in names})
+    tries = _Tries()
     default, *others = tried
     asked = 0
     for size, each in rounds[:-1]:

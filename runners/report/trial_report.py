@@ -111,12 +111,10 @@ class DevBudget:
 
     @property
     def lead_text(self) -> str:
-        """The lead as shown in a table; a run of 0.2.0 counted no questions that differ."""
+        """The lead as shown in a table."""
         lead = self.lead
         if not lead:
             return NOT_JUDGED
-        if "differing" not in lead:
-            return f"{lead['difference']:+.2f} ± {lead['error']:.2f} on {lead['questions']}"
         return f"{lead['difference']:+.2f} on {lead['questions']}, {lead['differing']} differ"
 
 

@@ -144,13 +144,13 @@ def _with_check(settings: ArmSettings, rows: Sequence[Mapping[str, Any]]) -> Arm
     of = sum(row["right"] == 1 for row in rows)
     allowed = int(LOST_SHARE * of * (len(right) + 1) / len(right) + 1e-9) - 1 if right else -1
     cuts = [right[min(allowed, len(right) - 1)]] if allowed >= 0 else []
-    if 0 < LOST_SHARE * of >= sum(support < LEAST_SUPPORT for support in right):
+    below = sum(support < LEAST_SUPPORT for support in right)
+    if 0 < LOST_SHARE * of >= below:
         cuts.append(LEAST_SUPPORT)
     least = max(cuts, default=UNCITED)
     refused = [row for row in given if row["support"] < least]
     counts = f"of {count_noun(len(given), 'dev answer')}, {len(right)} of them right"
     if not refused:
-        below = sum(support < LEAST_SUPPORT for support in right)
         why = f"{counts}, {below} right ones have little support, and {of} are right in all"
         return settings.model_copy(update={"why": why})
     lost = sum(row["right"] == 1 for row in refused)

@@ -18,7 +18,6 @@ from runners.arms.answer import (
     StreamedAnswer,
     build_chat,
     finish_answer,
-    is_checked_first,
     make_refusal,
     stream_of,
     with_check,
@@ -88,7 +87,7 @@ class PendingRequest:
         # ended: nothing is shown before.
         step = self.request.model.step
         late = self.request.model.looks_up or (
-            step and not self.request.plain_text and is_checked_first(self.plan, step)
+            step and not self.request.plain_text and self.plan.refusal.checks(step)
         )
         if self.request.finished or not self.request.stream or late:
             return

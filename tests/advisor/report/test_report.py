@@ -156,8 +156,6 @@ def test_report_shows_what_each_arm_was_given_on_dev_questions(run: RunFolder) -
     assert "| prompting | 40 | 36 |" in markdown
     assert "| +0.20 on 18, 6 differ |" in markdown
     assert "+0.20 on 18, 6 differ" in page
-    old = replace(report.dev_budget[0], lead={"difference": 0.2, "error": 0.1, "questions": 18})
-    assert old.lead_text == "+0.20 ± 0.10 on 18", "a report of 0.2.0"
     console = Console(file=io.StringIO(), width=300)
     show_report(report, console)
     assert "up to 40 answers for every arm" in console.file.getvalue()  # type: ignore[attr-defined]
