@@ -86,8 +86,7 @@ def contains_delimiter(text: str, delimiter: str) -> bool:
 
 def shown_delimiter(text: str) -> str:
     """Return the delimiter of the passages in a prompt; "" without passages."""
-    _, found, after = text.partition(f"{DATA_NOTICE}\n")
-    return after.split("\n", 1)[0] if found else ""
+    return text.partition(f"{DATA_NOTICE}\n")[2].split("\n", 1)[0]
 
 
 def format_passages(
