@@ -338,18 +338,18 @@ def support_chart(arms: Sequence[ArmReport]) -> str:
     series = {name: [(p.answered, p.wrong) for p in arm.risk_coverage] for name, arm in curves.items()}
     marks = [points[-1] for points in series.values()]
     worst = max(y for own in series.values() for _, y in own)
-    said = []
+    described = []
     for name, arm in curves.items():
         assert arm.checks
         mark, refuse = arm.checks.mark, arm.checks.refuse
-        said.append(
+        described.append(
             f"{name}: {mark.wrong} of {mark.given} given answers wrong, checked {refuse.wrong} of {refuse.given}"
         )
         if arm.checks.applied == "refuse" and refuse.given:
             marks.append((refuse.given / (refuse.given + refuse.refused), refuse.wrong / refuse.given))
     return draw_lines(
         "Answered and wrong",
-        "; ".join(said),
+        "; ".join(described),
         series,
         Axis("share of the questions that is answered", 0, 1),
         Axis("share of these answers that is wrong", 0, max(0.1, min(1.0, 1.05 * worst))),

@@ -54,7 +54,6 @@ from runners.plan.named_models import asked_models, reference_arms
 from runners.plan.schema import Plan
 from runners.plan.steps import NF4, QUANTIZED_ANSWERS, TrainStep
 from runners.report import report_file
-from runners.report.answer_checks import repeat_warnings, with_checks
 from runners.report.arm_scores import rows_without_gold
 from runners.report.lookups import lookup_summary
 from runners.report.records import (
@@ -80,6 +79,7 @@ from runners.run_folder import SCORES, TRIAL, RunFolder, open_run_folder
 from runners.runs.data_notes import DATA_NOTES, noted_lines
 from runners.runs.retrieval import read_comparison
 from runners.scoring.scores import inapplicable_scores
+from runners.selective.answer_checks import repeat_warnings, with_checks
 from runners.selective.routes import read_routes
 from runners.trial.refusal_gate import question_drift
 from runners.trial.trial import ArmScores, scores_with_intervals
@@ -130,17 +130,16 @@ def report_of_run(records: RunRecords) -> TrialReport:
         plan, measured_arms, plan.model.name, lost_arms(trained.values()), alone, reasons, records.gpu
     )
     origins = made_questions(measured_arms, records.last("run.start").get("made"))
-    proxy = judged.verdict.strength is Strength.PROXY
     cost = measured_ranks(plan, judged.arms, records.gpu if len(plan.models) > 1 else "")
     drift = question_drift(records.path, plan, records.answers)
     comparison = {key: value for key, value in read_comparison(records.path).items() if key != "schema"}
     notes = retriever_notes(comparison, plan)
     warnings = [*incomplete_warnings(records.path, incomplete), origin_note(origins)]
     warnings += [*noted_lines(records.last(DATA_NOTES)), *guard_warnings(guards)]
-    warnings += [*_answering_notes(plan), *left_out_notes(plan)]
-    warnings += [drift.text] if drift and drift.sure else []
+    unlike = [drift.text] if drift and drift.sure else []
+    warnings += [*_answering_notes(plan), *left_out_notes(plan), *unlike]
     warnings += [] if not comparison or comparison["accepted"] else notes[:1]
-    arms = _arm_reports(records, judged, trained)
+    arms, asked = _arm_reports(records, judged, trained), max(len(arm.combined) for arm in judged.arms)
     report = TrialReport(
         name=plan.name,
         verdict=judged.verdict,
@@ -153,7 +152,7 @@ def report_of_run(records: RunRecords) -> TrialReport:
         training_reasons=training_reasons(plan),
         judge=preferences(records.path, plan, judged.arms),
         predicted=plan.predicted,
-        measured=measured_facts(records, max(len(arm.combined) for arm in judged.arms), proxy),
+        measured=measured_facts(records, asked, judged.verdict.strength is Strength.PROXY),
         guards=guards,
         dev_budget=dev_budget(records, max((arm.question_count for arm in judged.arms), default=0)),
         full_run=full_run(records),

@@ -505,7 +505,7 @@ def with_check(plan: Plan, check: Check | None) -> Plan:
 
 
 def _withheld(plan: Plan, answer: Answer) -> Answer:
-    """Return the house's refusal in place of an answer, with the nearest passage as the place to look."""
+    """Return the plan's refusal in place of an answer, with the nearest passage as the place to look."""
     text = plan.prompts.refusals[0]
     nearest = answer.hits[0].chunk if answer.hits else None
     place = sanitize.single_line(f"{nearest.title} ({nearest.location(short=True)})") if nearest else ""

@@ -22,7 +22,7 @@ ORDER: dict[str, tuple[str, ...]] = {
     "runners": (
         "paths", "interrupts", "resources", "catalog", "data", "plan", "models", "tokenization", "run_folder", "report",
         "made_from", "tracking", "inference", "distributed", "launch", "training", "preflight", "train", "scoring",
-        "synthesis", "notebook", "classification", "selective", "arms", "lookup", "logs", "runs", "labels", "judging",
+        "synthesis", "notebook", "classification", "arms", "selective", "lookup", "logs", "runs", "labels", "judging",
         "trial", "recheck", "failures", "serving", "export", "__init__",
     ),
     "advisor": (

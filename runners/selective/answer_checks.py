@@ -104,9 +104,9 @@ def _curve(given: Sequence[tuple[float, bool]], asked: int) -> tuple[RiskPoint, 
     cuts = sorted({support for support, _ in given}, reverse=True)
     points = []
     for cut in evenly(cuts, MOST_POINTS):
-        kept = [right for support, right in given if support >= cut]
-        wrong = len(kept) - sum(kept)
-        points.append(RiskPoint(answered=round(len(kept) / asked, 4), wrong=round(wrong / len(kept), 4)))
+        above = [right for support, right in given if support >= cut]
+        wrong = len(above) - sum(above)
+        points.append(RiskPoint(answered=round(len(above) / asked, 4), wrong=round(wrong / len(above), 4)))
     return tuple(points)
 
 
