@@ -145,7 +145,7 @@ def _settled_lines(event: Mapping[str, Any]) -> list[str]:
     cut = f"; {event['cut']} of {count_noun(event['asked'], 'dev answer')} cut" if event["cut"] else ""
     lines = [f"answers get up to {event['max_new_tokens']} tokens{cut}"] if event["asked"] else []
     if event["why"]:
-        kind = {"refuse": "refused", "mark": "marked, not refused"}[event["check"]]
+        kind = "refused" if event["check"] == "refuse" else "marked, not refused"
         lines.append(f"answers without support are {kind}: {event['why']}")
     return lines
 
