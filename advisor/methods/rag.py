@@ -69,7 +69,7 @@ class AgenticSearch(Method):
 
     No index is needed, what it reads is always up to date, and it searches again for what is missing. An answer takes
     several calls, so it costs several times as much as with one search and takes longer, and only strong models do it well.
-    Not measured by us yet: the figures are of published runs.
+    Measured by us with 1.5 billion parameters alone, which answered as rag does: the figures are of published runs.
     """
 
     name = "agentic-search"

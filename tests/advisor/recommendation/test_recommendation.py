@@ -179,7 +179,9 @@ def test_search_by_the_model_is_named_with_price_and_seconds_where_it_is_possibl
     line = answer_seconds_line(recommend_for_profile(Profile.of({**changing, "model": model})))
     assert price in line
     assert "USD, likely" in line
-    assert line.endswith("agentic-search is not measured by us with a model that can do it.")
+    assert line.endswith(
+        "agentic-search is not measured by us with a strong model: one of 1.5 billion parameters answered as rag does."
+    )
     assert ("agentic-search 12 (6–60)" in line) == model.startswith("openai:")
     many = {**NEW, "corpus_tokens": 200_000_000, "calls_per_month": 600_000}
     for small in ({"model": "qwen3-8b"}, {"model_params_b": 8.0}):
