@@ -19,7 +19,7 @@ import json
 import time
 from collections import Counter
 from collections.abc import Callable, Container, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING, Any, cast
 
 from rag.errors import BadInput, CannotRun
@@ -278,18 +278,18 @@ class _Answering:
 
     def answer(self) -> Completion:
         """Search for the question, let the model look up more until it calls for nothing new or at a limit, then answer."""
-        if self.setting.search:
+        if self.setting.search and len(self.turns) == 2:  # a follow-up question alone says too little
             search = ToolCall("", "search", json.dumps({"query": self.question}, ensure_ascii=False))
             self._carry_out(self._digest(self.turns, ()), Completion("", 0, 0, 0.0, "stop", calls=(search,)))
-        limit = ""
         while not (limit := self._limit_reached()):
             try:
                 request, reply = self._ask(self.turns, self.definitions)
             except ContextFull:
                 limit = "context"
                 break
-            ended = any(call.name == ANSWER for call in reply.calls)
-            if ended or not (reply.calls and self._carry_out(request, reply)):
+            if not reply.calls or any(call.name == ANSWER for call in reply.calls):
+                break
+            if not self._carry_out(request, reply):
                 break
         return self._finished(*self._last(limit))
 
@@ -380,9 +380,7 @@ class _Answering:
             if result.problem:
                 self.counts[result.problem] += 1
             self.turns.append({"role": "tool", "tool_call_id": call.id, "content": result.text})
-            rows.append(
-                {"name": call.name, "text": result.text, "problem": result.problem, "repeat": result.repeat}
-            )
+            rows.append({"name": call.name, **asdict(result)})
         self.call_seconds += self.journal.add_results(request, time.perf_counter() - started, rows)
         return not all(row["repeat"] for row in rows)
 
@@ -410,7 +408,7 @@ class _Answering:
                 documents=len(self.tools.documents.by_name),
                 requests=len(sent),
                 calls=calls,
-                own=calls - repeated - bool(self.setting.search),
+                own=sum(call.name != ANSWER for reply in sent for call in reply.calls) - repeated,
                 limit=limit,
                 repeated=repeated,
                 problems=counts,

@@ -231,7 +231,7 @@ def test_model_that_looks_things_up_is_run_asked_and_reported(
     chat = tunewise("chat", "run", "--arm", "agentic-search", cwd=folder, stdin=turns, **environ)
     assert chat.returncode == 0, chat.stderr
     assert "asked as" not in chat.stderr
-    told = [turn["content"] for turn in server.seen[-1]["messages"] if turn["role"] == "user"]
+    told = [turn["content"] for turn in server.seen[-2]["messages"] if turn["role"] == "user"]
     assert told[:2] == [QUESTION, "And on Sundays?"], "the model sees the turns"
     files = [p for p in folder.rglob("*") if p.is_file()]
     assert not [p for p in files if KEY.encode() in p.read_bytes()]

@@ -418,6 +418,16 @@ def test_question_is_searched_for_before_the_first_request(
     assert looked_up(done).to_json() == {"requests": 2, "calls": 1, "own": 0, "passages": 1}
 
 
+def test_question_that_follows_others_is_not_searched_for(
+    looking_up: Callable[..., LookupGenerator], make_search: Callable[..., Any], server: Any
+) -> None:
+    server.answer = lambda body: calling(("answer", {})) if "tools" in body else "Nine."
+    earlier: list[Message] = [{"role": "user", "content": "Birch?"}, {"role": "assistant", "content": "31."}]
+    done = ask(looking_up(search=make_search()), [*earlier, {"role": "user", "content": "And when?"}])
+    assert (looked_up(done).calls, looked_up(done).own) == (0, 0)
+    assert server.seen[-1]["messages"][:2] == earlier
+
+
 def test_search_of_its_own_shows_what_was_not_shown(
     looking_up: Callable[..., LookupGenerator], make_search: Callable[..., Any], server: Any
 ) -> None:
