@@ -200,9 +200,15 @@ def test_answer_beside_the_question_is_marked_everywhere(plan: Plan, hits: tuple
     assert answer_text(liked.reply_json("rag"))[0] == "Answered with 1 citations."
     counted = beside_answers([row, refused, liked.to_json("rag", 0), {**row, "arm": "hybrid"}], "rag")
     assert counted.text == "1 of 2"
-    # A plan may leave the check out.
-    unchecked = plan.model_copy(update={"refusal": RefusalSettings(check=False)})
-    assert not ask(unchecked, hits, text, FixedReader(-6.0)).beside
+    # A plan may refuse such an answer, and name the nearest passage in its place.
+    checked = plan.model_copy(update={"refusal": RefusalSettings(check="refuse")})
+    refusal = ask(checked, hits, text, FixedReader(-6.0))
+    assert (refusal.refused, refusal.citations, refusal.text) == (True, (), plan.prompts.refusals[0])
+    assert refusal.marked.startswith(f"{refusal.text}\n→ ")
+    assert refusal.reply_json("rag")["uncertain"]
+    assert "(not certain: the passages do not support the model's answer)" in printed(refusal)
+    assert refusal.to_json("rag", 0)["withheld"]["answer"] == text
+    assert not ask(checked, hits, text, FixedReader(6.0)).refused
 
 
 def test_demo_marks_what_is_beside_the_question(
