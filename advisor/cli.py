@@ -328,7 +328,7 @@ def entry(
     format: str = typer.Option(
         "",
         autocompletion=completion.complete_formats,
-        help="Print results as: human, json, plain (tab-separated).",
+        help="Print results as: human or json.",
         show_default=False,
     ),
     quiet: bool = typer.Option(

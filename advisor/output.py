@@ -10,7 +10,7 @@ import shlex
 import shutil
 import sys
 import textwrap
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from rich.console import Console
     from rich.text import Text
 
-FORMATS = ("human", "json", "plain")
+FORMATS = ("human", "json")
 FORMAT, QUIET = "TUNEWISE_FORMAT", "TUNEWISE_QUIET"
 TRUE_WORDS = ("1", "true", "yes", "on")
 REDIRECTED_COLUMNS = 1000
@@ -64,7 +64,7 @@ def check_format(format: str, source: str = "--format") -> str:
 
 
 def output_format() -> str:
-    """Return human, json or plain."""
+    """Return human or json."""
     return OUTPUT_SETTINGS.format or check_format(os.environ.get(FORMAT) or "human", FORMAT)
 
 
@@ -96,15 +96,12 @@ def is_verbose() -> bool:
 
 
 def emit_result(result: Mapping[str, Any], ascii: bool = False) -> None:
-    """Print a result for programs: one line of JSON, or with the format plain a line for each value or row.
+    """Print a result for programs, as one line of JSON.
 
     Args:
         result: the result.
         ascii: whether to escape all other characters, so that text from documents cannot control a terminal.
     """
-    if output_format() == "plain":
-        print("\n".join(plain_lines(result)), flush=True)
-        return
     # Where the terminal's encoding is not UTF, characters are escaped: the value stays the same, unlike with a
     # replacement character.
     is_utf = (getattr(sys.stdout, "encoding", None) or "utf-8").lower().replace("-", "").startswith("utf")
@@ -133,20 +130,6 @@ def note(line: str) -> None:
             print("\n".join(wrapped), file=sys.stderr)
         return
     print(line, file=sys.stderr)
-
-
-def plain_lines(result: Mapping[str, Any]) -> list[str]:
-    """Return a result as plain lines, without its schema number.
-
-    A result that is a single list of rows becomes a line of names and a line for each row, cells separated by tabs. Any
-    other result becomes a line for each value: its dotted name, a tab, the value. Tabs and line ends in values are escaped
-    as \\t and \\n.
-    """
-    body = {key: value for key, value in result.items() if key != "schema"}
-    tables = [value for value in body.values() if _is_rows(value)]
-    if len(body) == 1 and tables:
-        return list(_table(tables[0]))
-    return ["\t".join((name, _cell(value))) for name, value in _leaves("", body)]
 
 
 def open_console(*, stderr: bool = False, quiet: bool = False, highlight: bool = True) -> Console:
@@ -219,37 +202,3 @@ def _word_breaks(line: str, width: int, margin: int) -> list[int]:
             used = margin
         used += cell_len(word.group())
     return breaks
-
-
-def _is_rows(value: Any) -> bool:
-    return isinstance(value, list | tuple) and all(isinstance(row, Mapping) for row in value)
-
-
-def _table(rows: Sequence[Mapping[str, Any]]) -> Iterator[str]:
-    flat = [dict(_leaves("", row)) for row in rows]
-    names = list(dict.fromkeys(name for row in flat for name in row))
-    if names:
-        yield "\t".join(names)
-    for row in flat:
-        yield "\t".join(_cell(row.get(name)) for name in names)
-
-
-def _leaves(name: str, value: Any) -> Iterator[tuple[str, Any]]:
-    """Yield the dotted name and the value of everything that is not a mapping or list."""
-    if isinstance(value, Mapping):
-        for key, inner in value.items():
-            yield from _leaves(f"{name}.{key}" if name else str(key), inner)
-    elif isinstance(value, list | tuple):
-        for number, inner in enumerate(value):
-            yield from _leaves(f"{name}.{number}", inner)
-    else:
-        yield name, value
-
-
-def _cell(value: Any) -> str:
-    if value is None:
-        return ""
-    if isinstance(value, bool):
-        return "true" if value else "false"
-    text = str(value)
-    return text.replace("\\", "\\\\").replace("\t", "\\t").replace("\r", "\\r").replace("\n", "\\n")

@@ -104,7 +104,7 @@ SETTING_KEYS: tuple[SettingKey, ...] = (
         "trackers",
         "where metrics of a training are sent: mlflow, wandb, tensorboard, trackio; empty sends none",
     ),
-    SettingKey("format", "TUNEWISE_FORMAT", "format", "how results are printed: human, json or plain"),
+    SettingKey("format", "TUNEWISE_FORMAT", "format", "how results are printed: human or json"),
     SettingKey("quiet", "TUNEWISE_QUIET", "flag", "whether progress and notes are left out"),
     SettingKey("device", DEVICE_ENV, "device", f"what models run on: auto, {', '.join(DEVICE_TABLE)}"),
     SettingKey("dtype", DTYPE_ENV, "dtype", f"what models compute in: auto, {', '.join(DTYPE_BYTES)}"),

@@ -394,7 +394,9 @@ class ProgressWatcher:
         for item in event.get("skipped", ()):
             self.say(f"  document {item['path']} was skipped: {item['reason']}")
         if cut_answers := event.get("cut"):
-            self.say(f"  {count_noun(cut_answers, 'answer')} cut at the plan's max_new_tokens")
+            self.say(
+                f"  {count_noun(cut_answers, 'answer')} cut at the limit of tokens, or because it repeated itself"
+            )
         if limited := event.get("limited"):
             self.say(f"  {count_noun(limited, 'answer')} given at a limit of the plan's lookups")
         if reasoned := event.get("reasoned"):

@@ -100,7 +100,8 @@ def _batch(generator: LocalGenerator, rows: Sequence[BatchRow]) -> list[Completi
         if ended and not sampler.was_closed(index):
             finish[index] = "stop"
         full = len(pieces.tokens) >= most[index] or pieces.is_full(row.limit, generator.room)
-        if ended or full or row.is_cancelled():
+        looping = row.trim and sampler.is_looping(index, pieces.tokens)
+        if ended or full or looping or row.is_cancelled():
             _send(row, pieces.rest())
             return True
         return False

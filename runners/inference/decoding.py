@@ -30,6 +30,23 @@ PREFILL_MULTIPLE = 16
 kernels and caches them: 150 questions of as many lengths left 110 MiB in memory, in such multiples 58, ever fewer."""
 
 
+MOST_PERIOD, LOOP_TOKENS = 40, 36
+"""Longest text in tokens whose repetition ends an answer, and the fewest tokens that repeat it."""
+
+
+def in_loop(tokens: Sequence[int]) -> bool:
+    """Return whether an answer ends in the same tokens three times in a row, so that greedy decoding would not end it."""
+    for period in range(1, min(MOST_PERIOD, len(tokens) // 3) + 1):
+        span = max(LOOP_TOKENS, 3 * period)
+        if span > len(tokens):
+            return False
+        if tokens[-1] == tokens[-1 - period]:
+            end = tokens[-span:]
+            if end[period:] == end[:-period]:
+                return True
+    return False
+
+
 class TokenSampler:
     """Chooses tokens for the rows of a call, each with its own random stream.
 
@@ -78,6 +95,10 @@ class TokenSampler:
     def was_closed(self, row: int) -> bool:
         """Return whether a row was completed because its tokens ran out: never, for answers of any form."""
         return False
+
+    def is_looping(self, row: int, tokens: Sequence[int]) -> bool:
+        """Return whether a row of these tokens repeats itself, and so is ended; not where its form decides."""
+        return in_loop(tokens)
 
     def _draw(self, probabilities: torch.Tensor, stream: torch.Generator) -> int:
         """Draw from the fewest tokens whose probabilities [vocabulary] reach top_p (nucleus sampling, Holtzman 2019)."""

@@ -382,7 +382,7 @@ class LocalGenerator:
                 # The room for reasoning ends where the model's context does, which is earlier for a longer prompt.
                 ended[row] = ended[row] or sampler.is_complete(batch[row], len(tokens[row]))
             full = len(tokens[row]) >= most[row] or (followed and texts[row].is_full(limit, room))
-            return ended[row] or full
+            return ended[row] or full or sampler.is_looping(batch[row], tokens[row])
 
         self.decode_batch(rows, max(most), on_token, sampler, batch, shared)
         seconds = (time.perf_counter() - started) / len(batch)
@@ -455,7 +455,11 @@ class LocalGenerator:
                 if piece:
                     yield piece
                 ended = ended or pieces.stopped or sampler.is_complete(0, len(pieces.tokens))
-                if ended or (is_cancelled and is_cancelled()):
+                if (
+                    ended
+                    or (is_cancelled and is_cancelled())
+                    or (trim and sampler.is_looping(0, pieces.tokens))
+                ):
                     break
                 if room and pieces.is_full(limit, room):
                     break

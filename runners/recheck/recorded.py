@@ -167,7 +167,7 @@ def _completion(row: Mapping[str, Any]) -> Completion:
     """Return the completion that a row of the journal was made from."""
     labels, nearest = labels_and_nearest(row)
     return Completion(
-        row["answer"],
+        (row.get("withheld") or row)["answer"],
         row["prompt_tokens"],
         row["completion_tokens"],
         row["seconds"],

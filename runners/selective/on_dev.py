@@ -14,7 +14,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict
 
 from rag.refusal.relevance import LEAST_SUPPORT, UNCITED
-from rag.text.words import count_noun, words
+from rag.text.words import count_noun
 from runners.arms.answer_constraint import answer_constraint
 from runners.arms.few_shot import PromptCandidate
 from runners.arms.prompt_selection import (
@@ -31,8 +31,6 @@ from runners.plan.schema import Plan
 ROOM_ANSWERS = 20
 """Most dev answers for the limit of an arm."""
 CUT_SHARE = 0.05
-REPEATED_END = 6
-"""Last words of an answer that ends in a loop."""
 LOST_SHARE = 0.08
 """Largest share of an arm's right answers, right refusals among them, that is expected to be lost by the check."""
 
@@ -90,13 +88,13 @@ def settle_on_dev(
     enough = max(MIN_ANSWERS, sum(question.id in answered for question in forms))
     asked = forms[: CHECK_ANSWERS if checked else min(ROOM_ANSWERS, enough)]
     rows = _rows(stage, candidate, asked)
-    cut = _cut(asked, rows)
+    cut = _cut(asked, rows, settings.max_new_tokens)
     while grows and len(cut) > CUT_SHARE * len(asked) and settings.max_new_tokens < stage.most_room:
         limit = min(2 * settings.max_new_tokens, stage.most_room)
         settings = settings.model_copy(update={"max_new_tokens": limit})
         longer = replace(stage, plan=plan.model_copy(update={"max_new_tokens": limit}))
         rows |= _rows(longer, candidate, cut)
-        cut = _cut(asked, rows)
+        cut = _cut(asked, rows, settings.max_new_tokens)
     settings = settings.model_copy(update={"asked": len(asked), "cut": len(cut)})
     return _with_check(settings, list(rows.values())) if checked else settings
 
@@ -117,18 +115,10 @@ def _rows(
     return {question.id: journal[candidate.name, question.id] for question in questions}
 
 
-def _cut(questions: Sequence[Question], rows: dict[str, dict[str, Any]]) -> list[Question]:
-    """Return the questions whose answers the limit cut; one that repeats itself would not end with more room either."""
-    return [
-        q for q in questions if rows[q.id]["finish"] == "length" and not repeats_itself(rows[q.id]["answer"])
-    ]
-
-
-def repeats_itself(answer: str) -> bool:
-    """Return whether the last words of an answer stand in it before, in the same order; the very last one may be cut."""
-    own = words(answer)[:-1]
-    end = own[-REPEATED_END:]
-    return any(own[n : n + REPEATED_END] == end for n in range(len(own) - REPEATED_END))
+def _cut(questions: Sequence[Question], rows: Mapping[str, Mapping[str, Any]], limit: int) -> list[Question]:
+    """Return the questions whose answers the limit cut, and not that they repeated themselves."""
+    answers = {q.id: rows[q.id] for q in questions if rows[q.id]["finish"] == "length"}
+    return [q for q in questions if q.id in answers and answers[q.id]["completion_tokens"] >= limit]
 
 
 def _with_check(settings: ArmSettings, rows: Sequence[Mapping[str, Any]]) -> ArmSettings:

@@ -91,7 +91,7 @@ def test_completions_of_every_kind(work_folder: Path, root: Path) -> None:
         "tunewise plan --set must_cite=": ["must_cite=yes", "must_cite=no"],
         "tunewise plan --set nothing=": [],
         "tunewise plan --profile h": ["harbor"],
-        "tunewise --format ": ["human", "json", "plain"],
+        "tunewise --format ": ["human", "json"],
         "tunewise export runs/desk --to p": ["peft", "provider-jsonl"],
         "tunewise train --method ": ["lora", "qlora", "full"],
         "tunewise estimate --method few": ["few-shot"],

@@ -161,24 +161,16 @@ def test_stream_replaces_characters_it_lacks() -> None:
     assert raw.getvalue() == "é->??\n".encode("latin-1")
 
 
-def test_plain_lines_are_rows_or_values() -> None:
-    rows = {"schema": 1, "runs": [{"name": "a\tb", "n": 1, "of": {"x": None}}, {"name": "c\nd\\", "n": True}]}
-    assert output.plain_lines(rows) == ["name\tn\tof.x", "a\\tb\t1\t", "c\\nd\\\\\ttrue\t"]
-    both = {"schema": 1, "n": 0.30000000000000004, "rows": [{"a": 1}, {"a": 2}], "none": [], "word": "x"}
-    assert output.plain_lines(both) == ["n\t0.30000000000000004", "rows.0.a\t1", "rows.1.a\t2", "word\tx"]
-    assert output.plain_lines({"schema": 1, "runs": []}) == []
-
-
 def test_format_option_anywhere_on_the_line(tunewise_each: Each) -> None:
-    """The same result three ways; the option wins over the environment."""
+    """The same result both ways; the option wins over the environment."""
     human, last, flag, first = tunewise_each(
         "models list", "models list --format json", "models list --json", "--format=json models list"
     )
     assert json.loads(last.out) == json.loads(flag.out) == json.loads(first.out)
-    plain, over, asked = tunewise_each(
-        "models list", "models list --format human", "models list --json", TUNEWISE_FORMAT="plain"
+    from_environment, over, asked = tunewise_each(
+        "models list", "models list --format human", "models list --json", TUNEWISE_FORMAT="json"
     )
-    assert plain.out.splitlines()[0].split("\t")[:3] == ["name", "kind", "state"]
+    assert from_environment.out == last.out
     assert over.out == human.out
     assert json.loads(asked.out)["schema"] == 1
 
@@ -186,7 +178,7 @@ def test_format_option_anywhere_on_the_line(tunewise_each: Each) -> None:
 def test_invalid_formats_exit_2(tunewise_each: Each) -> None:
     wrong = {
         "models list --format jsn": "did you mean json?",
-        "models list --format plain --json": "exclude each other",
+        "models list --format human --json": "exclude each other",
         "serve nowhere --format json": "nothing to print as json",
         "models list --format": "--format",
     }

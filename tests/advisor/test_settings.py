@@ -68,7 +68,7 @@ def test_environment_overrides_settings_file(
     [
         ('cach = "x"', "unknown setting cach .did you mean cache?"),
         ("allow_hub = 1", "allow_hub is 1 .it should be true or false"),
-        ('format = "xml"', "format is 'xml' .it should be one of human, json, plain"),
+        ('format = "xml"', "format is 'xml' .it should be one of human, json"),
         ("cache = 3", "a path in quotes"),
         ("track = 'comet'", "track: there is no tracker 'comet' .choose one of mlflow, wandb"),
         ("track = true", "track is True .it should be a name in quotes, or a list"),
@@ -109,7 +109,7 @@ def test_settings_answers_rank_between_person_and_detected(config: Callable[[str
 def test_cli_applies_settings_and_shows_their_source(tunewise_each: Each, tmp_path: Path) -> None:
     """plan shows and records the source of each answer; doctor shows that of each setting."""
     path = tmp_path / "mine.toml"
-    path.write_text("format = 'plain'\n[answers]\nmust_cite = true\nram_gib = 77\n", "utf-8")
+    path.write_text("format = 'json'\n[answers]\nmust_cite = true\nram_gib = 77\n", "utf-8")
     (tmp_path / "q.jsonl").write_text('{"question": "Is it open?"}\n', "utf-8")
     own = {"TUNEWISE_CONFIG": str(path)}
     planned, alone, doctor, listed = tunewise_each(
@@ -121,10 +121,10 @@ def test_cli_applies_settings_and_shows_their_source(tunewise_each: Each, tmp_pa
     assert (recorded["value"], recorded["source"], recorded["note"]) == (True, "config", f"from {path}")
     assert alone.code == 2, "settings alone are nothing to advise on"
     rows = {r["key"]: (r["value"], r["from"]) for r in json.loads(doctor.out)["configuration"]["values"]}
-    assert rows["format"] == ("plain", str(path))
+    assert rows["format"] == ("json", str(path))
     assert rows["answers.ram_gib"] == ("77", str(path))
-    assert "name\tkind" in listed.out
-    path.write_text("formt = 'plain'\n", "utf-8")
+    assert json.loads(listed.out)["schema"] == 1
+    path.write_text("formt = 'json'\n", "utf-8")
     refused, doctor_report = tunewise_each("models list", "doctor", COLUMNS="300", **own)
     assert (refused.code, refused.out) == (3, "")
     assert "did you mean format?" in refused.err

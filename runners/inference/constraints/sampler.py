@@ -472,6 +472,10 @@ class ConstrainedSampler(TokenSampler):
         state = self._states.get(row)
         return state is not None and state.count == count and state.complete
 
+    def is_looping(self, row: int, tokens: Sequence[int]) -> bool:
+        """Return whether a row without a constraint repeats itself."""
+        return row not in self._states and super().is_looping(row, tokens)
+
     def was_closed(self, row: int) -> bool:
         """Return whether a row's answer was completed because its tokens ran out."""
         state = self._states.get(row)

@@ -227,9 +227,9 @@ def test_regression_of_a_prompt_in_all_reports(run: Path, tunewise: Tunewise, tm
     assert text.startswith("## tunewise recheck, regression: piers")
     assert "**REGRESSION: rag answers" in text
     assert "answers that were right and are not" in text
-    code, out, _ = tunewise("recheck", run, *flags, "--format", "plain")
+    code, out, _ = tunewise("recheck", run, *flags, "--format", "json")
     assert code == 5
-    assert "outcome\tregression" in out
+    assert json.loads(out)["outcome"] == "regression"
     code, out, _ = tunewise("recheck", run, *flags)
     assert code == 5
     assert out.startswith("REGRESSION: rag answers")

@@ -9,7 +9,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from runners.inference.decoding import MAX_GUESSES, PromptLookup
+from runners.inference.decoding import MAX_GUESSES, PromptLookup, in_loop
 from runners.inference.kv_cache import MIN_SHARED, PrefixCache, StaticKVCache, common_prefix, shared_length
 from runners.inference.streaming import TextStream
 
@@ -38,6 +38,18 @@ def test_text_stream_equals_trimmed_text_before_first_stop(text: str, stops: lis
     cut = min([seen.find(stop) for stop in stops if stop in seen], default=len(seen))
     assert streamed == pieces.text == seen[:cut].strip()
     assert pieces.stopped == bool(ends)
+
+
+def test_an_answer_ends_that_repeats_itself_three_times() -> None:
+    start = list(range(100, 120))
+    for period in (1, 5, 12, 30, 40):
+        cycle = list(range(period))
+        whole = [*start, *cycle * (-(-36 // period) if period < 12 else 3)]
+        assert not any(in_loop(whole[:n]) for n in range(len(start), len(start) + 35))
+        assert in_loop([*start, *cycle * 40][: len(start) + max(36, 3 * period)])
+        assert not in_loop([*whole, 999])
+    assert not in_loop([*start, *range(41), *range(41), *range(41)]), "longer texts may be repeated"
+    assert not in_loop([])
 
 
 def test_incomplete_character_at_end_becomes_replacement_character() -> None:

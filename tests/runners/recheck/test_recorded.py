@@ -109,6 +109,13 @@ def test_model_is_not_loaded_where_all_is_recorded() -> None:
     assert generator.stream([{"role": "user", "content": "a"}], 8).finish().text == "old a"
 
 
+def test_an_answer_that_the_check_withheld_is_given_again_as_the_model_wrote_it() -> None:
+    withheld = row("a", "Not in our papers.") | {"withheld": {"answer": "Old a.", "refused": False}}
+    recorded = RecordedAnswers([withheld], Path())
+    generator = RecordedGenerator(Model, lambda key: recorded.answer("rag", 0, key))  # type: ignore[arg-type]
+    assert generator.generate([[{"role": "user", "content": "a"}]], 8)[0].text == "Old a."
+
+
 def test_passages_that_rows_share_are_read_back(tmp_path: Path) -> None:
     (tmp_path / "passages").mkdir()
     (tmp_path / "passages" / "0a.txt").write_text("all of it", "utf-8")
