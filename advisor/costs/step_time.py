@@ -99,11 +99,11 @@ def estimate_step_times(
             seconds_each = _answer_seconds(plan, step)
             # Candidate banks are scored on dev questions in small batches: slower for each question.
             tried = 1.5 * min(step.budget, test_questions) if _tries_prompts(plan, step) else 0
-            tried += plan.refusal.dev_answers(step)
+            checked = plan.refusal.dev_answers(step)
             if step.labels == "scored":
                 tried += REFERENCE_QUESTIONS
             seconds = (
-                test_questions * (1 if step.weights is None else seeds[step.weights]) + tried
+                test_questions * (1 if step.weights is None else seeds[step.weights]) + tried + checked
             ) * seconds_each
             if step.bank == "chosen":  # some that are tried show more examples, and one bank shows many
                 seconds += (tried * NEAREST_SHOTS * SHOT_TOKENS) / PREFILL_TOKENS_PER_S

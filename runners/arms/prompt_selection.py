@@ -180,7 +180,7 @@ def read_stored_prompts(folder: Path) -> StoredPrompts:
     try:
         body = parse_json(path.read_text("utf-8"))
         choices = {arm: dict(choice) for arm, choice in body["arms"].items()}
-        rows, settings = body.get("examples", []), body.get("settings", {})
+        rows, settings = body.get("examples", []), body["settings"]
         return StoredPrompts(folder=folder, choices=choices, settings=dict(settings), rows=rows)
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise BadInput(

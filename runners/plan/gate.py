@@ -73,5 +73,7 @@ class RefusalSettings(StrictModel):
 
     def dev_answers(self, step: EvaluateStep) -> int:
         """Return the most dev answers that an arm's check or limit takes, beside those that chose its prompt."""
-        grows = not (step.weights or step.chooses_prompt or step.looks_up or step.without_model)
+        grows = not (
+            step.weights or (step.chooses_prompt and step.budget) or step.looks_up or step.without_model
+        )
         return CHECK_ANSWERS if self.checks(step) else MIN_ANSWERS if grows and step.labels != "scored" else 0

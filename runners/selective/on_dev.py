@@ -144,5 +144,5 @@ def _with_check(settings: ArmSettings, rows: Sequence[Mapping[str, Any]]) -> Arm
         why = f"{counts}, {below} right ones have little support, and {of} are right in all"
         return settings.model_copy(update={"why": why})
     lost = sum(row["right"] == 1 for row in refused)
-    why = f"{counts}, {len(refused)} are refused, {lost} of them right"
+    why = f"{counts}, {lost} of {len(refused)} refused are right"
     return settings.model_copy(update={"check": "refuse", "least_support": least, "why": why})

@@ -25,7 +25,7 @@ from llguidance import LLMatcher, LLTokenizer
 from rag.errors import BadInput
 from runners.data.reasoning import TAGS
 from runners.inference.constraints.constraint import OutputConstraint
-from runners.inference.decoding import TokenSampler
+from runners.inference.decoding import TokenSampler, mask_logits
 from runners.inference.streaming import TextStream
 
 MAX_CLOSING = 1024
@@ -445,7 +445,7 @@ class ConstrainedSampler(TokenSampler):
         for index, row in enumerate(rows):
             state = self._states.get(row)
             if state is not None and not state.free and opened[index] is None:
-                _mask(masked[index], state.allowed())
+                mask_logits(masked[index], state.allowed())
         chosen = self._inner.sample(masked, rows)
         tokens = []
         for token, row, first in zip(chosen, rows, opened, strict=True):
@@ -488,16 +488,3 @@ class ConstrainedSampler(TokenSampler):
             return None
         token = int(logits.argmax(-1))
         return token if state.opens_reasoning(token, self._decode([token])) else None
-
-
-def _mask(logits: torch.Tensor, allowed: np.ndarray) -> None:
-    """Put the logits [vocabulary] of tokens that are not allowed to minus infinity, in place.
-
-    Where rules of the model's generation_config forbid every token that is allowed, the form counts: those get 0.
-    """
-    keep = torch.from_numpy(allowed).to(logits.device)
-    size = keep.numel()
-    logits[size:] = float("-inf")
-    logits[:size].masked_fill_(keep.logical_not(), float("-inf"))
-    if bool(torch.isneginf(logits.max())):
-        logits[:size].masked_fill_(keep, 0.0)

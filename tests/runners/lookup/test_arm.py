@@ -110,10 +110,6 @@ def test_arm_without_an_index_is_run_reported_and_asked(
     (note,) = [note for note in timing_notes(report) if note.startswith("agentic-search")]
     assert "0 of 4 ended at a limit" in note
     assert "requests" in note
-    page = (run / "report.html").read_text("utf-8")
-    assert page.count('class="answers"') >= 3
-    assert 'class="answers ended"' not in page
-    assert "Red bars" not in page, "no limit is near"
 
     session = OpenRun.open(run)
     step = session.arm("agentic-search")

@@ -39,7 +39,13 @@ class Wordy(WholeAnswers):
         self.asked: list[tuple[int, str]] = []
 
     def generate(
-        self, chats: Any, max_new_tokens: int, on_batch: Any = None, known: Any = ()
+        self,
+        chats: Any,
+        max_new_tokens: int,
+        on_batch: Any = None,
+        *,
+        known: Any = (),
+        constraint: Any = None,
     ) -> list[Completion]:
         """Answer all but the known chats."""
         completions = []
@@ -91,9 +97,17 @@ def test_limit_is_doubled_until_one_answer_in_twenty_is_cut(
 
 def test_answers_that_repeat_themselves_and_higher_limits_do_not_count_as_cut(tmp_path: Path) -> None:
     class Loops(Wordy):
-        def generate(self, chats: Any, max_new_tokens: int, *rest: Any, **more: Any) -> list[Completion]:
+        def generate(
+            self,
+            chats: Any,
+            max_new_tokens: int,
+            on_batch: Any = None,
+            *,
+            known: Any = (),
+            constraint: Any = None,
+        ) -> list[Completion]:
             """Give answers that ended before the limit, and not by themselves."""
-            return super().generate(chats, 4, *rest, **more)
+            return super().generate(chats, 4, on_batch, known=known)
 
     assert settled(Loops(lambda n: 99), tmp_path / "loops", plan_of()).max_new_tokens == 8
     assert settled(Wordy(lambda n: 999), tmp_path / "own", plan_of(max_new_tokens=400)).max_new_tokens == 400

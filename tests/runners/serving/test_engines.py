@@ -183,6 +183,8 @@ def test_arms_are_measured_by_the_servers(run: Path, engines: list[LlamaServer],
     rows = [json.loads(line) for line in (measured.path / "trial" / "answers.jsonl").read_text().splitlines()]
     generated = [row for row in rows if row["finish"] != "refused"]
     assert {row["arm"] for row in rows} == {"rag", "prompting"}
-    assert {row["completion_tokens"] for row in generated} == {plan.max_new_tokens}, (
+    settings = json.loads((measured.path / "trial" / "prompts.json").read_text())["settings"]
+    limits = {arm: each["max_new_tokens"] for arm, each in settings.items()}
+    assert {(row["arm"], row["completion_tokens"]) for row in generated} == set(limits.items()), (
         "as --ignore-eos makes them"
     )
