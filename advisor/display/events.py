@@ -143,7 +143,9 @@ def _data_lines(kind: str, event: Mapping[str, Any]) -> list[str]:
 def _settled_lines(event: Mapping[str, Any]) -> list[str]:
     """Return what dev answers settled for an arm."""
     cut = f"; {event['cut']} of {count_noun(event['asked'], 'dev answer')} cut" if event["cut"] else ""
-    lines = [f"answers get up to {event['max_new_tokens']} tokens{cut}"] if event["asked"] else []
+    lines = (
+        [f"answers get up to {count_noun(event['max_new_tokens'], 'token')}{cut}"] if event["asked"] else []
+    )
     if event["why"]:
         kind = "refused" if event["check"] == "refuse" else "marked, not refused"
         lines.append(f"answers without support are {kind}: {event['why']}")

@@ -48,8 +48,8 @@ def repeat_warnings(arms: Sequence[ArmReport]) -> list[str]:
     """Return a sentence for each arm of whose answers more than one in twenty repeats the prompt."""
     counts = {arm.arm: count for arm in arms if (count := arm.repeats_prompt) and count.n > count.of / 20}
     return [
-        f"{count.text} answers of {arm} repeat the instructions or the marks of the passages: the prompt's layout, not the "
-        "method"
+        f"of the answers of {arm}, {count.text} repeat the instructions or the marks of the passages: the prompt's layout, "
+        "not the method"
         for arm, count in counts.items()
     ]
 

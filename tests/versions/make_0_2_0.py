@@ -1,6 +1,6 @@
-"""Make the files in ``tests/versions/0.2.0``: one of each kind, through the verbs of 0.2.0 (commit ea8edbf4).
+"""Make the files in ``tests/versions/0.2.0``: one of each kind, through the verbs of 0.2.0.
 
-    git worktree add FOLDER ea8edbf4
+    git worktree add FOLDER COMMIT
     PYTHONPATH=FOLDER OMP_NUM_THREADS=1 python -P tests/versions/make_0_2_0.py
 
 The tree that PYTHONPATH names does the work; this script only prepares its input and copies its output. Everything is
