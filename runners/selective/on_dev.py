@@ -13,7 +13,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict
 
-from rag.refusal.relevance import LEAST_SUPPORT, UNCITED
+from rag.refusal.relevance import LEAST_SUPPORT
 from rag.text.words import count_noun
 from runners.arms.answer_constraint import answer_constraint
 from runners.arms.few_shot import PromptCandidate
@@ -32,7 +32,7 @@ ROOM_ANSWERS = 20
 """Most dev answers for the limit of an arm."""
 CUT_SHARE = 0.05
 LOST_SHARE = 0.08
-"""Largest share of an arm's right answers, right refusals among them, that is expected to be lost by the check."""
+"""Largest share of an arm's right answers, right refusals among them, that dev answers may lose by the check."""
 
 
 class ArmSettings(BaseModel):
@@ -122,27 +122,19 @@ def _cut(questions: Sequence[Question], rows: Mapping[str, Mapping[str, Any]], l
 
 
 def _with_check(settings: ArmSettings, rows: Sequence[Mapping[str, Any]]) -> ArmSettings:
-    """Return the settings with the highest support that may be demanded: the usual one, or one that is set on these answers.
+    """Return the settings with the check in force where dev answers lose at most :data:`LOST_SHARE` of the right ones by it.
 
-    The usual one is not set on them, so that the loss counted on them is that of other questions; one that is set on them is
-    set by conformal risk control: a right answer of the trial falls below the k-th lowest of n right ones with a chance of
-    k / (n + 1), where dev and test questions are alike (Angelopoulos et al. 2022, arXiv 2208.02814). Either way at most
-    :data:`LOST_SHARE` of all right answers may be lost.
+    The support that is demanded is not set on these answers, so that the loss counted on them is that of other questions.
+    Answers of a tuned model to questions of its training have more support than those of the test: a support set on them
+    refused 8 of 37 right test answers and lost none on dev (Qwen2.5-Coder-0.5B, hybrid, the shipped example).
     """
     given = [row for row in rows if row["support"] is not None]
-    right = sorted(float(row["support"]) for row in given if row["right"] == 1)
-    of = sum(row["right"] == 1 for row in rows)
-    allowed = int(LOST_SHARE * of * (len(right) + 1) / len(right) + 1e-9) - 1 if right else -1
-    cuts = [right[min(allowed, len(right) - 1)]] if allowed >= 0 else []
-    below = sum(support < LEAST_SUPPORT for support in right)
-    if 0 < LOST_SHARE * of >= below:
-        cuts.append(LEAST_SUPPORT)
-    least = max(cuts, default=UNCITED)
-    refused = [row for row in given if row["support"] < least]
-    counts = f"of {count_noun(len(given), 'dev answer')}, {len(right)} of them right"
-    if not refused:
-        why = f"{counts}, {below} right ones have little support, and {of} are right in all"
-        return settings.model_copy(update={"why": why})
-    lost = sum(row["right"] == 1 for row in refused)
-    why = f"{counts}, {lost} of {len(refused)} refused are right"
-    return settings.model_copy(update={"check": "refuse", "least_support": least, "why": why})
+    below = [row for row in given if row["support"] < LEAST_SUPPORT]
+    lost, of = (sum(row["right"] == 1 for row in some) for some in (below, rows))
+    why = (
+        f"of {count_noun(len(given), 'dev answer')}, {len(below)} have little support, {lost} of them right; "
+        f"{of} are right in all, refusals among them"
+    )
+    refuse = 0 < LOST_SHARE * of >= lost
+    checked = {"check": "refuse", "least_support": LEAST_SUPPORT} if refuse else {}
+    return settings.model_copy(update={**checked, "why": why})
