@@ -18,7 +18,7 @@ from rag.types import Citation
 BESIDE = "beside"
 """``Citation.support`` of a statement that a passage makes and that is not what was asked."""
 LEAST_SUPPORT = 1.0
-"""Support of an answer that is what was asked, where dev answers have not settled a higher one. On the two houses of
+"""Support of an answer that is what was asked, where the plan names no other. On the two houses of
 benchmarks/houses/dev that are for it, 3 % of the sentences that answer lie below, in the documents' words and near them,
 39 % in words that share none, and 90 to 95 % of the other sentences of the same document."""
 UNCITED = -99.0

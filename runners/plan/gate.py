@@ -60,7 +60,7 @@ class RefusalSettings(StrictModel):
     least_support: float | None = implied(
         None,
         description="Least support of an answer that is given: the log odds that a sentence it cites answers the question. "
-        "null: settled for each arm on dev questions.",
+        "null: 1.",
     )
     reasons: dict[str, str] = Field(
         default_factory=dict,

@@ -96,7 +96,8 @@ def settle_on_dev(
         rows |= _rows(longer, candidate, cut)
         cut = _cut(asked, rows, settings.max_new_tokens)
     settings = settings.model_copy(update={"asked": len(asked), "cut": len(cut)})
-    return _with_check(settings, list(rows.values())) if checked else settings
+    least = LEAST_SUPPORT if plan.refusal.least_support is None else plan.refusal.least_support
+    return _with_check(settings, list(rows.values()), least) if checked else settings
 
 
 def _one_wording_each(questions: Sequence[Question]) -> list[Question]:
@@ -121,20 +122,20 @@ def _cut(questions: Sequence[Question], rows: Mapping[str, Mapping[str, Any]], l
     return [q for q in questions if q.id in answers and answers[q.id]["completion_tokens"] >= limit]
 
 
-def _with_check(settings: ArmSettings, rows: Sequence[Mapping[str, Any]]) -> ArmSettings:
+def _with_check(settings: ArmSettings, rows: Sequence[Mapping[str, Any]], least: float) -> ArmSettings:
     """Return the settings with the check in force where dev answers lose at most :data:`LOST_SHARE` of the right ones by it.
 
-    The support that is demanded is not set on these answers, so that the loss counted on them is that of other questions.
+    The demanded support ``least`` is not set on these answers, so that the loss counted on them is that of other questions.
     Answers of a tuned model to questions of its training have more support than those of the test: a support set on them
     refused 8 of 37 right test answers and lost none on dev (Qwen2.5-Coder-0.5B, hybrid, the shipped example).
     """
     given = [row for row in rows if row["support"] is not None]
-    below = [row for row in given if row["support"] < LEAST_SUPPORT]
+    below = [row for row in given if row["support"] < least]
     lost, of = (sum(row["right"] == 1 for row in some) for some in (below, rows))
     why = (
         f"of {count_noun(len(given), 'dev answer')}, {len(below)} have little support, {lost} of them right; "
         f"{of} are right in all, refusals among them"
     )
     refuse = 0 < LOST_SHARE * of >= lost
-    checked = {"check": "refuse", "least_support": LEAST_SUPPORT} if refuse else {}
+    checked = {"check": "refuse", "least_support": least} if refuse else {}
     return settings.model_copy(update={**checked, "why": why})

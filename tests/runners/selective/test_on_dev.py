@@ -32,10 +32,10 @@ def plan_of(**more: Any) -> Plan:
 
 
 class Wordy(WholeAnswers):
-    """A model whose answer to question n has ``needs(n)`` tokens, and is cut at the limit."""
+    """A model whose answer to question n has ``needs(n)`` tokens, and is cut at the limit, or ended at ``most``."""
 
-    def __init__(self, needs: Callable[[int], int]) -> None:
-        self.needs = needs
+    def __init__(self, needs: Callable[[int], int], most: int = 1_000) -> None:
+        self.needs, self.most = needs, most
         self.asked: list[tuple[int, str]] = []
 
     def generate(
@@ -55,9 +55,11 @@ class Wordy(WholeAnswers):
             question = chat[-1]["content"]
             needed = self.needs(int("".join(c for c in question if c.isdigit())))
             self.asked.append((max_new_tokens, question))
-            cut = needed > max_new_tokens
+            cut = needed > min(max_new_tokens, self.most)
             completions.append(
-                Completion("It is.", 9, min(needed, max_new_tokens), 0.1, "length" if cut else "stop")
+                Completion(
+                    "It is.", 9, min(needed, max_new_tokens, self.most), 0.1, "length" if cut else "stop"
+                )
             )
             on_batch([position], completions[-1:])
         return completions
@@ -96,20 +98,7 @@ def test_limit_is_doubled_until_one_answer_in_twenty_is_cut(
 
 
 def test_answers_that_repeat_themselves_and_higher_limits_do_not_count_as_cut(tmp_path: Path) -> None:
-    class Loops(Wordy):
-        def generate(
-            self,
-            chats: Any,
-            max_new_tokens: int,
-            on_batch: Any = None,
-            *,
-            known: Any = (),
-            constraint: Any = None,
-        ) -> list[Completion]:
-            """Give answers that ended before the limit, and not by themselves."""
-            return super().generate(chats, 4, on_batch, known=known)
-
-    assert settled(Loops(lambda n: 99), tmp_path / "loops", plan_of()).max_new_tokens == 8
+    assert settled(Wordy(lambda n: 99, most=4), tmp_path / "loops", plan_of()).max_new_tokens == 8
     assert settled(Wordy(lambda n: 999), tmp_path / "own", plan_of(max_new_tokens=400)).max_new_tokens == 400
 
 
@@ -147,10 +136,17 @@ def row(right: int, support: float | None) -> dict[str, Any]:
 def test_check_refuses_where_dev_loses_few_right_answers(
     rows: list[dict[str, Any]], check: str, least: float | None
 ) -> None:
-    done = _with_check(ArmSettings(max_new_tokens=8), rows)
-    assert done.check == check
-    assert done.least_support == least if least is None else done.least_support == pytest.approx(least)
+    done = _with_check(ArmSettings(max_new_tokens=8), rows, 1.0)
+    assert (done.check, done.least_support) == (check, least)
     assert done.why
+    refused = [r for r in rows if r["support"] is not None and r["support"] < (least or UNCITED)]
+    assert sum(r["right"] for r in refused) <= 0.08 * sum(r["right"] for r in rows)
+
+
+def test_loss_is_counted_at_the_support_that_the_plan_demands() -> None:
+    rows = [row(1, 3.0)] * 8 + [row(1, 1.5)] * 2
+    assert _with_check(ArmSettings(max_new_tokens=8), rows, 1.0).check == "refuse"
+    assert _with_check(ArmSettings(max_new_tokens=8), rows, 2.0).check == "mark"
 
 
 def test_check_is_settled_for_arms_that_search_and_only_where_the_plan_wants_it() -> None:
