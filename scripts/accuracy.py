@@ -288,18 +288,25 @@ CHECKED = """
 
 On 2026-12-03 passages got one delimiter before and after the block in place of one on every line, the layout of the
 prompt and the limit of tokens are chosen on dev questions, and an answer whose citations do not support it is refused
-where dev answers allow it. SmolLM2-135M-Instruct, one seed of hybrid; *pool* is another writer's set of 34 documents,
-70 questions in three customers' wordings each, intervals over questions. Both sets were looked at while the check was
-built.
+where dev answers allow it. SmolLM2-135M-Instruct where no other is named, one seed of hybrid; *pool* is another
+writer's set of 34 documents, 70 questions in three customers' wordings each, intervals over questions. Both sets were
+looked at while the check was built.
 
 | set | arm | right before | right now |
 | --- | --- | --- | --- |
 | shipped example, 65 | hybrid | 48 | 46 (.59 to .81) |
 | | rag | 33 | 31 (.34 to .61) |
 | | rag-few-shot | not recorded | 31 (.36 to .60) |
+| the same, Qwen2.5-Coder-0.5B | hybrid | 51 (.66 to .87) | 41 (.50 to .75), marked 48 |
+| | rag | 29 (.31 to .59) | 47 (.60 to .82) |
+| | rag-few-shot | 50 (.62 to .87) | 49 (.62 to .85) |
 | pool, 210 | hybrid | 76 (.26 to .48) | 78 (.27 to .49) |
 | | rag | 39 (.11 to .29) | 57 (.18 to .39) |
 | | rag-few-shot | 37 (.10 to .28) | 50 (.15 to .35) |
+
+With 0.5B the support that was demanded of hybrid had been set on its dev answers, at 3.84, and cost 8 of 37 right
+answers; that rule is gone, and at the support in force now it costs 5 of 37, .10 of all its right answers: above the
+aim. rag was far behind for the layout of its prompt alone.
 
 Of the gain of rag in the pool, 22 are questions without an answer that it refuses now. What the check does to the
 same answers, its cut chosen on dev, counted on test questions:

@@ -65,7 +65,7 @@ def refusal_gate(refusal: Mapping[str, Any]) -> str:
     if not refusal:
         return ""
     how, note = str(refusal["how"]), str(refusal.get("note") or "")
-    gate = str(refusal.get("gate") or "fitted")
+    gate = str(refusal["gate"])
     if gate == "off" or how == "off":
         return "Gate: off. No question is refused before the model is asked."
     name = "default" if how == "default" and gate == "fitted" else gate

@@ -195,12 +195,7 @@ class RefusalThreshold:
         """
         try:
             obj = check_schema(obj, "refusal", "the refusal threshold")
-            # files of 0.2.0 have no keys for reading
-            values = {
-                item.name: obj[item.name]
-                for item in fields(cls)
-                if item.name in obj or item.name not in _NEW_KEYS
-            }
+            values = {item.name: obj[item.name] for item in fields(cls)}
             if unknown := sorted(set(values["weights"]) - set(SIGNAL_NAMES)):
                 raise ValueError(f"unknown signal {unknown[0]}")
             weights = {name: float(weight) for name, weight in values["weights"].items()}
@@ -208,8 +203,8 @@ class RefusalThreshold:
                 values[name] and RefusalPoint(**values[name]) for name in ("chosen", "at_most")
             )
             points = tuple(RefusalPoint(**point) for point in values["curve"])
-            cuts = AnswerCuts(**values["cuts"]) if values.get("cuts") else None
-            sample = tuple(tuple(map(float, row)) for row in values.get("sample", ()))
+            cuts = AnswerCuts(**values["cuts"]) if values["cuts"] else None
+            sample = tuple(tuple(map(float, row)) for row in values["sample"])
             values |= {"weights": weights, "chosen": chosen, "at_most": at_most, "curve": points}
             return cls(**{**values, "cuts": cuts, "sample": sample})
         except (KeyError, TypeError, ValueError, AttributeError) as error:
@@ -234,7 +229,6 @@ DRIFT_SIGNALS = ("answers", "coverage", "dense", "length")
 """The signals by which questions are compared with those that the threshold was fitted on."""
 SAMPLED = 300
 """Most questions whose drift signals a threshold keeps."""
-_NEW_KEYS = ("cuts", "read", "reader", "gate", "wordings", "sample")
 
 
 def fit_logistic(x: np.ndarray, y: np.ndarray, constructed: np.ndarray) -> tuple[np.ndarray, float]:

@@ -14,7 +14,6 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import torch
 
 from runners.inference.generation_rules import RowRules
@@ -412,16 +411,3 @@ class _ActiveRows:
         self.positions = self.positions[:count]
         self.bias = None if self.bias is None else self.bias[:count]
         cache.drop_rows(moves, count)
-
-
-def mask_logits(logits: torch.Tensor, allowed: np.ndarray) -> None:
-    """Put the logits [vocabulary] of tokens that are not allowed to minus infinity, in place.
-
-    Where rules of the model's generation_config forbid every token that is allowed, the form counts: those get 0.
-    """
-    keep = torch.from_numpy(allowed).to(logits.device)
-    size = keep.numel()
-    logits[size:] = float("-inf")
-    logits[:size].masked_fill_(keep.logical_not(), float("-inf"))
-    if bool(torch.isneginf(logits.max())):
-        logits[:size].masked_fill_(keep, 0.0)

@@ -18,6 +18,7 @@ from runners.models import hub
 
 os.environ.update(hub.offline_variables())
 
+import numpy as np
 import torch
 from transformers.generation import logits_process as processors
 
@@ -198,3 +199,16 @@ def neutral_settings(config: Any) -> dict[str, None]:
         for name, value in given.items()
         if value is not None and hasattr(config, name) and name not in _SET_BY_CALLS
     }
+
+
+def mask_logits(logits: torch.Tensor, allowed: np.ndarray) -> None:
+    """Put the logits [vocabulary] of tokens that are not allowed to minus infinity, in place.
+
+    Where rules of the model's generation_config forbid every token that is allowed, the form counts: those get 0.
+    """
+    keep = torch.from_numpy(allowed).to(logits.device)
+    size = keep.numel()
+    logits[size:] = float("-inf")
+    logits[:size].masked_fill_(keep.logical_not(), float("-inf"))
+    if bool(torch.isneginf(logits.max())):
+        logits[:size].masked_fill_(keep, 0.0)

@@ -442,6 +442,12 @@ def answer_at_once(
         if failure is not None:
             raise failure
         return [answers[position] for position in positions]
+    except KeyboardInterrupt:
+        while on_batch and not done.empty():  # answered before it was interrupted, and paid for
+            position, outcome = done.get()
+            if isinstance(outcome, Completion):
+                on_batch([position], [outcome])
+        raise
     finally:
         stop.set()
 

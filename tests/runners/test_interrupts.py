@@ -64,7 +64,9 @@ class TrainProcess:
         """Wait until the process has taken some of its steps and return the run's work folder."""
         wait_until(lambda: (self.folder / "log").exists() and RUN in self.output(), 0.01)
         began = processor_seconds(pid)
-        wait_until(lambda: processor_seconds(pid) > began + 0.4, 0.01)  # a run takes 2 s of processor time
+        wait_until(
+            lambda: processor_seconds(pid) > began + 0.8, 0.01
+        )  # a run takes 2 to 4 s of processor time
         return work_folder(self.folder / out)
 
     def output(self) -> str:

@@ -25,7 +25,8 @@ from llguidance import LLMatcher, LLTokenizer
 from rag.errors import BadInput
 from runners.data.reasoning import TAGS
 from runners.inference.constraints.constraint import OutputConstraint
-from runners.inference.decoding import TokenSampler, mask_logits
+from runners.inference.decoding import TokenSampler
+from runners.inference.generation_rules import mask_logits
 from runners.inference.streaming import TextStream
 
 MAX_CLOSING = 1024

@@ -136,7 +136,9 @@ def test_report_shows_what_each_arm_was_given_on_dev_questions(run: RunFolder) -
         "untried": ["keys named"],
         "lead": {"difference": 0.2, "error": 0.1, "questions": 18, "differing": 6},
     }
-    write_json(run.path / "trial" / "prompts.json", {"schema": 1, "arms": {"prompting": choice}})
+    write_json(
+        run.path / "trial" / "prompts.json", {"schema": 1, "settings": {}, "arms": {"prompting": choice}}
+    )
     data = written(run, plan)
     chosen, fixed = data["dev_budget"]
     assert (chosen["arm"], chosen["allowed"], chosen["used"], chosen["chosen"]) == (
@@ -285,10 +287,9 @@ def test_answers_beside_the_question_are_marked_and_counted(run: RunFolder) -> N
     assert page.count("The passage supports a part of the sentence only.") == 1
 
 
-def test_refusal_of_0_2_0_is_shown(run: RunFolder, root: Path) -> None:
-    old = json.loads((root / "tests/versions/0.2.0/run/refusal.json").read_text("utf-8"))
-    assert "gate" not in old
-    write_json(run.path / "refusal.json", old)
+def test_refusal_by_signals_of_the_search_is_shown(run: RunFolder, root: Path) -> None:
+    fitted = json.loads((root / "tests/versions/0.2.0/run/refusal.json").read_text("utf-8"))
+    write_json(run.path / "refusal.json", fitted)
     data = written(run, PLAN)
     page = (run.path / "report.html").read_text("utf-8")
     part = page[page.index("When it refuses") :]

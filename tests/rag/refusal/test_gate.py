@@ -9,6 +9,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from rag.errors import BadInput
 from rag.grounding import refusal
 from rag.grounding.refusal import DRIFT_SIGNALS, AnswerCuts, RefusalSignals, RefusalThreshold
 from rag.refusal import gate
@@ -221,9 +222,10 @@ def test_an_answer_beside_the_question_is_marked() -> None:
     assert [check_citations("Where?", own, None)[1] for own in levels] == [1.0, -1.0, UNCITED]
 
 
-def test_files_without_the_keys_of_reading_open() -> None:
+@pytest.mark.parametrize("key", ["cuts", "read", "gate", "wordings", "sample"])
+def test_files_without_a_key_are_refused(key: str) -> None:
     body = refusal.default_threshold().to_json()
-    old = {
-        key: value for key, value in body.items() if key not in ("cuts", "read", "gate", "wordings", "sample")
-    }
-    assert RefusalThreshold.from_json(old) == refusal.default_threshold()
+    assert RefusalThreshold.from_json(body) == refusal.default_threshold()
+    del body[key]
+    with pytest.raises(BadInput, match=f"the refusal threshold is damaged: .*{key}"):
+        RefusalThreshold.from_json(body)
