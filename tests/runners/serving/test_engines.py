@@ -185,6 +185,5 @@ def test_arms_are_measured_by_the_servers(run: Path, engines: list[LlamaServer],
     assert {row["arm"] for row in rows} == {"rag", "prompting"}
     settings = json.loads((measured.path / "trial" / "prompts.json").read_text())["settings"]
     limits = {arm: each["max_new_tokens"] for arm, each in settings.items()}
-    assert {(row["arm"], row["completion_tokens"]) for row in generated} == set(limits.items()), (
-        "as --ignore-eos makes them"
-    )
+    assert "prompting" in {row["arm"] for row in generated}, "rag's gate may refuse all of them"
+    assert all(row["completion_tokens"] == limits[row["arm"]] for row in generated), "--ignore-eos"
