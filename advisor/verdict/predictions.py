@@ -25,6 +25,7 @@ from rag.files import canonical_json, sha256_text
 from rag.text.words import count_noun
 from runners.plan.arm_names import split_arm
 from runners.plan.forecast import NO_FORECAST, OUTDATED
+from runners.plan.named_models import asked_models
 from runners.plan.schema import Plan
 from runners.plan.steps import TrainStep
 from runners.report.json_records import to_json
@@ -373,8 +374,11 @@ def corrected_step_times(
     from advisor.costs.speed_measurement import training_measured
 
     of_model = {"": time_corrections(plan.model.name)}
-    of_model |= {alias: time_corrections(model.name) for alias, model in plan.models.items()}
-    for alias in of_model:
+    of_model |= {
+        alias: time_corrections(model.name)
+        for alias, model in asked_models(plan.models, plan.teacher).items()
+    }
+    for alias in ("", *plan.models):
         if training_measured(plan, alias):
             # Earlier runs correct the estimate from FLOPs; a speed that was measured here needs no correction.
             of_model[alias] = {**of_model[alias], "train": history.NO_CORRECTION}

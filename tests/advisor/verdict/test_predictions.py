@@ -260,3 +260,10 @@ def test_prediction_of_a_changed_plan_is_not_compared(run: RunFolder) -> None:
     outdated = {**BODY["predicted"], "outdated": "plan.yaml was changed after plan.forecast.json was made"}
     data = written(run, plan(predicted=outdated))
     assert data["measured"]["ratios"] == {"time": None, "memory": None, "not_compared": outdated["outdated"]}
+
+
+def test_the_steps_of_a_teacher_have_its_own_corrections() -> None:
+    """A teacher that is none of the plan's models is asked too, in arms named after it."""
+    taught = plan(teacher="openai:big@http://127.0.0.1:9/v1")
+    rows, _ = predictions.corrected_step_times(taught, examples=20, questions=10)
+    assert "evaluate:prompting@teacher" in [name for name, _, _ in rows]
