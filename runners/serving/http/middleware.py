@@ -219,7 +219,7 @@ class LimitsMiddleware:
                     size += len(message.get("body", b""))
                     if size <= limit:
                         parts.append(message.get("body", b""))
-                    more = message.get("more_body")
+                    more = bool(message.get("more_body"))
         except TimeoutError:
             raise ApiError(408, "the body took too long to arrive", code="body_timeout") from None
         if max(size, announced) > limit:
