@@ -3,7 +3,8 @@ kind.
 
 The runs are made by the program with a scripted model (:mod:`scripts.contracts.world`), so that their answers never
 change, and judged anew by ``report``, ``why`` and ``recheck``. Numbers, codes, names and ids count; sentences and
-times do not.
+times do not. Runs with trained weights are not among them: the tests alone hold several seeds, and an arm that
+lost its rows.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from typing import Any
 
 from scripts.contracts.common import Program, write_rows
 from scripts.contracts.world import (
+    PRICES,
     REFUSAL,
     ScriptedModel,
     as_questions,
@@ -37,14 +39,18 @@ RAG: dict[str, Any] = {"arm": "rag", "retrieval": True, "budget": 0}
 RAG_FEW: dict[str, Any] = {"arm": "rag-few-shot", "retrieval": True, "shots": 2, "budget": 0}
 TIMES = re.compile(
     r"second|minute|hour|_ms|ms_|time|busy|memory|gib|environment|measured|machine|wall|speed|answering|training$|"
-    r"digest|sha|version|started|seed_of|path|plan$|files|command"
+    r"p95|digest|sha|version|started|seed_of|path|plan$|files|command"
 )
 """Keys whose values depend on the machine, the day or the place."""
+IN_SECONDS = {"classifier", "nearest", "router"}
+"""Kinds with an arm that costs no money: their arms are compared by seconds, which are left out."""
 
 
 def flat(value: Any, prefix: str) -> Iterator[tuple[str, Any]]:
     """Yield the numbers, codes, names and ids of JSON values by their place."""
     if isinstance(value, Mapping):
+        if value.get("in_usd") is False:
+            return
         for key, each in value.items():
             if not TIMES.search(str(key)):
                 yield from flat(each, f"{prefix}/{key}")
@@ -81,7 +87,7 @@ class Harbour:
 
     def alias(self, name: str, **more: Any) -> dict[str, Any]:
         """Return the model of a plan."""
-        return {"name": f"openai:{name}@{self.model.url}", "at_once": 1, **more}
+        return {"name": f"openai:{name}@{self.model.url}", "at_once": 1, **PRICES, **more}
 
 
 Make = Callable[[Harbour], tuple[dict[str, Any], tuple[str, ...]]]
@@ -169,10 +175,10 @@ def _models(harbour: Harbour) -> tuple[dict[str, Any], tuple[str, ...]]:
     return {key: value for key, value in plan.items() if value is not None}, ()
 
 
-def _lost(harbour: Harbour) -> tuple[dict[str, Any], tuple[str, ...]]:
+def _three_models(harbour: Harbour) -> tuple[dict[str, Any], tuple[str, ...]]:
     plan, flags = _models(harbour)
-    plan["models"]["gone"] = harbour.alias("gone")
-    plan["steps"].append({"kind": "evaluate", "arm": "rag@gone", "retrieval": True})
+    plan["models"]["third"] = harbour.alias("teacher")
+    plan["steps"].append({"kind": "evaluate", "arm": "rag@third", "retrieval": True})
     return plan, flags
 
 
@@ -218,7 +224,7 @@ def _all_passages(harbour: Harbour) -> tuple[dict[str, Any], tuple[str, ...]]:
 KINDS: dict[str, Make] = {
     "confirmed": _facts(40, PROMPTING, RAG, gate={"must_beat": ["prompting"]}),
     "overturned": _facts(40, RAG, PROMPTING, gate={"must_beat": ["rag"]}),
-    "undecided": _facts(20, RAG_FEW, RAG, data={"examples": ""}, gate={"must_beat": ["rag-few-shot"]}),
+    "few-questions": _facts(20, RAG_FEW, RAG, data={"examples": ""}, gate={"must_beat": ["rag-few-shot"]}),
     "refusals": _facts(40, PROMPTING, RAG, refusal={"gate": "fitted", "check": "refuse"}),
     "no-gate": _facts(40, PROMPTING, RAG, refusal={"gate": "off", "check": "mark"}),
     "cheapest": _facts(
@@ -230,7 +236,7 @@ KINDS: dict[str, Make] = {
     ),
     "two-scores": _facts(40, PROMPTING, RAG, weights={"fact_recall": 2, "token_f1": 1}),
     "style-checks": _facts(40, PROMPTING, RAG, checks=[{"kind": "max_words", "value": 4, "text": "Short."}]),
-    "weak-model": _facts(40, PROMPTING, RAG),
+    "undecided": _facts(40, PROMPTING, RAG),
     "labels": _labels(),
     "classifier": _labels(PROMPTING, {"arm": "classifier", "classifier": True}),
     "forms": _forms,
@@ -238,7 +244,7 @@ KINDS: dict[str, Make] = {
     "weights": _weights,
     "made": _made,
     "models": _models,
-    "lost": _lost,
+    "three-models": _three_models,
     "capped": _capped,
     "teacher": _teacher,
     "judge": _judge,
@@ -264,14 +270,11 @@ def observe() -> dict[str, Any]:
         write_harbour(harbour.files)
         (harbour.files / "words.txt").write_text("Answer in French.", "utf-8")
         for kind, make in KINDS.items():
-            model.lost = {"gone"} if kind == "lost" else set()
             plan, flags = make(harbour)
             if plan["data"].get("examples") == "":
                 plan["data"]["examples"] = str(harbour.files / "style.jsonl")
-            if kind == "weak-model":
+            if kind == "undecided":
                 plan["model"] = harbour.alias("weak")
-            if kind == "lost":
-                model.lost = set()  # it is there when the endpoint is looked at, and gone afterwards
             for key, value in run_values(harbour, kind, plan, flags).items():
                 values[f"{PART}/{kind}/{key}"] = value
     return values
@@ -298,6 +301,8 @@ def run_values(harbour: Harbour, kind: str, plan: dict[str, Any], flags: tuple[s
         )
         values["recheck/exit"] = done.code
         values |= dict(flat(json.loads(done.out or "{}"), "recheck"))
+    if kind in IN_SECONDS:
+        values = {key: value for key, value in values.items() if not re.search(r"cost_order|for_money", key)}
     return values
 
 

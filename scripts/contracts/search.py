@@ -72,7 +72,9 @@ def set_values(program: Program, name: str, folder: Path) -> dict[str, Any]:
     }
     ranks, refused = "", 0
     hits = {1: 0, 5: 0}
-    for row, answer in zip(asked, found, strict=False):
+    by_id = {row["id"]: row for row in asked}
+    for answer in found:
+        row = by_id[answer.get("wording_of", answer["id"])]
         documents_found = [
             hit.get("doc", hit.get("doc_id")) for hit in answer.get("hits", answer.get("results", []))
         ]

@@ -27,6 +27,8 @@ SKILLS = {"reader": 0.9, "weak": 0.45, "teacher": 0.97, "dear": 0.8}
 TOPICS = ("invoice", "delivery", "password", "refund", "opening", "ferry", "cabin", "bicycle")
 LABELS = {"invoice": "billing", "refund": "billing", "delivery": "shipping", "password": "account"}
 PIERS = 36
+PRICES = {"usd_per_million_input": 0.5, "usd_per_million_output": 2.0}
+"""Of the plan's model: without a price its answers cost seconds, which differ from machine to machine."""
 FACTS = {"berths": "has {} berths", "ramps": "has {} ramps for cars", "lamps": "is lit by {} lamps"}
 
 
@@ -49,8 +51,6 @@ class ScriptedModel(ThreadingHTTPServer):
         super().__init__(("127.0.0.1", 0), _Handler)
         self.gold: dict[str, str] = {}
         """The right answer by the question."""
-        self.lost: set[str] = set()
-        """Models that do not answer any more."""
         threading.Thread(target=self.serve_forever, args=(0.02,), daemon=True).start()
 
     @property
@@ -103,9 +103,6 @@ class _Handler(BaseHTTPRequestHandler):
     def do_POST(self) -> None:
         """Answer a chat completion; words beyond max_tokens are cut."""
         body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-        if body["model"] in self.server.lost:
-            self._reply({"error": {"message": "this model is gone"}}, 404)
-            return
         words = self.server.answer(body["model"], body["messages"]).split(" ")
         most = int(body.get("max_tokens") or body.get("max_completion_tokens") or 64)
         message = {"role": "assistant", "content": " ".join(words[:most])}
@@ -114,9 +111,9 @@ class _Handler(BaseHTTPRequestHandler):
         usage = {"prompt_tokens": asked, "completion_tokens": min(most, len(words))}
         self._reply({"choices": [choice], "usage": usage, "model": body["model"]})
 
-    def _reply(self, body: Any, status: int = 200) -> None:
+    def _reply(self, body: Any) -> None:
         raw = json.dumps(body).encode()
-        self.send_response(status)
+        self.send_response(200)
         self.send_header("Content-Type", "application/json")
         self.send_header("Content-Length", str(len(raw)))
         self.end_headers()
@@ -227,7 +224,7 @@ def plan_of(
         "schema": 1,
         "name": "harbour",
         "choice": arms[-1]["arm"],
-        "model": {"name": f"openai:reader@{server.url}", "at_once": 1},
+        "model": {"name": f"openai:reader@{server.url}", "at_once": 1, **PRICES},
         "data": data,
         "prompts": {"system": "Answer from the passages, in one short sentence.", "refusals": [REFUSAL]},
         "steps": [
